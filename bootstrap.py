@@ -1,0 +1,209 @@
+"""Makes the environment of this checkout and runs what was asked for in it. Standard library only.
+
+    python3 bootstrap.py demo [arguments]        pveha demo
+    python3 bootstrap.py test [pytest arguments] ruff, mypy, import-linter, pytest; every one has to pass
+    python3 bootstrap.py env                     only make the environment, in .venv
+    python3 bootstrap.py run -- command ...      any command inside the environment
+
+Packages come from requirements.lock, hashes checked, through the package index that pip or uv is set up for on this
+machine; their proxy and CA settings hold. The environment is made anew when the lock, the project's own metadata or
+the Python changed, or when an earlier run was cut short. All messages go to stderr: stdout belongs to the command.
+
+Python 3.6 must still be able to parse this file, so that an old Python gets a sentence and not a SyntaxError.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+OLDEST = (3, 11)
+
+
+def too_old(version, executable):
+    """The sentence for a Python that is too old, or None."""
+    if tuple(version[:2]) >= OLDEST:
+        return None
+    return (
+        "pveha needs Python %d.%d or newer; %s is Python %d.%d. Install a newer one (for instance `apt install python3.11`, "
+        "`brew install python`, or `uv python install 3.13`) and run this line again with it: python3.11 bootstrap.py ..."
+        % (OLDEST + (executable,) + tuple(version[:2]))
+    )
+
+
+if too_old(sys.version_info, sys.executable):
+    sys.exit(too_old(sys.version_info, sys.executable))
+
+import tomllib  # noqa: E402  exists since Python 3.11, so only after the check above
+
+ROOT = Path(__file__).resolve().parent
+LOCK = ROOT / "requirements.lock"
+CHECKS = {
+    "ruff": ["ruff", "check", "."],
+    "mypy": ["mypy"],
+    "import-linter": ["lint-imports"],
+    "pytest": ["pytest"],
+}
+
+
+class Failed(Exception):
+    """Something the user has to know, with the remedy where there is one."""
+
+
+def say(text: str) -> None:
+    print(f"bootstrap: {text}", file=sys.stderr, flush=True)
+
+
+def fingerprint(root: Path) -> str:
+    """What the environment depends on: locked packages, the project's metadata, and this very Python."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    parts = {
+        "lock": hashlib.sha256((root / "requirements.lock").read_bytes()).hexdigest(),
+        "project": [project["project"], project["build-system"], project["tool"]["setuptools"]],
+        "python": [sys.version, sys.base_prefix],
+        "root": str(root),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class Environment:
+    """The virtual environment at `root`/.venv; whole exactly when its stamp says what `fingerprint` says."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.path = root / ".venv"
+        self.stamp = self.path / "pveha-stamp"
+        self.python = self.path / "bin" / "python"
+
+    def is_current(self) -> bool:
+        return (
+            self.python.exists()
+            and self.stamp.exists()
+            and self.stamp.read_text(encoding="utf-8") == fingerprint(self.root)
+        )
+
+    def ensure(self) -> None:
+        """Makes the environment unless it is current; one process at a time."""
+        if self.is_current():
+            return
+        with exclusive(self.root / ".venv.lock"):
+            if self.is_current():
+                return
+            started = time.monotonic()
+            say(f"making {self.path} with Python {sys.version.split()[0]}; the first time this takes a minute")
+            self.stamp.unlink(missing_ok=True)
+            create(self.path)
+            install(self.python, self.root)
+            self.stamp.write_text(fingerprint(self.root), encoding="utf-8")
+            say(f"environment ready after {time.monotonic() - started:.0f} s")
+
+    def variables(self) -> "dict[str, str]":
+        return {
+            **{name: value for name, value in os.environ.items() if name not in ("PYTHONHOME", "PYTHONPATH")},
+            "VIRTUAL_ENV": str(self.path),
+            "PATH": os.pathsep.join([str(self.path / "bin"), os.environ.get("PATH", os.defpath)]),
+        }
+
+
+@contextlib.contextmanager
+def exclusive(path: Path):
+    """Holds a lock that ends with this process, however it ends."""
+    with open(path, "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another run is making the environment: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def create(path: Path) -> None:
+    """An empty environment with pip in it: by venv, else (Debian without python3-venv) by uv or virtualenv."""
+    if importlib.util.find_spec("ensurepip"):
+        command = [sys.executable, "-m", "venv", "--clear", str(path)]
+    elif shutil.which("uv"):
+        command = ["uv", "venv", "--quiet", "--clear", "--seed", "--python", sys.executable, str(path)]
+    elif importlib.util.find_spec("virtualenv"):
+        command = [sys.executable, "-m", "virtualenv", "--quiet", "--clear", str(path)]
+    else:
+        raise Failed(
+            f"{sys.executable} cannot make virtual environments (its ensurepip is missing). "
+            "On Debian and Ubuntu: `apt install python3-venv`; anywhere: install uv. Then run this line again."
+        )
+    if run(command):
+        raise Failed(f"making {path} failed, see above: {shlex.join(command)}")
+
+
+def install(python: Path, root: Path) -> None:
+    """The locked packages, then this project (editable, built by the locked setuptools). uv if present, else pip."""
+    if shutil.which("uv"):
+        uv = ["uv", "pip", "install", "--python", str(python)]
+        if not install_by(uv, root):
+            return
+        say("uv could not install (its index settings are not pip's): trying pip")
+    if install_by([str(python), "-m", "pip", "install"], root):
+        raise Failed(
+            "installing requirements.lock failed, see above. Packages come through your pip settings "
+            "(`pip config list`; PIP_INDEX_URL, HTTPS_PROXY and PIP_CERT are respected)."
+        )
+
+
+def install_by(installer: "list[str]", root: Path) -> int:
+    return run([*installer, "--require-hashes", "-r", str(root / "requirements.lock")]) or run(
+        [*installer, "--no-build-isolation", "--no-deps", "-e", str(root)]
+    )
+
+
+def run(command: "list[str]") -> int:
+    """Runs an installer: shown, its output on our stderr; `user = true` in a pip configuration must not reach it."""
+    say(shlex.join(command))
+    return subprocess.run(command, stdout=sys.stderr, env={**os.environ, "PIP_USER": "0"}).returncode
+
+
+def check(environment: Environment, pytest_arguments: "list[str]") -> int:
+    """Runs every check even when an earlier one failed; says at the end which ones did."""
+    results = {}
+    for name, command in CHECKS.items():
+        arguments = pytest_arguments if name == "pytest" else []
+        say(shlex.join([*command, *arguments]))
+        started = time.monotonic()
+        code = subprocess.run([*command, *arguments], cwd=environment.root, env=environment.variables()).returncode
+        results[name] = code, time.monotonic() - started
+    say("summary")
+    for name, (code, seconds) in results.items():
+        say(f"  {name:14} {'passed' if code == 0 else f'FAILED (exit code {code})'} in {seconds:.0f} s")
+    return int(any(code for code, _ in results.values()))
+
+
+def main(arguments: "list[str]") -> int:
+    verb, rest = (arguments[0], arguments[1:]) if arguments else ("help", [])
+    if verb not in ("demo", "test", "env", "run"):
+        print(__doc__, file=sys.stderr)
+        return 0 if verb in ("help", "-h", "--help") else 2
+    environment = Environment(ROOT)
+    environment.ensure()
+    if verb == "test":
+        return check(environment, rest)
+    if verb == "env":
+        return 0
+    command = ["pveha", "demo", *rest] if verb == "demo" else rest[rest[:1] == ["--"] :]
+    if not command:
+        raise Failed("nothing to run: python3 bootstrap.py run -- command ...")
+    os.execvpe(command[0], command, environment.variables())
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Failed as problem:
+        sys.exit(f"bootstrap: {problem}")
+    except KeyboardInterrupt:
+        sys.exit(130)

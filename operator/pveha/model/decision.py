@@ -1,0 +1,59 @@
+"""What follows from a snapshot: operations to start and cancel, what to tell users, and when to look again."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+from pveha import api
+from pveha.model import operations
+
+M = TypeVar("M")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Event:
+    """A Kubernetes Event about an object of the cluster: `name` None means the HACluster, else a ProtectedVM."""
+
+    reason: str
+    message: str
+    warning: bool = False
+    name: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report:
+    """The statuses as they should be, by object name, and what just happened.
+
+    Conditions carry no transition times: the status writer sets them when it sees a change.
+    """
+
+    cluster: api.HAClusterStatus
+    guests: Mapping[str, api.ProtectedVMStatus]
+    policies: Mapping[str, api.FailoverPolicyStatus]
+    events: tuple[Event, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Looking:
+    """What observers should pay attention to until the next decision."""
+
+    suspects: frozenset[str] = frozenset()
+    """Nodes whose power is read every 1.5 s instead of at the slow cadence."""
+    urgent: bool = False
+    """A failure is being handled: guests and HA state are read every second instead of every five."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Decision(Generic[M]):
+    """The result of one round."""
+
+    sentence: str
+    """What was decided and why, for the log."""
+    start: tuple[operations.Operation, ...]
+    cancel: tuple[str, ...]
+    """Ids of operations to cancel."""
+    report: Report
+    looking: Looking
+    memory: M
+    wake_after: float
+    """Seconds until the next round is due if nothing happens."""

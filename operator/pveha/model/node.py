@@ -1,0 +1,101 @@
+"""What the node shell, `pveha-node`, answers."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from pveha.model import guests
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Votes:
+    """Votes of corosync (S6): from `corosync.conf` and the live `corosync-quorumtool -s`."""
+
+    configured: Mapping[str, int]
+    """Votes of each configured node."""
+    qdevice: int
+    expected: int
+    total: int
+    unsafe_options: frozenset[str]
+    """Those of two_node, last_man_standing, auto_tie_breaker, allow_downscale, expected_votes that are set."""
+
+    @property
+    def trustworthy(self) -> bool:
+        """Whether quorum of these votes excludes a second quorate partition."""
+        return not self.unsafe_options and self.expected == sum(self.configured.values()) + self.qdevice
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """Verb `status`. `newest_epoch` is 0 before the first `begin`; `identities` are DMI UUID and serial, lower case."""
+
+    node: str
+    version: str
+    quorate: bool
+    members: Mapping[str, bool]
+    votes: Votes
+    identities: frozenset[str]
+    newest_epoch: int
+    owner: str | None
+    answered_at: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GuestConfig:
+    """A guest's configuration as far as failover depends on it (verb `inventory`, which reads the whole cluster's)."""
+
+    ref: guests.GuestRef
+    node: str
+    name: str
+    identity: str
+    """smbios1 uuid of a VM; for a container its volumes, joined: what tells a reused vmid from the guest protected."""
+    memory_bytes: int
+    storages: frozenset[str]
+    """Storages of volumes the guest cannot start without (removable media included)."""
+    lock: str | None
+    template: bool
+    local_devices: frozenset[str]
+    """Configuration keys that bind the guest to hardware or paths of one node (hostpci0, mp0 with a path, ...)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GuestConfigs:
+    """All configurations of the cluster, seen from one quorate node."""
+
+    guests: Mapping[int, GuestConfig]
+    answered_at: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GuestProcess:
+    """A live QEMU or LXC process, whether or not its guest is configured on that node (S17)."""
+
+    ref: guests.GuestRef
+    pid: int
+    start_time: int
+    """Field 22 of /proc/PID/stat (clock ticks since boot): tells the process from a later one with the same pid."""
+    state: str
+    """QMP run state (`running`, `paused`, `inmigrate`, `postmigrate`, ...), `unknown` if QMP does not answer;
+    `running` for containers."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodeProcesses:
+    """Verb `processes`: every live guest process of a node, with what makes the node a witness (S6)."""
+
+    node: str
+    quorate: bool
+    members: Mapping[str, bool]
+    newest_epoch: int
+    processes: tuple[GuestProcess, ...]
+    answered_at: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ClaimResult:
+    """What `claim` did with one guest."""
+
+    ref: guests.GuestRef
+    claimed: bool
+    reason: str
+    """`Claimed`, or why not: StaleEpoch, NotQuorate, NodeOnline, NotDisowned, TargetExists, SourceGone, TooSlow, LockHeld."""
+    cleared_lock: str | None = None

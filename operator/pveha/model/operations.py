@@ -1,0 +1,131 @@
+"""What pveha does to the world, and how far it got.
+
+An operation is a task that runs beside the loop; its state is part of the next snapshot. Its exit is a hint: the next
+observation is truth.
+"""
+
+import dataclasses
+
+from pveha.model import cluster, guests
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Begin:
+    """Open an epoch (S13) on node `on` before a leader's first operation."""
+
+    id: str
+    on: str
+    owner: str
+    take_over: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Proof:
+    """A node is proven off (S2): two reads of Off at least 3 s apart, the later after the forced off was answered."""
+
+    node: str
+    first_off_at: float
+    last_off_at: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fence:
+    """Prove `node` dead: witnesses (S6), forced off, read-back (S2)."""
+
+    id: str
+    node: str
+    failure: str
+    owner: str
+    survivors: tuple[str, ...]
+    identities: frozenset[str]
+    """DMI identities the BMC must show (S1)."""
+    timeout: float
+    off_since: float | None
+    """When the BMC already read Off while the node was Suspect."""
+    node_answered: bool
+    """Whether the node still answered when this was decided (Isolated rather than Down)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TakeoverItem:
+    """One guest of a takeover. `was` is the HA state to restore; `claimed` when its file is at the target already."""
+
+    ref: guests.GuestRef
+    was: cluster.HAState
+    lock: str | None
+    last_seen: frozenset[str]
+    """Nodes on which a process may linger (S16): those that must answer the process scan."""
+    registered: cluster.HAResource | None
+    claimed: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Takeover:
+    """Disown, claim, start and verify a batch of guests on one target."""
+
+    id: str
+    failure: str
+    dead: str
+    target: str
+    epoch: int
+    items: tuple[TakeoverItem, ...]
+    survivors: tuple[str, ...]
+    identities: frozenset[str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Edit:
+    """One change of an HA resource: `expected` is what was seen (None: absent), `desired` what to write (None: remove)."""
+
+    sid: str
+    expected: cluster.HAResource | None
+    desired: cluster.HAResource | None
+    why: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EditHA:
+    """Change HA resources one after the other; what no longer looks as expected is left for the next round."""
+
+    id: str
+    edits: tuple[Edit, ...]
+
+
+Operation = Begin | Fence | Takeover | EditHA
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GuestResult:
+    """How far a takeover got with one guest."""
+
+    ref: guests.GuestRef
+    reason: str
+    """Running, Claimed (was not to be started), or why not: a reason of `FailoverReady` or of a claim."""
+    message: str = ""
+    running_at: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of an operation: empty `error` means success."""
+
+    at: float
+    error: str = ""
+    epoch: int | None = None
+    owner: str | None = None
+    """The present owner, when it is not us."""
+    proof: Proof | None = None
+    guests: tuple[GuestResult, ...] = ()
+    refused: tuple[Edit, ...] = ()
+    """Edits that were not made because the resource had changed or the API declined."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OperationState:
+    """An operation in flight, or (once, in the snapshot after its end) with its outcome."""
+
+    operation: Operation
+    started_at: float
+    started_timestamp: float
+    step: str
+    outcome: Outcome | None = None

@@ -1,0 +1,89 @@
+"""The ports: the only ways to the outside. Each has a real and a simulated implementation.
+
+All methods raise `errors.OutsideError` subclasses, end within their deadline (seconds, chosen by the implementation from
+the constants it documents), and can be cancelled at any await. A write that raised `Unreachable` may have had its effect.
+"""
+
+from typing import Protocol
+
+from pveha.model import cluster, guests, node, power
+
+
+class Hypervisor(Protocol):
+    """One Proxmox VE cluster through its API."""
+
+    async def membership(self, witness: str) -> cluster.MembershipView:
+        """Ask `witness` itself, never through another node; its answering is also our probe that it is alive."""
+        ...
+
+    async def inventory(self) -> cluster.Inventory: ...
+
+    async def ha_config(self) -> cluster.HAConfig: ...
+
+    async def ha_rules(self) -> tuple[cluster.HARule, ...]: ...
+
+    async def ha_status(self) -> cluster.HAStatus: ...
+
+    async def replicated_vmids(self) -> frozenset[int]:
+        """Guests with a storage replication job."""
+        ...
+
+    async def privileges(self) -> cluster.Privileges: ...
+
+    async def create_ha_resource(self, resource: cluster.HAResource) -> None: ...
+
+    async def update_ha_resource(self, resource: cluster.HAResource, digest: str | None) -> None:
+        """Write state, comment, failback and limits; `Conflict` if the file changed since `digest` was read."""
+        ...
+
+    async def delete_ha_resource(self, sid: str) -> None: ...
+
+    async def start(self, ref: guests.GuestRef, on: str) -> str:
+        """Ask node `on` to start the guest; returns the UPID. Accepted is not started: follow the task."""
+        ...
+
+    async def task(self, upid: str) -> cluster.TaskStatus: ...
+
+    async def guest_runtime(self, ref: guests.GuestRef, on: str) -> cluster.GuestRuntime: ...
+
+
+class NodeShell(Protocol):
+    """`pveha-node` on every node."""
+
+    async def status(self, on: str) -> node.NodeStatus: ...
+
+    async def inventory(self, on: str) -> node.GuestConfigs: ...
+
+    async def processes(self, on: str) -> node.NodeProcesses: ...
+
+    async def begin(self, on: str, owner: str, take_over: str | None = None) -> int:
+        """Open a new epoch (S13) and return it. `AnotherOwner` unless `take_over` names the present owner."""
+        ...
+
+    async def claim(
+        self, on: str, epoch: int, op: str, dead: str, refs: tuple[guests.GuestRef, ...]
+    ) -> tuple[node.ClaimResult, ...]:
+        """Move the configurations of `refs` from `dead` to `on` under the checks of S14."""
+        ...
+
+    async def kill(self, on: str, epoch: int, process: node.GuestProcess) -> None:
+        """End a leftover migration process (S17); refused unless it still is in the state it was seen in."""
+        ...
+
+
+class PowerControl(Protocol):
+    """The BMC of each node that has one."""
+
+    async def read(self, name: str) -> power.PowerReading: ...
+
+    async def force_off(self, name: str) -> None:
+        """Returns when the BMC has acknowledged the command: proof is a later `read`."""
+        ...
+
+
+class Leadership(Protocol):
+    """The right to cause side effects on one cluster."""
+
+    def remaining(self) -> float:
+        """Seconds for which nobody else can be leader; 0 or less without leadership."""
+        ...

@@ -1,0 +1,51 @@
+"""One moment of everything observed."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from pveha.model import cluster, node, operations, power
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Probe:
+    """Our own calls to a node's API: when it was last asked and last answered (-inf: never)."""
+
+    asked_at: float
+    answered_at: float
+    failed_since: float | None
+    """When the first of the unanswered calls since the last answer was made; None if the last one was answered."""
+    problem: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+    """An observation that failed: since when, what kind (name of the error class), and the sentence for the user."""
+
+    kind: str
+    message: str
+    since: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is known at `now`. Parts that were never seen are None or empty; each carries when it was answered."""
+
+    now: float
+    wall: float
+    started_at: float
+    """When this operator began to watch this cluster."""
+    lease_remaining: float
+    views: Mapping[str, cluster.MembershipView]
+    probes: Mapping[str, Probe]
+    inventory: cluster.Inventory | None
+    ha_config: cluster.HAConfig | None
+    ha_status: cluster.HAStatus | None
+    ha_rules: tuple[cluster.HARule, ...]
+    replicated: frozenset[int]
+    version: str
+    power: Mapping[str, power.PowerReading]
+    shells: Mapping[str, node.NodeStatus]
+    configs: node.GuestConfigs | None
+    problems: Mapping[str, Problem]
+    """Keyed by source: `inventory`, `ha_config`, `power/NODE`, `shell/NODE`, ..."""
+    operations: tuple[operations.OperationState, ...]

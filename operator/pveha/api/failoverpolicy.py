@@ -1,0 +1,84 @@
+"""FailoverPolicy: how guests are treated; many ProtectedVMs share one."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from pveha.api.meta import Column, Model, Resource, Status
+
+
+class NodeFailureAction(StrEnum):
+    """Who restarts a guest whose node died."""
+
+    RESTART = "Restart"
+    NATIVE = "Native"
+
+
+class FailbackMode(StrEnum):
+    """Whether a guest returns to a node that is back."""
+
+    NEVER = "Never"
+    AUTOMATIC = "Automatic"
+
+
+class NodeFailure(Model):
+    """What happens when the guest's node dies."""
+
+    action: NodeFailureAction = NodeFailureAction.RESTART
+    """Restart: pveha starts the guest on another node as soon as the death is proven. Native: it is left to
+    Proxmox's own HA, which takes minutes; for guests of which you want to keep pveha's hands off."""
+    delay_seconds: Annotated[int, Field(ge=0, le=3600)] = 0
+    """How long to wait between the proof and the restart. Set it for guests that may come after the important
+    ones, or whose clients need time. After about 60 s Proxmox's own HA may be faster."""
+
+
+class Failback(Model):
+    """What happens when the failed node is back."""
+
+    mode: FailbackMode = FailbackMode.NEVER
+    """Never: the guest stays where it is (failback=0 is written when the guest is registered). Automatic:
+    Proxmox moves it back to the node its rules prefer, which for a container is a stop and a start."""
+
+
+class Native(Model):
+    """Limits written into Proxmox's own HA when the guest is registered; they count when that one recovers
+    it."""
+
+    max_restart: Annotated[int, Field(ge=0, le=10)] = 1
+    """How often Proxmox tries to start the guest again on the same node after a failed start."""
+    max_relocate: Annotated[int, Field(ge=0, le=10)] = 1
+    """How often Proxmox tries another node after that. Raise it if starts fail on single nodes only."""
+
+
+class FailoverPolicySpec(Model):
+    """How the guests that refer to this policy are treated."""
+
+    node_failure: NodeFailure = NodeFailure()
+    """What happens when the guest's node dies."""
+    failback: Failback = Failback()
+    """What happens when the failed node is back."""
+    native: Native = Native()
+    """Limits written into Proxmox's own HA when the guest is registered."""
+
+
+class FailoverPolicyStatus(Status):
+    """What pveha judges about the policy."""
+
+
+class FailoverPolicy(Resource):
+    """How guests are treated when something fails. ProtectedVMs refer to it; one without a policy gets the
+    defaults."""
+
+    kind_name: ClassVar[str] = "FailoverPolicy"
+    plural: ClassVar[str] = "failoverpolicies"
+    short_name: ClassVar[str] = "fop"
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("Action", ".spec.nodeFailure.action"),
+        Column("Failback", ".spec.failback.mode"),
+        Column("Delay", ".spec.nodeFailure.delaySeconds", "integer", priority=1, description="seconds"),
+        Column("Age", ".metadata.creationTimestamp", "date"),
+    )
+
+    spec: FailoverPolicySpec = FailoverPolicySpec()
+    status: FailoverPolicyStatus = FailoverPolicyStatus()

@@ -1,0 +1,453 @@
+"""HACluster: one Proxmox VE cluster, how to reach it, how to prove a node's death, and how bold to be."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, Field, model_validator
+
+from pveha.api.meta import (
+    LIST_SET,
+    Column,
+    Fingerprint,
+    Host,
+    Label,
+    Matches,
+    Model,
+    NodeName,
+    Port,
+    Resource,
+    Rule,
+    SecretRef,
+    Status,
+    Time,
+    cel,
+    list_map,
+)
+
+DEFAULT_API_PORT = 8006
+DEFAULT_FENCING_TIMEOUT_SECONDS = 15
+
+
+class Mode(StrEnum):
+    """Whether pveha acts."""
+
+    OBSERVE = "Observe"
+    ENFORCE = "Enforce"
+
+
+class Engine(StrEnum):
+    """Who starts the guests of a dead node."""
+
+    FAST = "Fast"
+
+
+class Endpoint(Model):
+    """One address of the Proxmox API."""
+
+    host: Host
+    """DNS name or IP address of a node, or of a load balancer in front of the nodes."""
+    port: Port | None = None
+    """Port of the API; absent means 8006. Set it if a proxy in front of the nodes listens elsewhere."""
+
+    @property
+    def effective_port(self) -> int:
+        return self.port or DEFAULT_API_PORT
+
+
+class TLS(Model):
+    """How the certificates of the Proxmox API are verified. Verification cannot be switched off."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            Rule(
+                "has(self.caSecretRef) != has(self.fingerprints)",
+                "set exactly one of tls.caSecretRef (a Secret with the key ca.crt, for instance the "
+                "cluster's /etc/pve/pve-root-ca.pem) and tls.fingerprints: certificates are always verified",
+            )
+        )
+    )
+
+    ca_secret_ref: SecretRef | None = None
+    """Secret with the key `ca.crt`: the authority that signed the nodes' certificates. The best choice for
+    Proxmox's own authority (`/etc/pve/pve-root-ca.pem`), because new and renewed nodes are then trusted
+    without a change here."""
+    fingerprints: (
+        Annotated[tuple[Fingerprint, ...], Field(min_length=1, max_length=32, json_schema_extra=LIST_SET)]
+        | None
+    ) = None
+    """SHA-256 fingerprints of the nodes' certificates. Choose this if you cannot hand out the authority;
+    every renewed certificate must then be added here before it is used."""
+
+    @model_validator(mode="after")
+    def _verification_is_never_off(self) -> "TLS":
+        if (self.ca_secret_ref is None) == (self.fingerprints is None):
+            raise ValueError("set exactly one of tls.caSecretRef and tls.fingerprints")
+        return self
+
+
+class NodeShell(Model):
+    """How pveha reaches `pveha-node`, the program on each node that moves a dead node's guests."""
+
+    credentials_secret_ref: SecretRef
+    """Secret with the keys `ssh-privatekey` (bound on the nodes to pveha-node by a forced command) and
+    `known_hosts` (the nodes' host keys: unknown hosts are refused)."""
+    user: Annotated[
+        str,
+        Field(max_length=32),
+        Matches(r"[a-z_][a-z0-9_-]*", "must be a Unix user name: lower case letters, digits, '_' and '-'"),
+    ] = "root"
+    """User on the nodes. Set it if your nodes let nobody log in as root; the user must be able to run
+    pveha-node with the rights it needs in /etc/pve."""
+    port: Port = 22
+    """SSH port of the nodes."""
+
+
+class Recovery(Model):
+    """How a dead node's guests are brought back."""
+
+    engine: Engine = Engine.FAST
+    """Fast: pveha itself starts the guests of a node that is proven dead, within seconds. Proxmox's own HA
+    stays registered underneath and recovers what pveha does not."""
+    node_shell: NodeShell | None = None
+    """Needed by the Fast engine. Without it pveha can observe and register guests, and FastReady is False."""
+
+
+class Detection(Model):
+    """How soon a node is suspected and trusted again. Its death itself is corosync's word plus a proof, never
+    a timeout here."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            Rule(
+                "self.suspectAfterSeconds >= self.probePeriodSeconds",
+                "suspectAfterSeconds must not be less than probePeriodSeconds, or every node would be "
+                "suspected between two probes: raise suspectAfterSeconds or lower probePeriodSeconds",
+            )
+        )
+    )
+
+    probe_period_seconds: Annotated[int, Field(ge=1, le=10)] = 1
+    """How often each node is probed. Raise it to put less load on a large cluster, at the price of later
+    suspicion."""
+    suspect_after_seconds: Annotated[int, Field(ge=1, le=30)] = 2
+    """How long a node may be silent before preparations begin (read its BMC, open sessions to the others).
+    Nothing is done to a node that is only suspected, so low values are safe. Raise it if short network pauses
+    make too much noise."""
+    recover_after_seconds: Annotated[int, Field(ge=0, le=3600)] = 120
+    """How long a node must have been online before guests are started on it again. Raise it for nodes that
+    tend to fail again soon after boot."""
+
+
+class Redfish(Model):
+    """Power control through the BMC's Redfish service. What differs from node to node is in
+    spec.nodes[].fencing."""
+
+
+class FencingMethod(Model):
+    """A way to switch nodes off and to see that they are off."""
+
+    name: Label
+    """Name by which spec.nodes[].fencing[].method refers to this method."""
+    timeout_seconds: Annotated[int, Field(ge=5, le=120)] | None = None
+    """How long switching a node off may take before the method counts as failed; absent means 15. Raise it
+    for BMCs that are slow to answer: too short a time leaves the guests to Proxmox's own HA."""
+    redfish: Redfish
+    """Use the Redfish service of each node's BMC: `redfish: {}`."""
+
+    @property
+    def effective_timeout_seconds(self) -> int:
+        return self.timeout_seconds or DEFAULT_FENCING_TIMEOUT_SECONDS
+
+
+class Fencing(Model):
+    """How a node's death is proven. Without a proof pveha starts nothing and leaves the guests to Proxmox's
+    own HA."""
+
+    methods: Annotated[
+        tuple[FencingMethod, ...], Field(max_length=1, json_schema_extra=list_map("name"))
+    ] = ()
+    """The methods that spec.nodes[].fencing uses."""
+
+
+class NodeFencing(Model):
+    """This node's BMC."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            Rule(
+                "has(self.fingerprint) != has(self.caSecretRef)",
+                "set exactly one of fingerprint (SHA-256 of the BMC's certificate, usual for self-signed "
+                "ones) and caSecretRef (a Secret with the key ca.crt): certificates are always verified",
+            )
+        )
+    )
+
+    method: Label
+    """The method of spec.fencing.methods this entry belongs to."""
+    address: Annotated[
+        str,
+        Field(max_length=300),
+        Matches(
+            r"https://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?",
+            "must be an https:// URL without a path, for instance https://192.0.2.21: "
+            "http would show the BMC's password to the network",
+        ),
+    ]
+    """URL of the BMC, for instance https://192.0.2.21. It should be reachable while the node is off and
+    without that node."""
+    system_id: (
+        Annotated[
+            str,
+            Field(min_length=1, max_length=128),
+            Matches(
+                r"[A-Za-z0-9][A-Za-z0-9._:-]*",
+                "must be the last part of the system's path below /redfish/v1/Systems/",
+            ),
+        ]
+        | None
+    ) = None
+    """Which system of the BMC is this node, if it manages several (a chassis with blades). Absent means that
+    it manages one."""
+    credentials_secret_ref: SecretRef
+    """Secret with the keys `username` and `password`: a BMC account that may read and switch the power, and
+    nothing else."""
+    fingerprint: Fingerprint | None = None
+    """SHA-256 fingerprint of the BMC's certificate; the usual choice, because BMCs come with self-signed
+    certificates."""
+    ca_secret_ref: SecretRef | None = None
+    """Secret with the key `ca.crt`: the authority that signed the BMC's certificate. Choose this if you roll
+    out your own."""
+
+    @model_validator(mode="after")
+    def _verification_is_never_off(self) -> "NodeFencing":
+        if (self.fingerprint is None) == (self.ca_secret_ref is None):
+            raise ValueError("set exactly one of fingerprint and caSecretRef")
+        return self
+
+
+class Node(Model):
+    """What pveha cannot learn from Proxmox about one node."""
+
+    name: NodeName
+    """The node's name as Proxmox shows it."""
+    address: Host | None = None
+    """DNS name or IP address of the node for API and SSH. Set it if pveha cannot reach the address that
+    Proxmox reports for the node, for instance because corosync has a network of its own."""
+    fencing: Annotated[
+        tuple[NodeFencing, ...], Field(max_length=1, json_schema_extra=list_map("method"))
+    ] = ()
+    """The node's BMC. A node without one is never recovered by the Fast engine, because its death cannot be
+    proven."""
+
+
+class Safety(Model):
+    """Limits that keep a wrong picture of the cluster from doing harm."""
+
+    max_failed_nodes_percent: Annotated[int, Field(ge=1, le=100)] = 34
+    """Blast radius: if more of the nodes than this are down at once (rounded down, but at least one is
+    allowed), pveha does nothing and raises an alarm, because so many deaths are more likely a fault of the
+    network or of pveha's view."""
+    max_concurrent_takeovers: Annotated[int, Field(ge=1, le=100)] = 20
+    """How many guests are taken over at the same time. Lower it if starting many guests at once overloads
+    storage or nodes."""
+    isolated_grace_seconds: Annotated[int, Field(ge=5, le=44)] = 30
+    """How long a node that still answers may be out of the cluster before it is switched off: a flap of the
+    cluster network must not cut healthy guests. It stays below 45 because Proxmox's own fencing starts soon
+    after."""
+    planned_down_seconds: Annotated[int, Field(ge=60, le=86400)] = 600
+    """How long a reboot or shutdown that somebody asked for may take before a condition says so. Such a node
+    is never fenced. Raise it for servers that boot slowly."""
+
+
+class HAClusterSpec(Model):
+    """What is wanted of one Proxmox VE cluster."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            Rule(
+                "!has(self.nodes) || self.nodes.all(n, !has(n.fencing) || n.fencing.all(f, "
+                "has(self.fencing) && has(self.fencing.methods) && self.fencing.methods.exists(m, m.name == "
+                "f.method)))",
+                "every spec.nodes[].fencing[].method must name a method of spec.fencing.methods: "
+                "add the method there or correct the name",
+                ".nodes",
+            ),
+            Rule(
+                "!has(self.nodes) || self.nodes.all(n, !has(n.fencing) || n.fencing.all(f, self.nodes.all(o, "
+                "o.name == n.name || !has(o.fencing) || o.fencing.all(g, g.address != f.address || "
+                "(has(g.systemID) ? g.systemID : '') != (has(f.systemID) ? f.systemID : '')))))",
+                "two nodes have the same BMC (address and systemID), so fencing one would switch off the "
+                "other: give each node its own address, or its own systemID if one BMC manages several nodes",
+                ".nodes",
+            ),
+        )
+    )
+
+    mode: Mode = Mode.OBSERVE
+    """Observe: pveha watches, plans and says what it would do, and touches nothing. Enforce: it acts. Start
+    with Observe and switch when the conditions say what you expect."""
+    endpoints: Annotated[
+        tuple[Endpoint, ...], Field(min_length=1, max_length=32, json_schema_extra=list_map("host"))
+    ]
+    """Where the Proxmox API answers. Name at least two nodes, so that pveha still finds the cluster when it
+    starts while one is dead; the others are discovered."""
+    credentials_secret_ref: SecretRef
+    """Secret with the keys `tokenID` (user@realm!token) and `tokenSecret`: the API token pveha acts with."""
+    tls: TLS
+    """How the API's certificates are verified."""
+    recovery: Recovery = Recovery()
+    """How a dead node's guests are brought back."""
+    detection: Detection = Detection()
+    """How soon a node is suspected and trusted again. The defaults suit most clusters."""
+    fencing: Fencing = Fencing()
+    """How a node's death is proven."""
+    nodes: Annotated[tuple[Node, ...], Field(max_length=32, json_schema_extra=list_map("name"))] = ()
+    """What pveha cannot learn from Proxmox about single nodes, above all their BMCs. Nodes not listed here
+    are watched too."""
+    safety: Safety = Safety()
+    """Limits that keep a wrong picture of the cluster from doing harm."""
+    pause_requests: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=64)], ...],
+        Field(max_length=16, json_schema_extra=LIST_SET),
+    ] = ()
+    """Reasons to pause, each by its name, for instance `network-works`. While there is any, pveha starts no
+    operation; what it has begun it finishes. Names let several people pause independently: each removes only
+    the own one."""
+
+    def method(self, name: str) -> FencingMethod | None:
+        return next((method for method in self.fencing.methods if method.name == name), None)
+
+    def node(self, name: str) -> Node | None:
+        return next((node for node in self.nodes if node.name == name), None)
+
+
+class NodeCounters(Model):
+    """How many nodes there are."""
+
+    total: Annotated[int, Field(ge=0)] = 0
+    """Nodes of the Proxmox cluster."""
+    online: Annotated[int, Field(ge=0)] = 0
+    """Nodes in state Online."""
+
+
+class NotOnline(Model):
+    """A node that is not Online."""
+
+    name: Annotated[str, Field(max_length=63)]
+    """The node's name."""
+    state: Annotated[str, Field(max_length=64)]
+    """Its state, for instance Suspect, Down, Fenced, PlannedDown."""
+    reason: Annotated[str, Field(max_length=1024)] = ""
+    """Why pveha thinks so and what it waits for, in a sentence."""
+    since: Time | None = None
+    """Since when it has been in this state."""
+
+
+class GuestCounters(Model):
+    """How many guests there are."""
+
+    total: Annotated[int, Field(ge=0)] = 0
+    """Guests of the Proxmox cluster, templates not counted."""
+    protected: Annotated[int, Field(ge=0)] = 0
+    """Guests with a valid ProtectedVM."""
+    failover_ready: Annotated[int, Field(ge=0)] = 0
+    """Protected guests that would survive the loss of their node."""
+
+
+class OperationStatus(Model):
+    """Something pveha is doing now. A new leader finds here which fences were in progress."""
+
+    id: Annotated[str, Field(max_length=64)]
+    """The operation's identity, also in the marks it leaves in Proxmox."""
+    kind: Annotated[str, Field(max_length=32)]
+    """What is done, for instance Fence or Takeover."""
+    node: Annotated[str, Field(max_length=63)] = ""
+    """The node it is done to."""
+    step: Annotated[str, Field(max_length=64)] = ""
+    """How far it has come."""
+    start_time: Time
+    """When it began."""
+
+
+class LastFailure(Model):
+    """The last loss of a node and what became of its guests."""
+
+    id: Annotated[str, Field(max_length=64)]
+    """The operation's identity; the ProtectedVMs' lastFailover.id is the same."""
+    node: Annotated[str, Field(max_length=63)]
+    """The node that was lost."""
+    cause: Annotated[str, Field(max_length=1024)]
+    """What was observed."""
+    start_time: Time
+    """When the node was first seen missing."""
+    proven_time: Time | None = None
+    """When its death was proven; absent while it is not."""
+    completion_time: Time | None = None
+    """When the last of its guests was recovered or given up."""
+    guests: Annotated[int, Field(ge=0)] = 0
+    """Protected guests that ran on it."""
+    recovered: Annotated[int, Field(ge=0)] = 0
+    """How many of them run elsewhere."""
+
+
+class HAClusterStatus(Status):
+    """What pveha sees and does. It is rebuilt from the world: editing it has no effect."""
+
+    version: Annotated[str, Field(max_length=64)] | None = None
+    """Version of Proxmox VE."""
+    epoch: Annotated[int, Field(ge=0)] | None = None
+    """The newest number in the cluster's epoch register: it grows with every leader that acts."""
+    nodes: NodeCounters | None = None
+    """How many nodes there are."""
+    not_online: Annotated[
+        tuple[NotOnline, ...], Field(max_length=64, json_schema_extra=list_map("name"))
+    ] = ()
+    """The nodes that are not Online."""
+    guests: GuestCounters | None = None
+    """How many guests there are."""
+    operations: Annotated[
+        tuple[OperationStatus, ...], Field(max_length=20, json_schema_extra=list_map("id"))
+    ] = ()
+    """What pveha is doing now; at most 20 are shown."""
+    last_failure: LastFailure | None = None
+    """The last loss of a node."""
+
+
+class HACluster(Resource):
+    """One Proxmox VE cluster that pveha watches and, in mode Enforce, keeps available."""
+
+    kind_name: ClassVar[str] = "HACluster"
+    plural: ClassVar[str] = "haclusters"
+    short_name: ClassVar[str] = "hac"
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("Mode", ".spec.mode"),
+        Column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
+        Column(
+            "Acting",
+            ".status.conditions[?(@.type=='Acting')].reason",
+            description="OK, or why pveha would not act",
+        ),
+        Column(
+            "Degraded",
+            ".status.conditions[?(@.type=='Degraded')].status",
+            description="True while a node is down",
+        ),
+        Column("Nodes", ".status.nodes.total", "integer"),
+        Column("Online", ".status.nodes.online", "integer"),
+        Column("Guests", ".status.guests.protected", "integer", description="protected guests"),
+        Column("Failover-Ready", ".status.guests.failoverReady", "integer"),
+        Column("Version", ".status.version", priority=1, description="of Proxmox VE"),
+        Column("Epoch", ".status.epoch", "integer", priority=1),
+        Column("Reason", ".status.conditions[?(@.type=='Ready')].message", priority=1),
+        Column("Age", ".metadata.creationTimestamp", "date"),
+    )
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "size(self.metadata.name) <= 63",
+            "metadata.name must not be longer than 63 characters, because the Lease is named after it: "
+            "choose a shorter name",
+        ),
+    )
+
+    spec: HAClusterSpec
+    status: HAClusterStatus = HAClusterStatus()

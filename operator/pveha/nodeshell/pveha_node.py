@@ -1,0 +1,883 @@
+#!/usr/bin/env python3
+"""pveha-node: the part of pveha that runs on the Proxmox VE nodes, for what no REST call does.
+
+One file, Python 3.11's standard library, run as root by sshd as the forced command of pveha's key:
+
+    command="/usr/local/sbin/pveha-node serve",restrict ssh-ed25519 AAAA... pveha
+
+`serve` reads one request from SSH_ORIGINAL_COMMAND, `pveha-node/1 VERB --option value ...`, and answers one line of
+JSON. It trusts nothing it is told: values match a pattern or are refused, paths are built here, and what makes an
+effect safe is checked here, right before the effect. The rules cited (S14, ...) are those of docs/safety.md.
+
+Read in this order: `System` (everything outside this file), the readers of Proxmox's files, the verbs, `main`.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import select
+import shlex
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+VERSION = "0.1.0"
+PROTOCOL = 1
+
+REGISTER = "/etc/pve/priv/pveha"
+"""Epochs are directories e1, e2, ... here, because pmxcfs gives each mkdir to exactly one node (S13)."""
+OWNER = f"{REGISTER}/owner"
+NODES = "/etc/pve/nodes"
+KEPT_EPOCHS = 16
+CHECK_TO_RENAME_SECONDS = 0.2
+CLAIM_SECONDS = 3.0
+QMP_SECONDS = 0.8
+"""For all guests together: `processes` has to answer within 2 s (S17)."""
+KILL_SECONDS = 5.0
+QUORUM_TOOL_SECONDS = 1.0
+LONGEST_COMMAND = 65536
+
+HA_TYPES = {"qemu": "vm", "lxc": "ct"}
+FOLDERS = {"qemu": "qemu-server", "lxc": "lxc"}
+CLEARED_LOCKS = frozenset(
+    ("backup", "mounted", "migrate", "snapshot", "snapshot-delete", "suspending", "suspended")
+)
+"""What native recovery clears (Manager.pm), minus rollback and clone, whose guests are half written (S18)."""
+KILLABLE = frozenset(("inmigrate", "postmigrate", "paused", "prelaunch"))
+UNSAFE_OPTIONS = ("two_node", "last_man_standing", "auto_tie_breaker", "allow_downscale", "expected_votes")
+NO_IDENTITY = frozenset(
+    (
+        *("", "none", "notspecified", "notapplicable", "na", "unknown", "default", "defaultstring", "oem"),
+        *("systemserialnumber", "serialnumber", "sernum", "tobefilledbyoem", "oemserial", "invalid", "empty"),
+        *("0123456789", "123456789", "1234567890", "12345678"),
+        "03000200040005000006000700080009",
+    )
+)
+"""What boards say that were never given an identity, letters and digits only: many machines would share it."""
+
+
+class Refusal(Exception):
+    """Answered as an error of this kind."""
+
+    def __init__(self, kind: str, message: str, **details: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.details = details
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Process:
+    """A live process. `start_time` is field 22 of /proc/PID/stat; `argv` is empty once its memory is gone."""
+
+    pid: int
+    start_time: int
+    name: str
+    argv: tuple[str, ...]
+    cgroup: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class QMP:
+    """Answer of a QMP socket: the run state, and which process listens (None if that cannot be told)."""
+
+    state: str
+    pid: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Member:
+    """A guest process as `processes` reports it."""
+
+    kind: str
+    vmid: int
+    process: Process
+    state: str
+
+
+class System:
+    """The node outside this file. Paths are those of a real node; `root` moves the whole tree for tests."""
+
+    def __init__(self, root: str = "/") -> None:
+        self._root = pathlib.Path(root)
+
+    def _path(self, path: str) -> pathlib.Path:
+        return self._root / path.lstrip("/")
+
+    def hostname(self) -> str:
+        """Name of this node: Proxmox takes the first label of the host name."""
+        if self._root == pathlib.Path("/"):
+            return socket.gethostname().partition(".")[0]
+        return self.read_text("/etc/hostname").strip().partition(".")[0]
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def read_text(self, path: str) -> str:
+        """Contents; bytes that are not UTF-8 survive a `write_text` unchanged."""
+        return self._path(path).read_bytes().decode("utf-8", "surrogateescape")
+
+    def write_text(self, path: str, text: str) -> None:
+        self._path(path).write_bytes(text.encode("utf-8", "surrogateescape"))
+
+    def list_dir(self, path: str) -> list[str]:
+        return sorted(os.listdir(self._path(path)))
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(self._path(path))
+
+    def make_dir(self, path: str) -> None:
+        self._path(path).mkdir(mode=0o700)
+
+    def remove_dir(self, path: str) -> None:
+        self._path(path).rmdir()
+
+    def rename(self, source: str, target: str) -> None:
+        self._path(source).rename(self._path(target))
+
+    def quorum_tool(self) -> str:
+        """Output of `corosync-quorumtool -s` ("" if it cannot be run). Its exit code differs between versions."""
+        try:
+            return subprocess.run(
+                [self._path("/usr/sbin/corosync-quorumtool"), "-s"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=QUORUM_TOOL_SECONDS,
+                check=False,
+            ).stdout.decode("utf-8", "replace")
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+
+    def processes(self) -> list[Process]:
+        """Every process that can still write: a zombie counts while one of its threads lives."""
+        found = []
+        for name in os.listdir(self._path("/proc")):
+            if name.isdecimal() and (process := self._process(int(name))) is not None:
+                found.append(process)
+        return found
+
+    def _process(self, pid: int) -> Process | None:
+        folder = self._path(f"/proc/{pid}")
+        try:
+            name, _, rest = (folder / "stat").read_text("utf-8", "replace").partition("(")[2].rpartition(")")
+            fields = rest.split()
+            state, threads, start_time = fields[0], int(fields[17]), int(fields[19])
+            argv = (folder / "cmdline").read_bytes().decode("utf-8", "replace")
+            cgroup = (folder / "cgroup").read_text("utf-8", "replace")
+        except (OSError, ValueError, IndexError):
+            return None
+        if state in "ZX" and threads <= 1:
+            return None
+        return Process(pid, start_time, name, tuple(argv.rstrip("\0").split("\0")) if argv else (), cgroup)
+
+    def qmp_states(self, vmids: Iterable[int], seconds: float) -> dict[int, QMP]:
+        """Ask the QMP sockets of these guests, side by side; those that do not answer in time are left out."""
+        deadline = time.monotonic() + seconds
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            asked = {vmid: pool.submit(self._qmp_state, vmid, deadline) for vmid in vmids}
+        return {vmid: answer for vmid, each in asked.items() if (answer := each.result()) is not None}
+
+    def _qmp_state(self, vmid: int, deadline: float) -> QMP | None:
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(max(deadline - time.monotonic(), 0.001))
+                connection.connect(str(self._path(f"/run/qemu-server/{vmid}.qmp")))
+                pid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+                lines = _json_lines(connection, deadline)
+                next(lines)
+                connection.sendall(b'{"execute":"qmp_capabilities"}\n{"execute":"query-status"}\n')
+                for line in lines:
+                    answer = line.get("return")
+                    if isinstance(answer, dict) and isinstance(answer.get("status"), str):
+                        return QMP(answer["status"], pid)
+        except (OSError, ValueError, StopIteration):
+            pass
+        return None
+
+    def kill(self, pid: int, start_time: int) -> None:
+        """SIGKILL exactly this process; raises ProcessLookupError if the pid is somebody else's by now."""
+        descriptor = os.pidfd_open(pid)
+        try:
+            process = self._process(pid)
+            if process is None or process.start_time != start_time:
+                raise ProcessLookupError(pid)
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        finally:
+            os.close(descriptor)
+
+    def wait_gone(self, pid: int, start_time: int, seconds: float) -> bool:
+        """Whether the process has ended within `seconds`."""
+        deadline = time.monotonic() + seconds
+        while (process := self._process(pid)) is not None and process.start_time == start_time:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+
+def _json_lines(connection: socket.socket, deadline: float) -> Iterator[dict[str, Any]]:
+    """JSON objects a socket sends, one a line; ends at the deadline, whatever the pace of the other side."""
+    buffer = b""
+    while len(buffer) < LONGEST_COMMAND:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([connection], [], [], left)[0]:
+            return
+        received = connection.recv(4096)
+        if not received:
+            return
+        *lines, buffer = (buffer + received).split(b"\n")
+        for line in lines:
+            value = json.loads(line)
+            if isinstance(value, dict):
+                yield value
+
+
+# --- readers of Proxmox's files -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Membership:
+    """/etc/pve/.members: who this node's pmxcfs sees. A node without a cluster is not quorate."""
+
+    quorate: bool
+    online: Mapping[str, bool]
+
+
+def read_membership(system: System) -> Membership:
+    try:
+        content = json.loads(system.read_text("/etc/pve/.members"))
+        cluster = content.get("cluster", {})
+        online = {str(name): each.get("online") == 1 for name, each in content.get("nodelist", {}).items()}
+        return Membership(cluster.get("quorate") == 1, online)
+    except OSError as error:
+        raise Refusal("Failed", f"/etc/pve cannot be read, is pve-cluster running? {error!a}") from error
+    except (ValueError, AttributeError) as error:
+        raise Refusal("Failed", f"/etc/pve/.members has an unknown form: {error!a}") from error
+
+
+def read_epochs(system: System) -> list[int]:
+    """Epochs in the register, oldest first."""
+    try:
+        names = system.list_dir(REGISTER)
+    except FileNotFoundError:
+        return []
+    return sorted(int(name[1:]) for name in names if re.fullmatch(r"e[1-9][0-9]{0,11}", name))
+
+
+def newest_epoch(system: System) -> int:
+    return max(read_epochs(system), default=0)
+
+
+def read_owner(system: System) -> str | None:
+    try:
+        return system.read_text(OWNER).strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def read_corosync(text: str) -> dict[str, Any]:
+    """corosync.conf: sections become dicts, repeated sections (`node`) lists of dicts."""
+    top: dict[str, Any] = {}
+    stack = [top]
+    for line in (each.strip() for each in text.splitlines()):
+        if line.startswith("#"):
+            continue
+        if line.endswith("{"):
+            section: dict[str, Any] = {}
+            stack[-1].setdefault(line[:-1].strip() + "{", []).append(section)
+            stack.append(section)
+        elif line == "}" and len(stack) > 1:
+            stack.pop()
+        elif ":" in line:
+            key, _, value = line.partition(":")
+            stack[-1][key.strip()] = value.strip()
+    return top
+
+
+def read_votes(system: System) -> dict[str, Any]:
+    """Votes configured and live (S6). What cannot be read is 0, which no check takes for enough."""
+    try:
+        conf = read_corosync(system.read_text("/etc/pve/corosync.conf"))
+    except OSError:
+        conf = {}
+    configured = {
+        node.get("name") or node.get("ring0_addr", ""): _number(node.get("quorum_votes", "1"))
+        for nodelist in conf.get("nodelist{", [])
+        for node in nodelist.get("node{", [])
+    }
+    quorum: dict[str, Any] = next(iter(conf.get("quorum{", [])), {})
+    devices = quorum.get("device{", [])
+    live = dict(
+        re.findall(r"^(Expected votes|Total votes):\s*([0-9]+)", system.quorum_tool(), re.MULTILINE)
+    )
+    return {
+        "configured": configured,
+        "qdevice": sum(_number(device.get("votes", "1")) for device in devices),
+        "expected": _number(live.get("Expected votes", "0")),
+        "total": _number(live.get("Total votes", "0")),
+        "unsafe_options": [
+            name for name in UNSAFE_OPTIONS if quorum.get(name, "0").lower() not in ("", "0", "no", "off")
+        ],
+    }
+
+
+def _number(text: str) -> int:
+    return int(text) if re.fullmatch("[0-9]{1,15}", text) else 0
+
+
+def read_identities(system: System) -> list[str]:
+    """DMI UUID and serial of the machine, lower case, without those that identify nothing (S1)."""
+    found = set()
+    for name in ("product_uuid", "product_serial"):
+        with contextlib.suppress(OSError):
+            identity = system.read_text(f"/sys/class/dmi/id/{name}").strip().lower()
+            plain = re.sub("[^a-z0-9]", "", identity)
+            if plain not in NO_IDENTITY and len(set(plain)) > 1:
+                found.add(identity)
+    return sorted(found)
+
+
+def read_ha_resources(system: System) -> dict[str, dict[str, str]]:
+    """ha/resources.cfg by service id; comments are decoded (Proxmox writes them percent-encoded)."""
+    try:
+        text = system.read_text("/etc/pve/ha/resources.cfg")
+    except FileNotFoundError:
+        return {}
+    entries: dict[str, dict[str, str]] = {}
+    entry: dict[str, str] = {}
+    for line in text.splitlines():
+        if header := re.fullmatch(r"([a-z][a-z0-9_-]*):\s*(\S+)\s*", line):
+            entry = entries[f"{header[1]}:{header[2]}"] = {}
+        elif prop := re.fullmatch(r"\s+([a-z][a-z0-9_-]*)(?:\s+(.*?))?\s*", line):
+            value = prop[2] or ""
+            entry[prop[1]] = urllib.parse.unquote(value) if prop[1] == "comment" else value
+        elif not line.strip():
+            entry = {}
+    return entries
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mark:
+    """pveha's mark in a comment: which operation set the entry to `ignored`, in which epoch, what it was."""
+
+    op: str
+    epoch: int
+    was: str
+
+
+def read_mark(comment: str) -> Mark | None:
+    """The operation's mark in a comment. A hold (S11) comes first as it does in pveha: it is no operation's."""
+    for match in re.finditer(r" ?\[pveha ([^\[\]]*)\]", comment):
+        fields = dict(part.partition("=")[::2] for part in match[1].split())
+        if fields.get("was") not in ("started", "stopped", "disabled", "ignored"):
+            continue
+        if set(fields) == {"hold", "was"}:
+            return None
+        if set(fields) == {"op", "epoch", "was"}:
+            with contextlib.suppress(ValueError):
+                return Mark(fields["op"], int(fields["epoch"]), fields["was"])
+    return None
+
+
+def split_config(text: str) -> tuple[str, str]:
+    """A guest's configuration as of now, and the sections of snapshots and pending changes after it."""
+    section = re.search(r"^\[", text, re.MULTILINE)
+    return (text[: section.start()], text[section.start() :]) if section else (text, "")
+
+
+def read_config(text: str) -> dict[str, str]:
+    current, _ = split_config(text)
+    return dict(re.findall(r"^([a-z][a-z0-9_.-]*):[ \t]*(.*?)[ \t\r]*$", current, re.MULTILINE))
+
+
+def without_lock(text: str) -> str:
+    """The configuration with its lock removed and every other byte as it was."""
+    current, rest = split_config(text)
+    return re.sub(r"^lock:.*(?:\n|\Z)", "", current, flags=re.MULTILINE) + rest
+
+
+def read_properties(value: str, default: str) -> dict[str, str]:
+    """A property string, `local:100/x.raw,size=1G`; the part without a key is `default`."""
+    properties = {}
+    for part in value.split(","):
+        key, equals, content = part.partition("=")
+        properties[key if equals else default] = content if equals else part
+    return properties
+
+
+def describe_guest(kind: str, vmid: int, node: str, text: str) -> dict[str, Any]:
+    """What failover depends on in a guest's configuration."""
+    config = read_config(text)
+    volumes, local = (read_vm_volumes if kind == "qemu" else read_container_volumes)(config)
+    name = config.get("name") or config.get("hostname") or f"{HA_TYPES[kind].upper()}{vmid}"
+    smbios = read_properties(config.get("smbios1", ""), "uuid").get("uuid", "").lower()
+    memory = read_properties(config.get("memory", "512"), "current").get("current", "512")
+    return {
+        "guest": f"{kind}/{vmid}",
+        "node": node,
+        "name": printable(name),
+        "identity": smbios if kind == "qemu" else ",".join(sorted(volumes)),
+        "memory_bytes": _number(memory) * 1024 * 1024,
+        "storages": sorted({volume.partition(":")[0] for volume in volumes}),
+        "lock": config.get("lock") or None,
+        "template": config.get("template") == "1",
+        "local_devices": sorted(local),
+    }
+
+
+def read_vm_volumes(config: Mapping[str, str]) -> tuple[set[str], set[str]]:
+    """Volumes of a VM, and the keys that bind it to one node's hardware or files."""
+    volumes, local = set(), set()
+    for key, value in config.items():
+        if re.fullmatch(r"(?:ide|sata|scsi|virtio|efidisk|tpmstate)[0-9]+|cdrom", key):
+            source = printable(read_properties(value, "file").get("file", ""))
+            if source.startswith("/") or source == "cdrom":
+                local.add(key)
+            elif ":" in source:
+                volumes.add(source)
+        elif re.fullmatch(r"(?:hostpci|parallel|virtiofs)[0-9]+", key):
+            local.add(key)
+        elif re.fullmatch(r"usb[0-9]+", key):
+            usb = read_properties(value, "host")
+            if "mapping" in usb or usb.get("host", "") not in ("", "spice"):
+                local.add(key)
+        elif re.fullmatch(r"serial[0-9]+", key) and value != "socket":
+            local.add(key)
+    return volumes, local
+
+
+def read_container_volumes(config: Mapping[str, str]) -> tuple[set[str], set[str]]:
+    """Volumes of a container, and the keys that bind it to one node (`shared=1` says a path is everywhere)."""
+    volumes, local = set(), set()
+    for key, value in config.items():
+        if re.fullmatch(r"rootfs|mp[0-9]+", key):
+            mount = read_properties(value, "volume")
+            source = printable(mount.get("volume", ""))
+            if source.startswith("/"):
+                if mount.get("shared") != "1":
+                    local.add(key)
+            elif ":" in source:
+                volumes.add(source)
+        elif re.fullmatch(r"dev[0-9]+", key) or key == "lxc.mount.entry":
+            local.add(key)
+    return volumes, local
+
+
+def printable(text: str) -> str:
+    """`text` as valid Unicode."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def config_path(node: str, kind: str, vmid: int) -> str:
+    return f"{NODES}/{node}/{FOLDERS[kind]}/{vmid}.conf"
+
+
+def guest_processes(system: System) -> list[Member]:
+    """Every live QEMU process and, per container, its first process, whether or not configured here (S17)."""
+    processes = system.processes()
+    return [*vm_processes(system, processes), *container_processes(processes)]
+
+
+def vm_processes(system: System, processes: list[Process]) -> list[Member]:
+    found: dict[int, set[Process]] = {}
+    by_pid = {process.pid: process for process in processes}
+    for process in processes:
+        if is_qemu(process) and (vmid := qemu_id(process)) is not None:
+            found.setdefault(vmid, set()).add(process)
+    for vmid, pid in pid_files(system):
+        process_ = by_pid.get(pid)
+        if process_ is not None and is_qemu(process_) and qemu_id(process_) in (vmid, None):
+            found.setdefault(vmid, set()).add(process_)
+    answers = system.qmp_states(sorted(found), QMP_SECONDS) if found else {}
+    members = []
+    for vmid, group in sorted(found.items()):
+        answer = answers.get(vmid)
+        for process in sorted(group, key=lambda each: each.pid):
+            heard = answer is not None and (len(group) == 1 or answer.pid == process.pid)
+            members.append(Member("qemu", vmid, process, answer.state if answer and heard else "unknown"))
+    return members
+
+
+def is_qemu(process: Process) -> bool:
+    program = process.argv[0].rpartition("/")[2] if process.argv else process.name
+    return program == "kvm" or program.startswith("qemu-system-")
+
+
+def qemu_id(process: Process) -> int | None:
+    for option, value in zip(process.argv, process.argv[1:], strict=False):
+        if option == "-id" and re.fullmatch("[1-9][0-9]{0,8}", value):
+            return int(value)
+    return None
+
+
+def pid_files(system: System) -> list[tuple[int, int]]:
+    """(vmid, pid) of the pid files that qemu-server keeps; some may be stale."""
+    found = []
+    with contextlib.suppress(OSError):
+        for name in system.list_dir("/run/qemu-server"):
+            if match := re.fullmatch(r"([1-9][0-9]{0,8})\.pid", name):
+                with contextlib.suppress(OSError):
+                    found.append((int(match[1]), _number(system.read_text(f"/run/qemu-server/{name}").strip())))
+    return found
+
+
+def container_processes(processes: list[Process]) -> list[Member]:
+    """By cgroup, /lxc/ID for what runs inside and /lxc.monitor/ID for lxc-start, which alone is no running guest."""
+    inside: dict[int, list[Process]] = {}
+    monitors: dict[int, list[Process]] = {}
+    for process in processes:
+        if match := re.search(r"/lxc/([1-9][0-9]{0,8})(?:/|$)", process.cgroup, re.MULTILINE):
+            inside.setdefault(int(match[1]), []).append(process)
+        elif match := re.search(r"/lxc\.monitor/([1-9][0-9]{0,8})(?:/|$)", process.cgroup, re.MULTILINE):
+            monitors.setdefault(int(match[1]), []).append(process)
+        elif match := re.fullmatch(r"(?:\S*/)?lxc-start\0(?:.*\0)?-n\0([1-9][0-9]{0,8})(?:\0.*)?", "\0".join(process.argv)):
+            monitors.setdefault(int(match[1]), []).append(process)
+    members = []
+    for vmid in sorted(inside.keys() | monitors.keys()):
+        first = min(inside.get(vmid) or monitors[vmid], key=lambda each: (each.start_time, each.pid))
+        members.append(Member("lxc", vmid, first, "running" if vmid in inside else "unknown"))
+    return members
+
+
+# --- verbs --------------------------------------------------------------------------------------------------------
+
+Options = Mapping[str, list[str]]
+
+
+def status(system: System, _: Options) -> dict[str, Any]:
+    membership = read_membership(system)
+    return {
+        "version": VERSION,
+        "node": system.hostname(),
+        "quorate": membership.quorate,
+        "members": dict(membership.online),
+        "votes": read_votes(system),
+        "identities": read_identities(system),
+        "newest_epoch": newest_epoch(system),
+        "owner": read_owner(system),
+    }
+
+
+def inventory(system: System, _: Options) -> dict[str, Any]:
+    """Every guest of the cluster. Read again if one moved meanwhile, so that none is missed."""
+    if not read_membership(system).quorate:
+        raise Refusal("NotQuorate", "this node has no quorum, its view of the configurations may be old")
+    for _attempt in range(3):
+        with contextlib.suppress(FileNotFoundError):
+            return {"guests": list(read_guests(system).values())}
+    raise Refusal("Failed", "configurations kept moving while they were read")
+
+
+def read_guests(system: System) -> dict[int, dict[str, Any]]:
+    found = {}
+    for node in system.list_dir(NODES):
+        for kind, folder in FOLDERS.items():
+            path = f"{NODES}/{node}/{folder}"
+            for name in system.list_dir(path) if system.exists(path) else []:
+                if match := re.fullmatch(r"([1-9][0-9]{0,8})\.conf", name):
+                    vmid = int(match[1])
+                    found[vmid] = describe_guest(kind, vmid, node, system.read_text(f"{path}/{name}"))
+    return found
+
+
+def processes(system: System, _: Options) -> dict[str, Any]:
+    membership = read_membership(system)
+    return {
+        "node": system.hostname(),
+        "quorate": membership.quorate,
+        "members": dict(membership.online),
+        "newest_epoch": newest_epoch(system),
+        "processes": [
+            {
+                "guest": f"{each.kind}/{each.vmid}",
+                "pid": each.process.pid,
+                "start_time": each.process.start_time,
+                "state": each.state,
+            }
+            for each in guest_processes(system)
+        ],
+    }
+
+
+def begin(system: System, options: Options) -> dict[str, Any]:
+    """Open an epoch (S13) for an owner (S14).
+
+    The owner is written before the epoch is made and read again after it: whoever else wrote it in between makes a
+    newer epoch after that, so at most one owner holds the newest epoch and is named by the register.
+    """
+    owner = options["owner"][0]
+    take_over = options.get("take-over", [None])[0]
+    if not read_membership(system).quorate:
+        raise Refusal("NotQuorate", "this node has no quorum")
+    try:
+        with contextlib.suppress(FileExistsError):
+            system.make_dir(REGISTER)
+        present = read_owner(system)
+        if present != owner:
+            if present is not None and present != take_over:
+                raise another_owner(present)
+            replace_file(system, OWNER, f"{owner}\n")
+        epoch = make_epoch(system)
+    except PermissionError as error:
+        raise Refusal("NotQuorate", "writing below /etc/pve was denied: no quorum") from error
+    present = read_owner(system)
+    if present != owner:
+        raise another_owner(present or "")
+    for old in read_epochs(system)[:-KEPT_EPOCHS]:
+        with contextlib.suppress(OSError):
+            system.remove_dir(f"{REGISTER}/e{old}")
+    return {"epoch": epoch}
+
+
+def another_owner(present: str) -> Refusal:
+    return Refusal("AnotherOwner", f"this cluster belongs to {printable(present)}", owner=printable(present))
+
+
+def make_epoch(system: System) -> int:
+    for _attempt in range(64):
+        epoch = newest_epoch(system) + 1
+        with contextlib.suppress(FileExistsError):
+            system.make_dir(f"{REGISTER}/e{epoch}")
+            return epoch
+    raise Refusal("Failed", "others kept opening epochs")
+
+
+def replace_file(system: System, path: str, text: str) -> None:
+    """Proxmox's own way of writing a file in pmxcfs: beside it, then renamed over it."""
+    beside = f"{path}.tmp.{os.getpid()}"
+    system.write_text(beside, text)
+    system.rename(beside, path)
+
+
+def claim(system: System, options: Options) -> dict[str, Any]:
+    """Move configurations of a dead node to this one (S14), the locks of S18 cleared."""
+    host = system.hostname()
+    epoch, op, dead, to = int(options["epoch"][0]), options["op"][0], options["from"][0], options["to"][0]
+    if to != host:
+        raise Refusal("BadRequest", f"this node is {host}, not {to}")
+    if dead == host:
+        raise Refusal("BadRequest", f"{dead} is this node itself")
+    guests = [guest.split("/") for guest in options["guest"]]
+    deadline = system.monotonic() + CLAIM_SECONDS
+    results = []
+    for kind, vmid in guests:
+        result = claim_guest(system, Claim(epoch, op, dead, host, kind, int(vmid)), deadline)
+        results.append({"guest": f"{kind}/{vmid}", **result})
+    return {"results": results}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Claim:
+    """One guest to be moved from `dead` to `host`."""
+
+    epoch: int
+    op: str
+    dead: str
+    host: str
+    kind: str
+    vmid: int
+
+    @property
+    def source(self) -> str:
+        return config_path(self.dead, self.kind, self.vmid)
+
+    @property
+    def target(self) -> str:
+        return config_path(self.host, self.kind, self.vmid)
+
+
+def claim_guest(system: System, wanted: Claim, deadline: float) -> dict[str, Any]:
+    """Check, rename, clear the lock. Nothing that can block stands between the checks and the rename."""
+    checked_at = system.monotonic()
+    try:
+        if objection := claim_objection(system, wanted):
+            if objection == "AlreadyHere":
+                return finish_claim(system, wanted, objection)
+            return claim_result(claimed=False, reason=objection)
+        now = system.monotonic()
+        if now - checked_at > CHECK_TO_RENAME_SECONDS or now > deadline:
+            return claim_result(claimed=False, reason="TooSlow")
+        system.rename(wanted.source, wanted.target)
+    except FileNotFoundError:
+        return claim_result(claimed=False, reason="SourceGone")
+    except FileExistsError:
+        return claim_result(claimed=False, reason="TargetExists")
+    except PermissionError:
+        return claim_result(claimed=False, reason="NotQuorate")
+    except (OSError, Refusal) as error:
+        return claim_result(claimed=False, reason=f"Failed: {error!a}")
+    return finish_claim(system, wanted, "Claimed")
+
+
+def claim_objection(system: System, wanted: Claim) -> str | None:
+    """Why this guest may not be moved, or None."""
+    membership = read_membership(system)
+    if not membership.quorate:
+        return "NotQuorate"
+    if newest_epoch(system) != wanted.epoch:
+        return "StaleEpoch"
+    if wanted.dead not in membership.online:
+        return "NodeUnknown"
+    if membership.online[wanted.dead]:
+        return "NodeOnline"
+    entry = read_ha_resources(system).get(f"{HA_TYPES[wanted.kind]}:{wanted.vmid}")
+    mark = read_mark(entry.get("comment", "")) if entry else None
+    ours = mark is not None and (mark.op, mark.epoch) == (wanted.op, wanted.epoch)
+    if entry is not None and not (ours and entry.get("state") == "ignored"):
+        return "NotDisowned"
+    if system.exists(wanted.target):
+        return "AlreadyHere" if ours and not system.exists(wanted.source) else "TargetExists"
+    if not system.exists(wanted.source):
+        return "SourceGone"
+    lock = read_config(system.read_text(wanted.source)).get("lock")
+    return "LockHeld" if lock and lock not in CLEARED_LOCKS else None
+
+
+def finish_claim(system: System, wanted: Claim, reason: str) -> dict[str, Any]:
+    """Clear the lock in the file on this node, unless (on a second try) the guest already runs here."""
+    try:
+        text = system.read_text(wanted.target)
+        lock = read_config(text).get("lock")
+        if lock not in CLEARED_LOCKS:
+            return claim_result(claimed=True, reason=reason)
+        if reason == "AlreadyHere" and any(each.vmid == wanted.vmid for each in guest_processes(system)):
+            return claim_result(claimed=True, reason=reason)
+        replace_file(system, wanted.target, without_lock(text))
+    except OSError:
+        return claim_result(claimed=True, reason="LockNotCleared")
+    return claim_result(claimed=True, reason=reason, cleared_lock=lock)
+
+
+def claim_result(*, claimed: bool, reason: str, cleared_lock: str | None = None) -> dict[str, Any]:
+    return {"claimed": claimed, "reason": reason, "cleared_lock": cleared_lock}
+
+
+def kill(system: System, options: Options) -> dict[str, Any]:
+    """End a VM's process that a migration left behind (S17). One that is gone already counts as ended."""
+    epoch, vmid = int(options["epoch"][0]), int(options["vmid"][0])
+    pid, start_time = int(options["pid"][0]), int(options["start-time"][0])
+    if not read_membership(system).quorate:
+        raise Refusal("NotQuorate", "this node has no quorum")
+    if newest_epoch(system) != epoch:
+        raise Refusal("StaleEpoch", f"the newest epoch is {newest_epoch(system)}, not {epoch}")
+    members = [each for each in guest_processes(system) if each.process.pid == pid and each.vmid == vmid]
+    if not any(each.process.start_time == start_time for each in members):
+        if any(each.pid == pid and each.start_time == start_time for each in system.processes()):
+            raise Refusal("Refused", f"process {pid} is not guest {vmid}")
+        return {"killed": False}
+    member = members[0]
+    if member.kind != "qemu" or member.state not in KILLABLE:
+        raise Refusal("Refused", f"{member.kind}/{vmid} is {printable(member.state)}, not left by a migration")
+    with contextlib.suppress(ProcessLookupError):
+        system.kill(pid, start_time)
+    if not system.wait_gone(pid, start_time, KILL_SECONDS):
+        raise Refusal("Failed", f"process {pid} of guest {vmid} still exists {KILL_SECONDS:.0f} s after SIGKILL")
+    return {"killed": True}
+
+
+# --- the protocol -------------------------------------------------------------------------------------------------
+
+_NODE = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_VMID = "[1-9][0-9]{2,8}"
+_OWNER = "[A-Za-z0-9][A-Za-z0-9._/-]{0,399}"
+_EPOCH = "[1-9][0-9]{0,11}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Verb:
+    """A verb and the patterns of its options; `many` options may be repeated."""
+
+    run: Callable[[System, Options], dict[str, Any]]
+    required: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    optional: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    many: frozenset[str] = frozenset()
+
+
+VERBS = {
+    "status": Verb(status),
+    "inventory": Verb(inventory),
+    "processes": Verb(processes),
+    "begin": Verb(begin, {"owner": _OWNER}, {"take-over": _OWNER}),
+    "claim": Verb(
+        claim,
+        {
+            "epoch": _EPOCH,
+            "op": "[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+            "from": _NODE,
+            "to": _NODE,
+            "guest": f"(?:qemu|lxc)/{_VMID}",
+        },
+        many=frozenset(("guest",)),
+    ),
+    "kill": Verb(
+        kill, {"epoch": _EPOCH, "vmid": _VMID, "pid": "[1-9][0-9]{0,9}", "start-time": "[0-9]{1,19}"}
+    ),
+}
+
+
+def read_request(command: str) -> tuple[Verb, Options]:
+    """`pveha-node/1 VERB --option value ...`, or a refusal that says what is wrong with it."""
+    if len(command) > LONGEST_COMMAND:
+        raise Refusal("BadRequest", f"longer than {LONGEST_COMMAND} characters")
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise Refusal("BadRequest", f"not a command line: {error!a}") from error
+    if not words or not (protocol := re.fullmatch("pveha-node/([0-9]{1,6})", words[0])):
+        raise Refusal("BadRequest", "this key may only be used for `pveha-node/PROTOCOL VERB ...`")
+    if int(protocol[1]) != PROTOCOL:
+        message = f"asked for protocol {protocol[1]}, pveha-node {VERSION} here speaks {PROTOCOL}"
+        raise Refusal("WrongProtocol", message)
+    verb = VERBS.get(words[1]) if len(words) > 1 else None
+    if verb is None:
+        raise Refusal("BadRequest", f"no such verb; pveha-node {VERSION} has: {', '.join(VERBS)}")
+    patterns = {**verb.required, **verb.optional}
+    options: dict[str, list[str]] = {}
+    rest = words[2:]
+    if len(rest) % 2:
+        raise Refusal("BadRequest", "options come in pairs: --name value")
+    for flag, value in zip(rest[::2], rest[1::2], strict=True):
+        name = flag.removeprefix("--")
+        if not flag.startswith("--") or name not in patterns:
+            raise Refusal("BadRequest", f"no such option: {flag!a:.80}")
+        if not re.fullmatch(patterns[name], value):
+            raise Refusal("BadRequest", f"--{name} does not take {value!a:.80}")
+        if name in options and name not in verb.many:
+            raise Refusal("BadRequest", f"--{name} is given twice")
+        options.setdefault(name, []).append(value)
+    if missing := sorted(verb.required.keys() - options.keys()):
+        raise Refusal("BadRequest", f"missing: --{', --'.join(missing)}")
+    return verb, options
+
+
+def main(argv: list[str], system: System | None, original_command: str | None) -> dict[str, Any]:
+    """Answer one request. `argv` is the forced command's own, which no client can set: `serve [--root DIR]`."""
+    answer: dict[str, Any] = {"version": VERSION, "protocol": PROTOCOL}
+    try:
+        if argv[:1] != ["serve"] or (len(argv) != 1 and not (len(argv) == 3 and argv[1] == "--root")):
+            raise Refusal("BadRequest", 'usage, in authorized_keys: command="pveha-node serve"')
+        root = argv[2] if len(argv) == 3 else "/"
+        verb, options = read_request(original_command or "")
+        result = verb.run(System(root) if system is None else system, options)
+        return {**answer, "ok": True, "result": result}
+    except Refusal as refusal:
+        error = {"kind": refusal.kind, "message": str(refusal), **refusal.details}
+    except Exception as error_:  # noqa: BLE001 - whatever happens is answered, so that the caller knows of it
+        error = {"kind": "Failed", "message": ascii(error_)}
+    return {**answer, "ok": False, "error": error}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1:], None, os.environ.get("SSH_ORIGINAL_COMMAND"))), flush=True)  # noqa: T201

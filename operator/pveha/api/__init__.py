@@ -12,20 +12,68 @@ from typing import Any
 
 import pydantic
 
-from pveha.api.failoverpolicy import FailoverPolicy
-from pveha.api.hacluster import HACluster
-from pveha.api.meta import API_VERSION, GROUP, VERSION
-from pveha.api.protectedvm import ProtectedVM
+from pveha.api import conditions
+from pveha.api.failoverpolicy import (
+    FailbackMode,
+    FailoverPolicy,
+    FailoverPolicySpec,
+    FailoverPolicyStatus,
+    NodeFailureAction,
+)
+from pveha.api.hacluster import (
+    Engine,
+    GuestCounters,
+    HACluster,
+    HAClusterSpec,
+    HAClusterStatus,
+    LastFailure,
+    Mode,
+    NodeCounters,
+    NotOnline,
+    OperationStatus,
+)
+from pveha.api.meta import API_VERSION, GROUP, VERSION, Condition, Resource
+from pveha.api.protectedvm import (
+    FailoverPlan,
+    GuestStatus,
+    LastFailover,
+    ProtectedVM,
+    ProtectedVMSpec,
+    ProtectedVMStatus,
+    RunStrategy,
+)
 
 __all__ = [
     "API_VERSION",
     "GROUP",
     "RESOURCES",
     "VERSION",
+    "Condition",
+    "Engine",
+    "FailbackMode",
+    "FailoverPlan",
     "FailoverPolicy",
+    "FailoverPolicySpec",
+    "FailoverPolicyStatus",
+    "GuestCounters",
+    "GuestStatus",
     "HACluster",
+    "HAClusterSpec",
+    "HAClusterStatus",
+    "LastFailover",
+    "LastFailure",
     "ManifestError",
+    "Mode",
+    "NodeCounters",
+    "NodeFailureAction",
+    "NotOnline",
+    "OperationStatus",
     "ProtectedVM",
+    "ProtectedVMSpec",
+    "ProtectedVMStatus",
+    "Resource",
+    "RunStrategy",
+    "conditions",
     "parse",
 ]
 

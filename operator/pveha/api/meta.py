@@ -177,6 +177,10 @@ class SecretRef(Model):
 class Condition(Model):
     """One observation about the object, in the form all Kubernetes tools understand."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"required": ["type", "status", "reason", "message", "lastTransitionTime"]}
+    )
+
     type: Annotated[str, Field(min_length=1, max_length=64)]
     """What is judged; the types and their reasons are listed in docs/reference.md."""
     status: Literal["True", "False", "Unknown"]
@@ -185,7 +189,7 @@ class Condition(Model):
     """Why, in one word for programs."""
     message: Annotated[str, Field(max_length=4096)]
     """Why, in a sentence for people, with what to do about it."""
-    last_transition_time: Time
+    last_transition_time: Time | None = None
     """When the status changed last."""
     observed_generation: Annotated[int, Field(ge=0)] | None = None
     """The metadata.generation this was judged for: if it is older than the object's, the judgement is still
@@ -234,6 +238,14 @@ class Column:
     type: str = "string"
     priority: int = 0
     description: str = ""
+
+    def manifest(self) -> dict[str, Any]:
+        column: dict[str, Any] = {"name": self.name, "jsonPath": self.path, "type": self.type}
+        if self.priority:
+            column["priority"] = self.priority
+        if self.description:
+            column["description"] = self.description
+        return column
 
 
 class Resource(Model):

@@ -1,0 +1,570 @@
+"""Every condition type and every reason, each with what it means and what to do about it.
+
+One enumeration of types a resource, one of reasons a condition. All conditions but Degraded are good when
+True. A reason's text is the heading; the condition's message names the objects at hand. docs/reference.md
+shows these tables.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Self
+
+NOTHING = "-"
+"""Remedy of what needs none."""
+
+
+class Documented(StrEnum):
+    """A word for programs that knows its sentence for people: member = word, meaning, remedy."""
+
+    meaning: str
+    remedy: str
+
+    def __new__(cls, word: str, meaning: str, remedy: str = NOTHING) -> Self:
+        member = str.__new__(cls, word)
+        member._value_ = word
+        member.meaning = meaning
+        member.remedy = remedy
+        return member
+
+
+class ClusterCondition(Documented):
+    """Condition types of HACluster."""
+
+    READY = (
+        "Ready",
+        "pveha can protect this cluster's guests. A node loss that is being handled leaves it True.",
+    )
+    CONNECTED = "Connected", "The Proxmox API answers, is trusted, and the token may do what is needed."
+    QUORATE = "Quorate", "The Proxmox cluster has a quorum, and all views that pveha gets agree."
+    OWNED = "Owned", "This HACluster is the one that may act on the Proxmox cluster."
+    FENCING_READY = "FencingReady", "Every node's death could be proven."
+    FAST_READY = "FastReady", "The Fast engine could take over guests now."
+    HA_HEALTHY = "HAHealthy", "Proxmox's own HA, the net underneath, works."
+    DEGRADED = "Degraded", "A node is down or a failure is being handled. True is bad."
+    ACTING = "Acting", "pveha would act if a node died now."
+
+
+class PolicyCondition(Documented):
+    """Condition types of FailoverPolicy."""
+
+    READY = "Ready", "The policy can be used."
+
+
+class GuestCondition(Documented):
+    """Condition types of ProtectedVM."""
+
+    READY = "Ready", "The guest is found, is the one that was meant, and is registered with Proxmox's own HA."
+    FAILOVER_READY = "FailoverReady", "pveha would recover the guest within seconds if its node died now."
+
+
+class ClusterReady(Documented):
+    """Reasons of HACluster's Ready."""
+
+    OK = "OK", "All that protection needs is in order."
+    INVALID = (
+        "Invalid",
+        "The stored object breaks a rule that is newer than the object.",
+        "Correct the field that the message names and apply the object again.",
+    )
+    NOT_CONNECTED = "NotConnected", "The Proxmox API cannot be used.", "See the condition Connected."
+    NOT_QUORATE = (
+        "NotQuorate",
+        "The cluster has no quorum or shows different views.",
+        "See the condition Quorate.",
+    )
+    NOT_OWNED = "NotOwned", "Another operator owns the cluster.", "See the condition Owned."
+    FENCING_NOT_READY = (
+        "FencingNotReady",
+        "The death of a node could not be proven; its guests are left to Proxmox's own HA.",
+        "See the condition FencingReady.",
+    )
+    FAST_NOT_READY = (
+        "FastNotReady",
+        "Guests could not be taken over; they are left to Proxmox's own HA.",
+        "See the condition FastReady.",
+    )
+    HA_NOT_HEALTHY = (
+        "HANotHealthy",
+        "Proxmox's own HA does not work, so there is no net underneath.",
+        "See the condition HAHealthy.",
+    )
+    STARTING = "Starting", "pveha has just started and has not seen the whole cluster yet."
+
+
+class Connected(Documented):
+    """Reasons of HACluster's Connected."""
+
+    OK = "OK", "An endpoint answers and the token has its privileges."
+    SECRET_MISSING = (
+        "SecretMissing",
+        "A Secret that the HACluster names does not exist.",
+        "Create the Secret that the message names, in the HACluster's namespace.",
+    )
+    SECRET_INVALID = (
+        "SecretInvalid",
+        "A Secret lacks a key, or its content cannot be used.",
+        "Correct the key that the message names.",
+    )
+    UNAUTHORIZED = (
+        "Unauthorized",
+        "Proxmox refuses the token.",
+        "Check tokenID (user@realm!name) and tokenSecret, and that neither token nor user has expired.",
+    )
+    PRIVILEGES_MISSING = (
+        "PrivilegesMissing",
+        "The token lacks privileges. What it may not see looks like an empty cluster, so pveha does nothing.",
+        "Give the token's role the privileges that the message names, on /, with propagation.",
+    )
+    CERTIFICATE_MISMATCH = (
+        "CertificateMismatch",
+        "An endpoint shows a certificate that spec.tls does not allow.",
+        (
+            "If the certificate was renewed, update the CA or the fingerprints; if not, find out who answers "
+            "there."
+        ),
+    )
+    UNREACHABLE = (
+        "Unreachable",
+        "No endpoint answers in time. Guests keep running; nothing is fenced for that.",
+        "Check network, firewall (port 8006) and spec.endpoints.",
+    )
+    BAD_ANSWER = (
+        "BadAnswer",
+        "What answers does not behave like the Proxmox API.",
+        "Check that spec.endpoints name Proxmox nodes and no other web server or proxy in between.",
+    )
+    VERSION_UNSUPPORTED = (
+        "VersionUnsupported",
+        "This version of Proxmox VE is not supported.",
+        "Upgrade the nodes to Proxmox VE 9.",
+    )
+    STARTING = "Starting", "No endpoint has been asked yet."
+
+
+class Quorate(Documented):
+    """Reasons of HACluster's Quorate."""
+
+    OK = "OK", "The cluster has a quorum and its views agree."
+    NO_QUORUM = (
+        "NoQuorum",
+        "No quorate part of the cluster is seen. pveha does nothing until there is one.",
+        "Bring nodes or the cluster network back. Do not lower the expected votes while nodes may still run.",
+    )
+    SPLIT_VIEW = (
+        "SplitView",
+        "Two quorate answers name different members. pveha does nothing.",
+        "Look at `pvecm status` on the nodes that the message names.",
+    )
+    WITNESS_NOT_ALIVE = (
+        "WitnessNotAlive",
+        "The nodes that call themselves quorate have shown no sign of life since the failure.",
+        "Look at corosync and pve-cluster on the surviving nodes.",
+    )
+    UNKNOWN = "Unknown", "The cluster could not be asked.", "See the condition Connected."
+
+
+class Owned(Documented):
+    """Reasons of HACluster's Owned."""
+
+    OK = "OK", "The Proxmox cluster's epoch register names this HACluster."
+    ANOTHER_OPERATOR = (
+        "AnotherOperator",
+        "The Proxmox cluster is owned by another HACluster, perhaps of another Kubernetes cluster.",
+        (
+            "Remove the other one, or take over: annotate this one with pveha.dev/take-over: <owner in the "
+            "message>."
+        ),
+    )
+    NOT_CLAIMED = "NotClaimed", "Nothing has been claimed yet; that happens in mode Enforce only."
+    DUPLICATE_CLUSTER = (
+        "DuplicateCluster",
+        "An older HACluster in this Kubernetes cluster is for the same Proxmox cluster.",
+        "Delete one of the two.",
+    )
+    UNKNOWN = "Unknown", "The register could not be read.", "See the conditions Connected and FastReady."
+
+
+class FencingReady(Documented):
+    """Reasons of HACluster's FencingReady."""
+
+    OK = "OK", "Every node has a BMC that answers and is bound to the node by its identity."
+    NOT_CONFIGURED = (
+        "NotConfigured",
+        "No fencing is configured for the nodes in the message. Their guests are left to Proxmox's own HA.",
+        "Add spec.fencing.methods and spec.nodes[].fencing.",
+    )
+    FENCING_UNVERIFIED = (
+        "FencingUnverified",
+        "A BMC has not been bound: it does not answer, or its identity is not that of the node.",
+        "Check address, credentials and systemID in spec.nodes[].fencing of the nodes in the message.",
+    )
+    FENCING_CONTRADICTED = (
+        "FencingContradicted",
+        (
+            "A BMC said what cannot be true, for instance off while its node answers. It proves nothing any "
+            "more."
+        ),
+        "Find out which machine the BMC belongs to, correct spec.nodes[].fencing.",
+    )
+    SECRET_MISSING = (
+        "SecretMissing",
+        "A BMC's Secret does not exist.",
+        "Create the Secret that the message names, in the HACluster's namespace.",
+    )
+    SECRET_INVALID = (
+        "SecretInvalid",
+        "A BMC's Secret lacks a key, or its content cannot be used.",
+        "Correct the key that the message names.",
+    )
+    UNREACHABLE = (
+        "Unreachable",
+        "A BMC does not answer. If its node died now, its death could not be proven.",
+        "Check the BMC's network and power.",
+    )
+    UNAUTHORIZED = (
+        "Unauthorized",
+        "A BMC refuses the credentials.",
+        "Correct username and password in the Secret that the message names.",
+    )
+    CERTIFICATE_MISMATCH = (
+        "CertificateMismatch",
+        "A BMC shows a certificate other than the pinned one.",
+        "If it was renewed, update fingerprint or CA; if not, find out who answers there.",
+    )
+    UNKNOWN = "Unknown", "Not all BMCs have been read yet."
+
+
+class FastReady(Documented):
+    """Reasons of HACluster's FastReady."""
+
+    OK = "OK", "The node shell answers on every online node and the cluster's votes are safe."
+    NOT_CONFIGURED = (
+        "NotConfigured",
+        "spec.recovery.nodeShell is not set.",
+        "Install pveha-node on the nodes and set spec.recovery.nodeShell.",
+    )
+    VOTES_UNSAFE = (
+        "VotesUnsafe",
+        (
+            "The votes of the cluster do not guarantee one quorate side: two_node, last_man_standing, "
+            "auto_tie_breaker, or lowered expected votes."
+        ),
+        "Correct corosync's configuration; for two nodes add a QDevice.",
+    )
+    SECRET_MISSING = (
+        "SecretMissing",
+        "The node shell's Secret does not exist.",
+        "Create the Secret that the message names, in the HACluster's namespace.",
+    )
+    SECRET_INVALID = (
+        "SecretInvalid",
+        "The node shell's Secret lacks a key, or its content cannot be used.",
+        (
+            "Correct the key that the message names: ssh-privatekey in OpenSSH's form, known_hosts with every "
+            "node."
+        ),
+    )
+    NODE_SHELL_UNREACHABLE = (
+        "NodeShellUnreachable",
+        "SSH to the nodes in the message fails.",
+        "Check network, firewall (port 22) and spec.nodes[].address.",
+    )
+    NODE_SHELL_DENIED = (
+        "NodeShellDenied",
+        "A node refuses the SSH key, or its host key is not in known_hosts.",
+        "Install the key with its forced command on the node; add the node's host key to known_hosts.",
+    )
+    NODE_SHELL_VERSION = (
+        "NodeShellVersion",
+        "pveha-node on a node does not speak this operator's version.",
+        "Install the pveha-node that belongs to this operator.",
+    )
+    NODE_SHELL_FAILED = (
+        "NodeShellFailed",
+        "pveha-node answered with an error.",
+        "Look at the message, and at `pveha-node status` on the node.",
+    )
+    UNKNOWN = "Unknown", "The node shells have not been asked yet."
+
+
+class HAHealthy(Documented):
+    """Reasons of HACluster's HAHealthy."""
+
+    OK = "OK", "The CRM makes its rounds and every online node's LRM reports."
+    HA_MANAGER_STUCK = (
+        "HAManagerStuck",
+        "The CRM has written no status for more than 30 s although its master is alive.",
+        "Look at `journalctl -u pve-ha-crm` on the master; restart the service there.",
+    )
+    DISARMED = (
+        "Disarmed",
+        "HA is disarmed or being disarmed, so pveha does nothing.",
+        "Arm HA again when the work is done.",
+    )
+    LRM_NOT_ALIVE = (
+        "LRMNotAlive",
+        "The LRM of an online node does not report. Nothing is started there.",
+        "Look at `journalctl -u pve-ha-lrm` on the nodes in the message.",
+    )
+    NOT_IN_USE = (
+        "NotInUse",
+        "No HA resource exists, so the CRM is idle. It wakes when the first guest is registered.",
+    )
+    UNKNOWN = "Unknown", "The HA state could not be read.", "See the condition Connected."
+
+
+class Degraded(Documented):
+    """Reasons of HACluster's Degraded."""
+
+    NONE = "None", "All nodes are online."
+    NODE_DOWN = "NodeDown", "A node is down.", "See status.notOnline; repair the node."
+    RECOVERING = "Recovering", "Guests of a dead node are being started elsewhere."
+    NODE_PLANNED_DOWN = "NodePlannedDown", "A node was shut down or rebooted on purpose; it is not fenced."
+    PLANNED_DOWN_TOO_LONG = (
+        "PlannedDownTooLong",
+        "A node that was shut down or rebooted on purpose is away for longer than safety.plannedDownSeconds.",
+        "Look after the node. Its guests are not recovered by pveha.",
+    )
+    NODE_ISOLATED = (
+        "NodeIsolated",
+        "A node answers but is no member of the cluster.",
+        "Repair the cluster network. After safety.isolatedGraceSeconds the node is fenced.",
+    )
+    NODE_UNPROVABLE = (
+        "NodeUnprovable",
+        "A node is gone and its death cannot be proven. Its guests are left to Proxmox's own HA.",
+        "Look after node and BMC.",
+    )
+    FENCE_FAILED = (
+        "FenceFailed",
+        "The BMC took the command and the node is still not off. Its guests are left to Proxmox's own HA.",
+        "Switch the node off by hand.",
+    )
+    HELD_BACK = (
+        "HeldBack",
+        "Guests of a node are held back from Proxmox's own HA, which would start second copies.",
+        "Make sure that the node is off or bring it back.",
+    )
+    UNKNOWN = "Unknown", "Membership could not be read.", "See the condition Connected."
+
+
+class Acting(Documented):
+    """Reasons of HACluster's Acting: OK, or what keeps pveha from acting."""
+
+    OK = "OK", "Nothing keeps pveha from acting."
+    OBSERVE = "Observe", "spec.mode is Observe: pveha says what it would do.", "Set spec.mode to Enforce."
+    PAUSED = "Paused", "spec.pauseRequests is not empty.", "Remove the requests when their reason has gone."
+    BLAST_RADIUS = (
+        "BlastRadius",
+        (
+            "More nodes are down than safety.maxFailedNodesPercent allows; this is more likely a fault of the "
+            "network."
+        ),
+        "Look at network and power. If the nodes are really dead, raise safety.maxFailedNodesPercent.",
+    )
+    NOT_LEADER = (
+        "NotLeader",
+        "No replica holds the Lease, or the one that does cannot renew it.",
+        "Check the operator's pods and the Kubernetes API.",
+    )
+    NOT_CONNECTED = "NotConnected", "The Proxmox API cannot be used.", "See the condition Connected."
+    NOT_QUORATE = (
+        "NotQuorate",
+        "The cluster has no quorum or shows different views.",
+        "See the condition Quorate.",
+    )
+    NOT_OWNED = "NotOwned", "Another operator owns the cluster.", "See the condition Owned."
+    NOT_READY = "NotReady", "Fencing or the Fast engine is not ready.", "See FencingReady and FastReady."
+    DISARMED = "Disarmed", "Proxmox's HA is disarmed.", "See the condition HAHealthy."
+    STARTING = "Starting", "pveha has just started: nothing is done on a first view."
+
+
+class PolicyReady(Documented):
+    """Reasons of FailoverPolicy's Ready."""
+
+    OK = "OK", "The policy is understood."
+    INVALID = (
+        "Invalid",
+        (
+            "The stored object breaks a rule that is newer than the object. Guests that use it keep their "
+            "registration."
+        ),
+        "Correct the field that the message names and apply the object again.",
+    )
+
+
+class GuestReady(Documented):
+    """Reasons of ProtectedVM's Ready."""
+
+    PROTECTED = "Protected", "The guest is registered with Proxmox's own HA and watched by pveha."
+    OBSERVED = (
+        "Observed",
+        "The HACluster is in mode Observe: the guest would be registered.",
+        "Set the HACluster's spec.mode to Enforce.",
+    )
+    PENDING = "Pending", "The guest is about to be registered."
+    INVALID = (
+        "Invalid",
+        "The stored object breaks a rule that is newer than the object.",
+        "Correct the field that the message names and apply the object again.",
+    )
+    CLUSTER_NOT_FOUND = (
+        "ClusterNotFound",
+        "No HACluster of that name exists in this namespace.",
+        "Create it, or create the ProtectedVM in the HACluster's namespace.",
+    )
+    CLUSTER_NOT_READY = (
+        "ClusterNotReady",
+        "The cluster cannot be asked, so nothing is known about the guest.",
+        "See the HACluster's conditions.",
+    )
+    POLICY_NOT_FOUND = (
+        "PolicyNotFound",
+        "No FailoverPolicy of that name exists in this namespace.",
+        "Create it, or correct spec.policyRef.",
+    )
+    GUEST_NOT_FOUND = (
+        "GuestNotFound",
+        "The cluster has no guest with this vmid.",
+        "Correct the manifest, or delete the ProtectedVM if the guest was deleted.",
+    )
+    DUPLICATE_CLAIM = (
+        "DuplicateClaim",
+        "An older ProtectedVM is for the same guest; the older one counts.",
+        "Delete one of the two. manifests/policies refuses such duplicates at apply time.",
+    )
+    GUEST_REPLACED = (
+        "GuestReplaced",
+        "Another guest has got this vmid since protection began; nothing is done to it.",
+        "If the new guest is to be protected, delete the ProtectedVM and create it again.",
+    )
+    IS_TEMPLATE = "IsTemplate", "The guest is a template, which never runs.", "Delete the ProtectedVM."
+    UNREGISTERED = (
+        "Unregistered",
+        "The guest is not registered with Proxmox's own HA, and registering it failed.",
+        "Look at the message; Proxmox says there why it refused.",
+    )
+    HA_STATE_ERROR = (
+        "HAStateError",
+        "Proxmox's own HA has put the guest into state error and leaves it alone, and so does pveha.",
+        "Repair the guest, set its HA state to disabled, then to started.",
+    )
+    FOREIGN_ENTRY = (
+        "ForeignEntry",
+        (
+            "The guest's HA resource was made by somebody else and differs from the policy; pveha does not "
+            "change it."
+        ),
+        "Change the HA resource in Proxmox, or remove it there so that pveha registers the guest.",
+    )
+    TAKING_OVER = "TakingOver", "The guest is being started on another node."
+
+
+class FailoverReady(Documented):
+    """Reasons of ProtectedVM's FailoverReady: OK, or why the guest would be left to Proxmox's own HA."""
+
+    OK = "OK", "The guest would be started on status.failoverPlan.targetNode."
+    NOT_READY = "NotReady", "The guest is not protected at all.", "See the condition Ready."
+    NATIVE_ONLY = (
+        "NativeOnly",
+        "The policy leaves the guest to Proxmox's own HA.",
+        "Set the policy's nodeFailure.action to Restart if seconds matter.",
+    )
+    NO_CAPACITY = (
+        "NoCapacity",
+        "No other node has the memory for it.",
+        "Add memory or a node, or stop or move guests.",
+    )
+    NO_TARGET = (
+        "NoTarget",
+        "No other node could take it, for the reasons in the message.",
+        "Remove the obstacles that the message names.",
+    )
+    LOCAL_DISK_ONLY = (
+        "LocalDiskOnly",
+        "A disk of the guest is on storage that only its node has.",
+        "Move the disk to shared storage.",
+    )
+    STORAGE_UNAVAILABLE = (
+        "StorageUnavailable",
+        "A storage of the guest is not available on any other node.",
+        "Make the storage available on more nodes.",
+    )
+    LOCAL_RESOURCES = (
+        "LocalResources",
+        "The guest uses devices of its node.",
+        "Remove the devices, or use resource mappings that other nodes have too.",
+    )
+    FENCING_UNVERIFIED = (
+        "FencingUnverified",
+        "The death of the guest's node could not be proven.",
+        "See the HACluster's condition FencingReady.",
+    )
+    NODE_SHELL_UNREACHABLE = (
+        "NodeShellUnreachable",
+        "The nodes that could take the guest cannot be reached by the node shell.",
+        "See the HACluster's condition FastReady.",
+    )
+    FAST_NOT_READY = (
+        "FastNotReady",
+        "The Fast engine could not take over anything now.",
+        "See the HACluster's conditions FastReady and Quorate.",
+    )
+    HA_NOT_HEALTHY = (
+        "HANotHealthy",
+        "Proxmox's own HA does not work.",
+        "See the HACluster's condition HAHealthy.",
+    )
+    HAS_REPLICATION = (
+        "HasReplication",
+        "The guest has replication jobs; taking over such guests is not supported.",
+        "Use shared storage, or leave the guest to Proxmox's own HA.",
+    )
+    NATIVE_RULE_FORBIDS = (
+        "NativeRuleForbids",
+        "Proxmox's HA rules leave no node for it.",
+        "Change the rules that the message names.",
+    )
+    LOCK_NOT_CLEARABLE = (
+        "LockNotClearable",
+        "The guest has a lock that must not be cleared by a program.",
+        "Finish or undo what holds the lock, then `qm unlock` or `pct unlock`.",
+    )
+    USER_IGNORED = "UserIgnored", "Somebody set the HA state to ignored.", "Set it to started in Proxmox."
+    DISABLED = "Disabled", "Somebody set the HA state to disabled.", "Set it to started in Proxmox."
+    HA_STATE_ERROR = (
+        "HAStateError",
+        "Proxmox's own HA has put the guest into state error.",
+        "Repair the guest, set its HA state to disabled, then to started.",
+    )
+    DUPLICATE_SUSPECTED = (
+        "DuplicateSuspected",
+        "A process of the guest was found on another node; it is not started until a person decides.",
+        "Find out which copy is the right one and stop the other.",
+    )
+    NATIVE_AHEAD = "NativeAhead", "Proxmox's own HA is recovering the guest already; pveha leaves it alone."
+    BUSY = "Busy", "The guest is being migrated, started or stopped."
+    CLUSTER_NOT_READY = "ClusterNotReady", "The cluster cannot be asked.", "See the HACluster's conditions."
+
+
+Reasons = Mapping[Documented, tuple[Documented, ...]]
+
+BY_RESOURCE: Mapping[str, Reasons] = {
+    "HACluster": {
+        ClusterCondition.READY: tuple(ClusterReady),
+        ClusterCondition.CONNECTED: tuple(Connected),
+        ClusterCondition.QUORATE: tuple(Quorate),
+        ClusterCondition.OWNED: tuple(Owned),
+        ClusterCondition.FENCING_READY: tuple(FencingReady),
+        ClusterCondition.FAST_READY: tuple(FastReady),
+        ClusterCondition.HA_HEALTHY: tuple(HAHealthy),
+        ClusterCondition.DEGRADED: tuple(Degraded),
+        ClusterCondition.ACTING: tuple(Acting),
+    },
+    "FailoverPolicy": {PolicyCondition.READY: tuple(PolicyReady)},
+    "ProtectedVM": {
+        GuestCondition.READY: tuple(GuestReady),
+        GuestCondition.FAILOVER_READY: tuple(FailoverReady),
+    },
+}
+"""Kind → condition type → its reasons; a condition may only carry a reason listed here."""

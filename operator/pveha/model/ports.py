@@ -4,9 +4,10 @@ All methods raise `errors.OutsideError` subclasses, end within their deadline (s
 the constants it documents), and can be cancelled at any await. A write that raised `Unreachable` may have had its effect.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
-from pveha.model import cluster, guests, node, power
+from pveha.model import cluster, guests, kubernetes, node, power
 
 
 class Hypervisor(Protocol):
@@ -86,4 +87,43 @@ class Leadership(Protocol):
 
     def remaining(self) -> float:
         """Seconds for which nobody else can be leader; 0 or less without leadership."""
+        ...
+
+
+class Kubernetes(Protocol):
+    """The API server that holds what users want, and where status, Leases and Events are written."""
+
+    async def identity(self) -> str:
+        """UID of the namespace kube-system: what tells two Kubernetes clusters apart (S14)."""
+        ...
+
+    async def list_objects(self, kind: str, namespace: str | None) -> kubernetes.Listing:
+        """All objects of one of pveha's kinds; `namespace` None means everywhere."""
+        ...
+
+    async def apply_status(
+        self, ref: kubernetes.ObjectRef, status: kubernetes.Manifest
+    ) -> kubernetes.Manifest:
+        """Make `status` all that pveha says of the object (server-side apply); returns the object as stored.
+
+        `NotFound` if it is gone, `Conflict` if another object has the name by now.
+        """
+        ...
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, bytes]:
+        """The decoded data of a Secret."""
+        ...
+
+    async def record(self, occurrence: kubernetes.Occurrence) -> None:
+        """Write an Event, or the count of its series."""
+        ...
+
+    async def get_lease(self, namespace: str, name: str) -> kubernetes.Lease: ...
+
+    async def create_lease(self, lease: kubernetes.Lease) -> kubernetes.Lease:
+        """`AlreadyExists` if somebody was faster."""
+        ...
+
+    async def update_lease(self, lease: kubernetes.Lease) -> kubernetes.Lease:
+        """Write the Lease if its `resource_version` is still the stored one, else `Conflict`."""
         ...

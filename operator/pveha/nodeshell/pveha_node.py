@@ -5,11 +5,13 @@ One file, Python 3.11's standard library, run as root by sshd as the forced comm
 
     command="/usr/local/sbin/pveha-node serve",restrict ssh-ed25519 AAAA... pveha
 
-`serve` reads one request from SSH_ORIGINAL_COMMAND, `pveha-node/1 VERB --option value ...`, and answers one line of
-JSON. It trusts nothing it is told: values match a pattern or are refused, paths are built here, and what makes an
-effect safe is checked here, right before the effect. The rules cited (S14, ...) are those of docs/safety.md.
+`serve` reads one request from SSH_ORIGINAL_COMMAND, `pveha-node/1 VERB --option value ...`, and answers one
+line of JSON. It trusts nothing it is told: values match a pattern or are refused, paths are built here, and
+what makes an effect safe is checked here, right before the effect. The rules cited (S14, ...) are those of
+docs/safety.md.
 
-Read in this order: `System` (everything outside this file), the readers of Proxmox's files, the verbs, `main`.
+Read in this order: `System` (everything outside this file), the readers of Proxmox's files, the
+verbs, `main`.
 """
 
 from __future__ import annotations
@@ -29,7 +31,6 @@ import struct
 import subprocess
 import sys
 import time
-import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -65,7 +66,7 @@ NO_IDENTITY = frozenset(
         "03000200040005000006000700080009",
     )
 )
-"""What boards say that were never given an identity, letters and digits only: many machines would share it."""
+"""What boards say that were never given an identity, letters and digits only: many machines share it."""
 
 
 class Refusal(Exception):
@@ -132,7 +133,7 @@ class System:
         self._path(path).write_bytes(text.encode("utf-8", "surrogateescape"))
 
     def list_dir(self, path: str) -> list[str]:
-        return sorted(os.listdir(self._path(path)))
+        return sorted(entry.name for entry in self._path(path).iterdir())
 
     def exists(self, path: str) -> bool:
         return os.path.lexists(self._path(path))
@@ -147,7 +148,7 @@ class System:
         self._path(source).rename(self._path(target))
 
     def quorum_tool(self) -> str:
-        """Output of `corosync-quorumtool -s` ("" if it cannot be run). Its exit code differs between versions."""
+        """Output of `corosync-quorumtool -s`, "" if it cannot be run; its exit code varies with versions."""
         try:
             return subprocess.run(
                 [self._path("/usr/sbin/corosync-quorumtool"), "-s"],
@@ -162,11 +163,8 @@ class System:
 
     def processes(self) -> list[Process]:
         """Every process that can still write: a zombie counts while one of its threads lives."""
-        found = []
-        for name in os.listdir(self._path("/proc")):
-            if name.isdecimal() and (process := self._process(int(name))) is not None:
-                found.append(process)
-        return found
+        pids = [int(name) for name in self.list_dir("/proc") if re.fullmatch("[0-9]+", name)]
+        return [process for pid in pids if (process := self._process(pid)) is not None]
 
     def _process(self, pid: int) -> Process | None:
         folder = self._path(f"/proc/{pid}")
@@ -183,7 +181,7 @@ class System:
         return Process(pid, start_time, name, tuple(argv.rstrip("\0").split("\0")) if argv else (), cgroup)
 
     def qmp_states(self, vmids: Iterable[int], seconds: float) -> dict[int, QMP]:
-        """Ask the QMP sockets of these guests, side by side; those that do not answer in time are left out."""
+        """Ask the QMP sockets of these guests, side by side; leave out those that do not answer in time."""
         deadline = time.monotonic() + seconds
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             asked = {vmid: pool.submit(self._qmp_state, vmid, deadline) for vmid in vmids}
@@ -244,7 +242,7 @@ def _json_lines(connection: socket.socket, deadline: float) -> Iterator[dict[str
                 yield value
 
 
-# --- readers of Proxmox's files -----------------------------------------------------------------------------------
+# --- readers of Proxmox's files -------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -319,9 +317,7 @@ def read_votes(system: System) -> dict[str, Any]:
     }
     quorum: dict[str, Any] = next(iter(conf.get("quorum{", [])), {})
     devices = quorum.get("device{", [])
-    live = dict(
-        re.findall(r"^(Expected votes|Total votes):\s*([0-9]+)", system.quorum_tool(), re.MULTILINE)
-    )
+    live = dict(re.findall(r"^(Expected votes|Total votes):\s*([0-9]+)", system.quorum_tool(), re.MULTILINE))
     return {
         "configured": configured,
         "qdevice": sum(_number(device.get("votes", "1")) for device in devices),
@@ -350,19 +346,18 @@ def read_identities(system: System) -> list[str]:
 
 
 def read_ha_resources(system: System) -> dict[str, dict[str, str]]:
-    """ha/resources.cfg by service id; comments are decoded (Proxmox writes them percent-encoded)."""
+    """ha/resources.cfg by service id: `vm: 100`, then a tab and a property a line; comments are raw."""
     try:
         text = system.read_text("/etc/pve/ha/resources.cfg")
     except FileNotFoundError:
         return {}
     entries: dict[str, dict[str, str]] = {}
     entry: dict[str, str] = {}
-    for line in text.splitlines():
-        if header := re.fullmatch(r"([a-z][a-z0-9_-]*):\s*(\S+)\s*", line):
+    for line in text.split("\n"):
+        if header := re.fullmatch(r"([a-z]+):\s*(\S+)\s*", line):
             entry = entries[f"{header[1]}:{header[2]}"] = {}
-        elif prop := re.fullmatch(r"\s+([a-z][a-z0-9_-]*)(?:\s+(.*?))?\s*", line):
-            value = prop[2] or ""
-            entry[prop[1]] = urllib.parse.unquote(value) if prop[1] == "comment" else value
+        elif prop := re.fullmatch(r"\s+(\S+)(?:\s+(.*\S))?\s*", line):
+            entry[prop[1]] = prop[2] or ""
         elif not line.strip():
             entry = {}
     return entries
@@ -378,7 +373,7 @@ class Mark:
 
 
 def read_mark(comment: str) -> Mark | None:
-    """The operation's mark in a comment. A hold (S11) comes first as it does in pveha: it is no operation's."""
+    """The operation's mark in a comment; only the first mark counts, and a hold (S11) is no operation's."""
     for match in re.finditer(r" ?\[pveha ([^\[\]]*)\]", comment):
         fields = dict(part.partition("=")[::2] for part in match[1].split())
         if fields.get("was") not in ("started", "stopped", "disabled", "ignored"):
@@ -459,7 +454,7 @@ def read_vm_volumes(config: Mapping[str, str]) -> tuple[set[str], set[str]]:
 
 
 def read_container_volumes(config: Mapping[str, str]) -> tuple[set[str], set[str]]:
-    """Volumes of a container, and the keys that bind it to one node (`shared=1` says a path is everywhere)."""
+    """Volumes of a container, and the keys that bind it to one node (`shared=1`: a path that all have)."""
     volumes, local = set(), set()
     for key, value in config.items():
         if re.fullmatch(r"rootfs|mp[0-9]+", key):
@@ -494,11 +489,11 @@ def vm_processes(system: System, processes: list[Process]) -> list[Member]:
     found: dict[int, set[Process]] = {}
     by_pid = {process.pid: process for process in processes}
     for process in processes:
-        if is_qemu(process) and (vmid := qemu_id(process)) is not None:
+        if is_qemu(process) and (vmid := option_number(process, "-id")) is not None:
             found.setdefault(vmid, set()).add(process)
     for vmid, pid in pid_files(system):
         process_ = by_pid.get(pid)
-        if process_ is not None and is_qemu(process_) and qemu_id(process_) in (vmid, None):
+        if process_ is not None and is_qemu(process_) and option_number(process_, "-id") in (vmid, None):
             found.setdefault(vmid, set()).add(process_)
     answers = system.qmp_states(sorted(found), QMP_SECONDS) if found else {}
     members = []
@@ -515,9 +510,10 @@ def is_qemu(process: Process) -> bool:
     return program == "kvm" or program.startswith("qemu-system-")
 
 
-def qemu_id(process: Process) -> int | None:
+def option_number(process: Process, name: str) -> int | None:
+    """The number that follows an option on a command line."""
     for option, value in zip(process.argv, process.argv[1:], strict=False):
-        if option == "-id" and re.fullmatch("[1-9][0-9]{0,8}", value):
+        if option == name and re.fullmatch("[1-9][0-9]{0,8}", value):
             return int(value)
     return None
 
@@ -529,21 +525,20 @@ def pid_files(system: System) -> list[tuple[int, int]]:
         for name in system.list_dir("/run/qemu-server"):
             if match := re.fullmatch(r"([1-9][0-9]{0,8})\.pid", name):
                 with contextlib.suppress(OSError):
-                    found.append((int(match[1]), _number(system.read_text(f"/run/qemu-server/{name}").strip())))
+                    pid = system.read_text(f"/run/qemu-server/{name}").strip()
+                    found.append((int(match[1]), _number(pid)))
     return found
 
 
 def container_processes(processes: list[Process]) -> list[Member]:
-    """By cgroup, /lxc/ID for what runs inside and /lxc.monitor/ID for lxc-start, which alone is no running guest."""
+    """The first process inside each container (cgroup /lxc/ID), else its lxc-start, state `unknown`."""
     inside: dict[int, list[Process]] = {}
     monitors: dict[int, list[Process]] = {}
     for process in processes:
         if match := re.search(r"/lxc/([1-9][0-9]{0,8})(?:/|$)", process.cgroup, re.MULTILINE):
             inside.setdefault(int(match[1]), []).append(process)
-        elif match := re.search(r"/lxc\.monitor/([1-9][0-9]{0,8})(?:/|$)", process.cgroup, re.MULTILINE):
-            monitors.setdefault(int(match[1]), []).append(process)
-        elif match := re.fullmatch(r"(?:\S*/)?lxc-start\0(?:.*\0)?-n\0([1-9][0-9]{0,8})(?:\0.*)?", "\0".join(process.argv)):
-            monitors.setdefault(int(match[1]), []).append(process)
+        elif (vmid := monitored_id(process)) is not None:
+            monitors.setdefault(vmid, []).append(process)
     members = []
     for vmid in sorted(inside.keys() | monitors.keys()):
         first = min(inside.get(vmid) or monitors[vmid], key=lambda each: (each.start_time, each.pid))
@@ -551,7 +546,16 @@ def container_processes(processes: list[Process]) -> list[Member]:
     return members
 
 
-# --- verbs --------------------------------------------------------------------------------------------------------
+def monitored_id(process: Process) -> int | None:
+    """Which container a process of LXC itself watches over."""
+    if match := re.search(r"/lxc\.monitor/([1-9][0-9]{0,8})(?:/|$)", process.cgroup, re.MULTILINE):
+        return int(match[1])
+    if process.argv and process.argv[0].rpartition("/")[2] == "lxc-start":
+        return option_number(process, "-n")
+    return None
+
+
+# --- verbs ----------------------------------------------------------------------------------------
 
 Options = Mapping[str, list[str]]
 
@@ -614,8 +618,8 @@ def processes(system: System, _: Options) -> dict[str, Any]:
 def begin(system: System, options: Options) -> dict[str, Any]:
     """Open an epoch (S13) for an owner (S14).
 
-    The owner is written before the epoch is made and read again after it: whoever else wrote it in between makes a
-    newer epoch after that, so at most one owner holds the newest epoch and is named by the register.
+    The owner is written before the epoch is made and read again after it: whoever else wrote it in between
+    makes a newer epoch after that, so whoever holds the newest epoch for good is the one the register names.
     """
     owner = options["owner"][0]
     take_over = options.get("take-over", [None])[0]
@@ -779,15 +783,17 @@ def kill(system: System, options: Options) -> dict[str, Any]:
         return {"killed": False}
     member = members[0]
     if member.kind != "qemu" or member.state not in KILLABLE:
-        raise Refusal("Refused", f"{member.kind}/{vmid} is {printable(member.state)}, not left by a migration")
+        state = printable(member.state)
+        raise Refusal("Refused", f"{member.kind}/{vmid} is {state}: no migration left it like that")
     with contextlib.suppress(ProcessLookupError):
         system.kill(pid, start_time)
     if not system.wait_gone(pid, start_time, KILL_SECONDS):
-        raise Refusal("Failed", f"process {pid} of guest {vmid} still exists {KILL_SECONDS:.0f} s after SIGKILL")
+        message = f"process {pid} of guest {vmid} still exists {KILL_SECONDS:.0f} s after SIGKILL"
+        raise Refusal("Failed", message)
     return {"killed": True}
 
 
-# --- the protocol -------------------------------------------------------------------------------------------------
+# --- the protocol ---------------------------------------------------------------------------------
 
 _NODE = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _VMID = "[1-9][0-9]{2,8}"
@@ -863,7 +869,7 @@ def read_request(command: str) -> tuple[Verb, Options]:
 
 
 def main(argv: list[str], system: System | None, original_command: str | None) -> dict[str, Any]:
-    """Answer one request. `argv` is the forced command's own, which no client can set: `serve [--root DIR]`."""
+    """Answer one request. `argv` is the forced command's, which no client can set: `serve [--root DIR]`."""
     answer: dict[str, Any] = {"version": VERSION, "protocol": PROTOCOL}
     try:
         if argv[:1] != ["serve"] or (len(argv) != 1 and not (len(argv) == 3 and argv[1] == "--root")):
@@ -874,10 +880,10 @@ def main(argv: list[str], system: System | None, original_command: str | None) -
         return {**answer, "ok": True, "result": result}
     except Refusal as refusal:
         error = {"kind": refusal.kind, "message": str(refusal), **refusal.details}
-    except Exception as error_:  # noqa: BLE001 - whatever happens is answered, so that the caller knows of it
+    except Exception as error_:
         error = {"kind": "Failed", "message": ascii(error_)}
     return {**answer, "ok": False, "error": error}
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1:], None, os.environ.get("SSH_ORIGINAL_COMMAND"))), flush=True)  # noqa: T201
+    print(json.dumps(main(sys.argv[1:], None, os.environ.get("SSH_ORIGINAL_COMMAND"))), flush=True)

@@ -260,8 +260,8 @@ class FastReady(Documented):
         "SecretInvalid",
         "The node shell's Secret lacks a key, or its content cannot be used.",
         (
-            "Correct the key that the message names: ssh-privatekey in OpenSSH's form, known_hosts with every "
-            "node."
+            "Correct the key that the message names: ssh-privatekey in OpenSSH's form, known_hosts with "
+            "every node."
         ),
     )
     NODE_SHELL_UNREACHABLE = (
@@ -357,8 +357,8 @@ class Acting(Documented):
     BLAST_RADIUS = (
         "BlastRadius",
         (
-            "More nodes are down than safety.maxFailedNodesPercent allows; this is more likely a fault of the "
-            "network."
+            "More nodes are down than safety.maxFailedNodesPercent allows; this is more likely a fault of "
+            "the network."
         ),
         "Look at network and power. If the nodes are really dead, raise safety.maxFailedNodesPercent.",
     )

@@ -126,7 +126,7 @@ Fingerprint = Annotated[
     Matches(
         r"([0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}",
         "must be a SHA-256 fingerprint, 32 bytes written AA:BB:...; "
-        "'openssl x509 -noout -fingerprint -sha256 -in CERTIFICATE' prints it",
+        "'openssl x509 -noout -fingerprint -sha256 -in CERTIFICATE' prints it; quote it in YAML",
     ),
 ]
 

@@ -14,7 +14,8 @@ VERBS = ("run", "demo", "crds")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status (2 for a command line that cannot be understood)."""
     parser = argparse.ArgumentParser(
-        prog="pveha", description="High availability for the guests of Proxmox VE clusters, driven from Kubernetes."
+        prog="pveha",
+        description="High availability for the guests of Proxmox VE clusters, driven from Kubernetes.",
     )
     subparsers = parser.add_subparsers(required=True, metavar="VERB")
     for verb in VERBS:

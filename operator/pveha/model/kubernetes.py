@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from typing_extensions import override
+
 Manifest = Mapping[str, Any]
 """An object as the API server sends it: plain JSON values."""
 
@@ -15,6 +17,7 @@ class ClusterKey:
     namespace: str
     name: str
 
+    @override
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
@@ -28,6 +31,7 @@ class ObjectRef:
     name: str
     uid: str = dataclasses.field(default="", compare=False)
 
+    @override
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
 

@@ -1,0 +1,230 @@
+"""Corosync: who sees whom, after which timeouts, and who has quorum.
+
+A membership ("ring") is a set of nodes that all reach each other. A lost member shows after token loss and consensus;
+until then its ring is unsettled and pmxcfs writes wait. A member that comes back shows `rejoin` seconds later.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pveha.sim import world as worlds
+
+UNSAFE_OPTIONS = ("two_node", "last_man_standing", "auto_tie_breaker", "allow_downscale")
+
+
+class Membership:
+    """The corosync of every node of a world."""
+
+    def __init__(self, world: "worlds.World") -> None:
+        self._world = world
+        self._options = world.config.corosync
+        self.rings: dict[str, frozenset[str]] = {name: frozenset() for name in world.machines}
+        """The membership each node believes in; empty while its corosync does not run."""
+        self.votes = {node.name: node.votes for node in world.config.nodes}
+        self.expected_override = 0
+        """What somebody typed after `pvecm expected`; 0 for nothing."""
+        self.separated_at: dict[tuple[str, str], float] = {}
+        """(witness, node): when the node left the witness's membership."""
+        self.joined_at: dict[str, float] = {}
+        self._broken_since: dict[str, float] = {}
+        self._joinable_since: dict[str, float] = {}
+        self._waiters: list[Callable[[], object]] = []
+
+    # What a node believes
+
+    def sees(self, witness: str, node: str) -> bool:
+        """Whether `witness` shows `node` as online (its corosync in the ring, its pmxcfs attached)."""
+        machine = self._world.machines[node]
+        if node == witness:
+            return bool(self.rings[witness])
+        attached = machine.services["pmxcfs"] == "running" or not machine.up
+        return node in self.rings[witness] and attached
+
+    def quorate(self, node: str) -> bool:
+        ring = self.rings[node]
+        return bool(ring) and sum(self.votes[name] for name in ring) >= self.quorum
+
+    @property
+    def expected(self) -> int:
+        """Live expected votes."""
+        return self.expected_override or self._options.expected_votes or sum(self.votes.values())
+
+    @property
+    def quorum(self) -> int:
+        return 1 if self._options.two_node else self.expected // 2 + 1
+
+    def settled(self, node: str) -> bool:
+        """Whether the node's ring is intact, so that pmxcfs writes from it do not wait."""
+        machine = self._world.machines[node]
+        return not machine.corosync_frozen and not any(peer in self._broken_since for peer in self.rings[node])
+
+    @property
+    def unsafe_options(self) -> frozenset[str]:
+        """Options with which quorum does not exclude a second quorate membership."""
+        options = {name for name in UNSAFE_OPTIONS if getattr(self._options, name)}
+        if self._options.expected_votes:
+            options.add("expected_votes")
+        return frozenset(options)
+
+    async def changed(self) -> None:
+        """Wait for the next change of any membership or of its being settled."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.on_next_change(lambda: None if waiter.done() else waiter.set_result(None))
+        await waiter
+
+    def on_next_change(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once, at the next change of any membership or of its being settled."""
+        self._waiters.append(callback)
+
+    # What happens
+
+    def touch(self) -> None:
+        """Something about links, power or corosync changed: start or stop the timers that follow from it."""
+        now = self._world.now()
+        for clique in self._cliques():
+            for name in clique:
+                ring = self.rings[name] = self.rings[name] or frozenset({name})
+                if ring - clique:
+                    self._broken_since.setdefault(name, now)
+                else:
+                    self._broken_since.pop(name, None)
+                if clique - ring:
+                    self._joinable_since.setdefault(name, now)
+                else:
+                    self._joinable_since.pop(name, None)
+            self._plan(clique, now)
+        for name, machine in self._world.machines.items():
+            if not machine.corosync_talks:
+                self._joinable_since.pop(name, None)
+                self._broken_since.pop(name, None)
+                if not machine.corosync_runs:
+                    self.rings[name] = frozenset()
+        self._wake()
+
+    def leave(self, name: str) -> None:
+        """An orderly stop of corosync: the others know at once."""
+        for other in sorted(self.rings[name] - {name}):
+            if name in self.rings[other] and self._world.machines[other].corosync_talks:
+                self._apply(frozenset(self.rings[other] - {name}))
+        self.rings[name] = frozenset()
+        self.touch()
+
+    def _plan(self, clique: frozenset[str], now: float) -> None:
+        """Set a timer for the moment at which `clique` becomes the membership of its nodes, if it is not already."""
+        broken = [self._broken_since[name] for name in clique if name in self._broken_since]
+        joinable = [self._joinable_since[name] for name in clique if name in self._joinable_since]
+        if broken:
+            due = max(broken) + self._options.loss_seconds(len(clique))
+        elif joinable:
+            due = max(joinable) + self._world.timings.rejoin
+        else:
+            return
+        self._world.at(due, self._due, clique)
+
+    def _due(self, clique: frozenset[str]) -> None:
+        if clique not in self._cliques() or all(self.rings[name] == clique for name in clique):
+            return
+        now = self._world.now()
+        broken = [self._broken_since[name] for name in clique if name in self._broken_since]
+        joinable = [self._joinable_since[name] for name in clique if name in self._joinable_since]
+        late = max(broken) + self._options.loss_seconds(len(clique)) if broken else 0.0
+        if not broken and joinable:
+            late = max(joinable) + self._world.timings.rejoin
+        if late <= now + 1e-6:
+            self._apply(clique)
+            self.touch()
+
+    def _apply(self, ring: frozenset[str]) -> None:
+        now = self._world.now()
+        present = max((self.rings[name] & ring for name in sorted(ring)), key=len)
+        for name in sorted(ring):
+            old, self.rings[name] = self.rings[name], ring
+            for lost in old - ring:
+                self.separated_at[name, lost] = now
+            for new in ring - old:
+                self.separated_at.pop((name, new), None)
+            if name not in present:
+                self.joined_at[name] = now
+            self._broken_since.pop(name, None)
+            self._joinable_since.pop(name, None)
+        self._world.fs.split(ring)
+        word = "quorate" if self.quorate(min(ring)) else "not quorate"
+        self._world.say("corosync", f"membership {' '.join(sorted(ring))} ({word})")
+        self._wake()
+        self._world.changed()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            self._world.later(0.0, waiter)
+
+    def _cliques(self) -> list[frozenset[str]]:
+        """Nodes that talk, in groups that all reach each other. A node keeps to those it already is together with."""
+        left = [name for name, machine in self._world.machines.items() if machine.corosync_talks]
+        cliques = []
+        while left:
+            best: frozenset[str] = frozenset()
+            for first in left:
+                ring = self.rings[first]
+                group = [first]
+                for other in sorted(left, key=lambda name: (name not in ring, self._world.machines[name].nodeid)):
+                    if other != first and all(self._world.linked(other, member) for member in group):
+                        group.append(other)
+                if len(group) > len(best):
+                    best = frozenset(group)
+            cliques.append(best)
+            left = [name for name in left if name not in best]
+        return cliques
+
+    # Files made of it
+
+    def members_file(self, node: str) -> dict[str, Any]:
+        """`.members` as `node` reads it."""
+        nodes = self._world.config.nodes
+        listed = {n.name: {"id": n.nodeid, "online": int(self.sees(node, n.name)), "ip": n.address} for n in nodes}
+        about = {"name": self._world.config.cluster_name, "version": len(nodes), "nodes": len(nodes)}
+        about["quorate"] = int(self.quorate(node))
+        return {"nodename": node, "version": len(self.separated_at) + 1, "cluster": about, "nodelist": listed}
+
+    def corosync_conf(self) -> str:
+        """`corosync.conf`."""
+        entries = "".join(
+            f"  node {{\n    name: {n.name}\n    nodeid: {n.nodeid}\n    quorum_votes: {n.votes}\n"
+            f"    ring0_addr: {n.address}\n  }}\n"
+            for n in self._world.config.nodes
+        )
+        flags = "".join(f"  {name}: 1\n" for name in UNSAFE_OPTIONS if getattr(self._options, name))
+        if self._options.expected_votes:
+            flags += f"  expected_votes: {self._options.expected_votes}\n"
+        return (
+            f"logging {{\n  debug: off\n  to_syslog: yes\n}}\n\nnodelist {{\n{entries}}}\n\n"
+            f"quorum {{\n  provider: corosync_votequorum\n{flags}}}\n\n"
+            f"totem {{\n  cluster_name: {self._world.config.cluster_name}\n  config_version: {len(self.votes)}\n"
+            f"  interface {{\n    linknumber: 0\n  }}\n  ip_version: ipv4-6\n  link_mode: passive\n  secauth: on\n"
+            f"  token_coefficient: {self._options.token_coefficient}\n  version: 2\n}}\n"
+        )
+
+    def quorumtool(self, node: str) -> str:
+        """Output of `corosync-quorumtool -s` on `node`."""
+        ring = self.rings[node]
+        quorate = self.quorate(node)
+        flags = " ".join(["Quorate"] * quorate + [{"two_node": "2Node"}.get(f, f) for f in sorted(self.unsafe_options)])
+        rows = "".join(
+            f"{n.nodeid:>10}{n.votes:>11} {n.name}{' (local)' if n.name == node else ''}\n"
+            for n in self._world.config.nodes
+            if n.name in ring
+        )
+        activity = "" if quorate else " Activity blocked"
+        return (
+            "Quorum information\n------------------\n"
+            f"Quorum provider:  corosync_votequorum\nNodes:            {len(ring)}\n"
+            f"Node ID:          0x{self._world.machines[node].nodeid:08x}\n"
+            f"Ring ID:          1.{len(self.separated_at) + 1:x}\nQuorate:          {'Yes' if quorate else 'No'}\n\n"
+            "Votequorum information\n----------------------\n"
+            f"Expected votes:   {self.expected}\nHighest expected: {self.expected}\n"
+            f"Total votes:      {sum(self.votes[name] for name in ring)}\nQuorum:           {self.quorum}{activity}\n"
+            f"Flags:            {flags}\n\nMembership information\n----------------------\n"
+            f"    Nodeid      Votes Name\n{rows}"
+        )

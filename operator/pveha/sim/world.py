@@ -1,0 +1,440 @@
+"""The world: one data centre with one Proxmox VE cluster, from the mains to the guests' disks.
+
+Everything in it runs on the running event loop's `time()` and `call_at`, and on one seeded random generator: on
+`clock.VirtualLoop` it is a simulation that repeats itself exactly, on an ordinary loop it runs in real time.
+Build it, call `start()` inside the loop, break things with the methods below, read `log` and the counters.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from pveha.model import cluster, errors, guests
+from pveha.sim import bmc, config, guestfile, guestops, ha_crm, ha_lrm, machine, membership, pmxcfs, storage, tasks
+
+PATHS = ("api", "ssh", "bmc")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Event:
+    """A line of the world's log; `at` is in seconds since the world began."""
+
+    at: float
+    subject: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.at:10.3f}  {self.subject}: {self.text}"
+
+
+class World:
+    """A running data centre."""
+
+    def __init__(self, about: config.Config) -> None:
+        self.config = about.completed()
+        self.timings = about.timings
+        self.rng = random.Random(about.seed)
+        self.log: list[Event] = []
+        self.machines = {node.name: machine.Machine(self, node) for node in self.config.nodes}
+        self.membership = membership.Membership(self)
+        self.fs = pmxcfs.Pmxcfs(self)
+        self.storage = storage.Storage(self)
+        self.tasks = tasks.Tasks(self)
+        self.guests = guestops.GuestOps(self)
+        self.bmcs = bmc.Bmcs(self)
+        self.crms = {name: ha_crm.Crm(self, node) for name, node in self.machines.items()}
+        self.lrms = {name: ha_lrm.Lrm(self, node) for name, node in self.machines.items()}
+        self.links_down: set[frozenset[str]] = set()
+        self.isolated: set[str] = set()
+        """Nodes whose cluster network is cut: no other node, no API and no SSH from the operator."""
+        self.operator_cut: set[tuple[str, str]] = set()
+        """(node, path) with a path of `PATHS` that the operator cannot use."""
+        self._callbacks: list[Callable[[], object]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._epoch = 0.0
+        self._config_lock: asyncio.Lock | None = None
+
+    # Time
+
+    def start(self) -> None:
+        """Begin, in the running event loop: a steady cluster, or (`cold`) one that is switched off."""
+        self._loop = asyncio.get_running_loop()
+        self._epoch = self._loop.time()
+        self._config_lock = asyncio.Lock()
+        tree = pmxcfs.Tree()
+        for guest in self.config.guests:
+            tree.guests[guest.vmid] = guestfile.GuestFile(guest.ref, guest.node, guestfile.render(guest))
+            if guest.ha:
+                tree.resources[guest.ha.sid] = guest.ha
+        tree.rules = {rule.name: rule for rule in self.config.rules}
+        tree.lrms = {name: pmxcfs.Lrm() for name in self.machines}
+        self.fs.trees = dict.fromkeys(self.machines, tree)
+        if not self.config.cold:
+            self._begin_steady(tree)
+
+    def _begin_steady(self, tree: pmxcfs.Tree) -> None:
+        everybody = frozenset(self.machines)
+        for node in self.machines.values():
+            node.powered = node.up = True
+            node.boot_id = 1
+            node.booted_at = self.now() - 1000.0
+            node.services = dict.fromkeys(machine.SERVICES, "running")
+            self.membership.rings[node.name] = everybody
+        for guest in self.config.guests:
+            if guest.running and not guest.template:
+                process = self.guests.create(self.machines[guest.node], tree.guests[guest.vmid])
+                process.ready_at = self.now()
+        if tree.resources:
+            ha_crm.begin_steady(self, self.config.master or next(iter(self.machines)))
+        for name in self.machines:
+            self.lrms[name].start(steady=True)
+            self.crms[name].start(steady=True)
+
+    def now(self) -> float:
+        """Seconds since the world began."""
+        return self._loop.time() - self._epoch if self._loop else 0.0
+
+    def wall_now(self, node: str = "") -> float:
+        """Unix time, as `node`'s clock has it (without a node: the true one)."""
+        skew = self.machines[node].about.clock_skew if node else 0.0
+        return self.config.start_timestamp + self.now() + skew
+
+    def at(self, when: float, action: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+        """Call `action` at the world's time `when`."""
+        assert self._loop is not None, "start() first"
+        return self._loop.call_at(self._epoch + when, action, *args)
+
+    def later(self, delay: float, action: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+        return self.at(self.now() + delay, action, *args)
+
+    def between(self, bounds: tuple[float, float]) -> float:
+        """A random duration within bounds."""
+        return self.rng.uniform(*bounds)
+
+    # What is told
+
+    def say(self, subject: str, text: str) -> None:
+        self.log.append(Event(self.now(), subject, text))
+
+    def lines(self, *words: str) -> list[str]:
+        """Lines of the log that contain all `words`, for people and tests."""
+        return [line for line in map(str, self.log) if all(word in line for word in words)]
+
+    def first(self, *words: str, after: float = 0.0) -> float | None:
+        """When the first line with all `words` was logged at or after `after`."""
+        for event in self.log:
+            if event.at >= after and all(word in str(event) for word in words):
+                return event.at
+        return None
+
+    def on_change(self, callback: Callable[[], object]) -> None:
+        """Call `callback` (synchronously, it must not raise) after each change that somebody outside could see."""
+        self._callbacks.append(callback)
+
+    def changed(self) -> None:
+        for callback in self._callbacks:
+            callback()
+
+    @property
+    def double_runs(self) -> int:
+        """How often a guest came to have two processes able to write."""
+        return self.storage.double_runs
+
+    @property
+    def bmc_log(self) -> list[bmc.Command]:
+        return self.bmcs.log
+
+    def uptime(self, vmid: int) -> list[guestops.Interval]:
+        """When and where the guest ran."""
+        return self.guests.history.get(vmid, [])
+
+    def downtime(self, vmid: int, since: float) -> float:
+        """Seconds from `since` (world's time) until now in which the guest ran nowhere."""
+        reached, down, now = since, 0.0, self.now()
+        for interval in sorted(self.uptime(vmid), key=lambda interval: interval.start):
+            end = now if interval.end is None else interval.end
+            if end > reached:
+                down += max(0.0, interval.start - reached)
+                reached = end
+        return down + max(0.0, now - reached)
+
+    def state_of_guests(self) -> dict[int, dict[str, str]]:
+        """Where each guest's configuration is (in the newest tree), and the state of its process there."""
+        tree = max(self.fs.trees.values(), key=lambda tree: tree.version)
+        return {
+            vmid: {"node": file.node, "state": self.guests.status(file.node, vmid)}
+            for vmid, file in sorted(tree.guests.items())
+        }
+
+    # Links
+
+    def linked(self, a: str, b: str) -> bool:
+        """Whether two nodes' cluster network connects them."""
+        return not ({a, b} & self.isolated) and frozenset((a, b)) not in self.links_down
+
+    def reachable(self, node: str, path: str) -> bool:
+        """Whether the operator's packets reach `node` by `path` (api, ssh, bmc)."""
+        if path != "bmc" and node in self.isolated:
+            return False
+        return (node, path) not in self.operator_cut
+
+    # Writes that take the cluster-wide configuration lock
+
+    @contextlib.asynccontextmanager
+    async def config_write(self, node: str) -> AsyncIterator[pmxcfs.Tree]:
+        """Hold the lock of HA's configuration on `node`, as long as such a write takes, and yield the tree to change.
+
+        Errors: `NoQuorum`, after 9.9 s as the real call; `Unreachable` if the node's pmxcfs is down.
+        """
+        assert self._config_lock is not None, "start() first"
+        await asyncio.sleep(0.03)
+        async with self._config_lock:
+            try:
+                await asyncio.wait_for(self.fs.settle(node), self.timings.no_quorum_lock_error)
+                self.fs.writable(node)
+            except (TimeoutError, PermissionError):
+                await asyncio.sleep(self.timings.no_quorum_lock_error)
+                message = f"cfs-lock 'domain-ha' error: no quorum! (asked {node})"
+                raise errors.NoQuorum(message) from None
+            except OSError as error:
+                message = f"{node}: pmxcfs: {error.strerror}"
+                raise errors.Unreachable(message) from None
+            chance, longest = self.timings.config_write_tail
+            low, high = self.timings.config_write
+            tail = self.rng.random() < chance
+            await asyncio.sleep(self.rng.uniform(high, longest) if tail else self.rng.uniform(low, high) - 0.03)
+            tree = self.fs.writable(node)
+            yield tree
+            tree.version += 1
+            self.changed()
+
+    # What nodes do by themselves
+
+    def node_up(self, node: machine.Machine) -> None:
+        """A machine finished booting."""
+        self.membership.touch()
+        self.lrms[node.name].start()
+        self.crms[node.name].start()
+        node.later(5.0, self._start_onboot, node)
+
+    def node_down(self, node: machine.Machine) -> None:
+        """A machine went dark."""
+        self.lrms[node.name].stop()
+        self.crms[node.name].stop()
+        self.tasks.interrupt(node.name)
+        self.membership.touch()
+
+    def _start_onboot(self, node: machine.Machine) -> None:
+        """pve-guests: start what has `onboot`, once there is quorum. HA's guests (not ignored ones) are HA's."""
+        if not self.membership.quorate(node.name) or self.fs.blocked(node.name):
+            node.later(5.0, self._start_onboot, node)
+            return
+        tree = self.fs.trees[node.name]
+        for file in list(tree.guests.values()):
+            resource = tree.resources.get(file.ref.sid)
+            managed = resource is not None and resource.state is not cluster.HAState.IGNORED
+            if file.node == node.name and not managed and guestfile.value(file.text, "onboot") == "1":
+                self.guests.start(node.name, file.ref)
+
+    # Faults and what people do
+
+    def power_off(self, name: str) -> None:
+        """The node loses power at once."""
+        self.machines[name].power_off("power lost")
+
+    def power_on(self, name: str) -> None:
+        self.machines[name].power_on()
+
+    def mains_lost(self) -> None:
+        """The whole data centre loses power; `power_restore` says who was on."""
+        for node in self.machines.values():
+            node.was_on = node.powered
+            node.power_off("power lost")
+
+    def mains_back(self) -> None:
+        """Power returns: machines follow their restore policy."""
+        for node in self.machines.values():
+            policy = node.about.power_restore
+            if policy == "on" or (policy == "last" and node.was_on):
+                node.power_on()
+
+    def cut_network(self, name: str) -> None:
+        """The node loses its cluster network; storage and BMC have networks of their own."""
+        self.isolated.add(name)
+        self._links_changed(name, "cluster network cut")
+
+    def cut_link(self, a: str, b: str) -> None:
+        self.links_down.add(frozenset((a, b)))
+        self._links_changed(a, f"link to {b} cut")
+
+    def heal(self, name: str = "") -> None:
+        """Mend the links of a node, or everything (storage paths and the operator's paths included)."""
+        self.isolated = self.isolated - {name} if name else set()
+        self.links_down = {pair for pair in self.links_down if name and name not in pair}
+        self.operator_cut = {entry for entry in self.operator_cut if name and entry[0] != name}
+        for node, store in sorted(self.storage.cut):
+            if not name or node == name:
+                self.storage.set_path(node, store, up=True)
+        self._links_changed(name or "everything", "links healed")
+
+    def partition(self, *groups: tuple[str, ...]) -> None:
+        """Cut every link between nodes of different groups."""
+        where = {name: number for number, group in enumerate(groups) for name in group}
+        for a in self.machines:
+            for b in self.machines:
+                if a < b and where.get(a) != where.get(b):
+                    self.links_down.add(frozenset((a, b)))
+        self._links_changed("network", "partitioned: " + " | ".join(" ".join(group) for group in groups))
+
+    def _links_changed(self, subject: str, text: str) -> None:
+        self.say(subject, text)
+        self.membership.touch()
+        self.changed()
+
+    def cut_operator(self, name: str = "all", path: str = "all") -> None:
+        """The operator loses its way to a node (or all) by a path: api, ssh, bmc, or all of them."""
+        names = list(self.machines) if name == "all" else [name]
+        self.operator_cut |= {(node, p) for node in names for p in (PATHS if path == "all" else (path,))}
+        self._links_changed("operator", f"path {path} to {name} cut")
+
+    def heal_operator(self, name: str = "all", path: str = "all") -> None:
+        self.operator_cut = {
+            (node, p) for node, p in self.operator_cut if name not in ("all", node) or path not in ("all", p)
+        }
+        self._links_changed("operator", f"path {path} to {name} healed")
+
+    def cut_storage(self, name: str, store: str) -> None:
+        """A node loses its path to a storage."""
+        self.storage.set_path(name, store, up=False)
+        self._links_changed(name, f"path to storage {store} cut")
+
+    def set_service(self, name: str, service: str, state: str) -> None:
+        """Make one of `machine.SERVICES` running, stopped or hung."""
+        node = self.machines[name]
+        if not node.up or service not in node.services:
+            return
+        self.say(name, f"{service} {state}")
+        before, node.services[service] = node.services[service], state
+        if service == "corosync" and state == "stopped" and before == "running":
+            self.membership.leave(name)
+        elif service == "corosync":
+            self.membership.touch()
+        self.changed()
+
+    def hang_api(self, name: str) -> None:
+        """pveproxy accepts connections and answers nothing."""
+        self.set_service(name, "pveproxy", "hung")
+
+    def stop_pveproxy(self, name: str) -> None:
+        self.set_service(name, "pveproxy", "stopped")
+
+    def stop_pvedaemon(self, name: str) -> None:
+        self.set_service(name, "pvedaemon", "stopped")
+
+    def stop_pmxcfs(self, name: str) -> None:
+        self.set_service(name, "pmxcfs", "stopped")
+
+    def freeze_corosync(self, name: str) -> None:
+        """The others lose the node; it keeps believing in its last membership."""
+        self.set_service(name, "corosync", "hung")
+
+    def hang_node(self, name: str) -> None:
+        """The kernel stands still; a watchdog that is armed still bites. Its guests count as able to write."""
+        node = self.machines[name]
+        if node.up and not node.hung:
+            node.hung = True
+            node.dark_since = self.now()
+            self._links_changed(name, "hangs")
+
+    def unhang_node(self, name: str) -> None:
+        """The kernel goes on where it stood."""
+        node = self.machines[name]
+        if node.up and node.hung:
+            node.hung = False
+            self._links_changed(name, "goes on")
+
+    def kill_bmc(self, name: str) -> None:
+        self.bmcs.by_name[name].alive = False
+        self.say(f"bmc {name}", "dead")
+
+    def bmc_lies(self, name: str) -> None:
+        """The BMC acknowledges commands without carrying them out."""
+        self.bmcs.by_name[name].lies = True
+        self.say(f"bmc {name}", "acknowledges without doing")
+
+    def swap_bmcs(self, a: str, b: str) -> None:
+        """Two BMCs answer under each other's address."""
+        bmcs = self.bmcs.by_name
+        bmcs[a], bmcs[b] = dataclasses.replace(bmcs[b], name=a), dataclasses.replace(bmcs[a], name=b)
+        self.say(f"bmc {a}", f"swapped with the one of {b}")
+
+    def shutdown(self, name: str) -> None:
+        """An orderly shutdown of a node."""
+        self.lrms[name].leave("shutdown")
+
+    def reboot(self, name: str) -> None:
+        """An orderly reboot of a node."""
+        self.lrms[name].leave("reboot")
+
+    def set_ha(self, resource: cluster.HAResource | None, sid: str = "") -> None:
+        """A person writes (or with None: removes `sid`) an HA resource, on some quorate node."""
+        tree = self._some_tree()
+        if resource is None:
+            tree.resources.pop(sid, None)
+        else:
+            tree.resources[resource.sid] = resource
+        tree.version += 1
+        self.say("user", f"HA resource {sid or (resource and resource.sid)}: {resource.state if resource else 'removed'}")
+        self.changed()
+
+    def set_ha_state(self, sid: str, state: str) -> None:
+        """A person sets the requested state of an HA resource."""
+        self.set_ha(dataclasses.replace(self._some_tree().resources[sid], state=cluster.HAState(state)))
+
+    def crm_command(self, *words: str) -> None:
+        """Queue a command for the CRM: migrate SID NODE, relocate SID NODE, stop SID, disarm-ha MODE, arm-ha,
+        enable-node-maintenance NODE, disable-node-maintenance NODE."""
+        tree = self._some_tree()
+        tree.commands.append(words)
+        tree.version += 1
+
+    def _some_tree(self) -> pmxcfs.Tree:
+        """The tree of a quorate node; `NoQuorum` without one."""
+        for name, node in self.machines.items():
+            if node.up and self.membership.quorate(name) and node.services["pmxcfs"] == "running":
+                return self.fs.trees[name]
+        message = f"no node of {self.config.cluster_name} is quorate"
+        raise errors.NoQuorum(message)
+
+    def guest_file(self, vmid: int) -> guestfile.GuestFile:
+        """A guest's configuration, as the newest tree has it; KeyError without one."""
+        return max(self.fs.trees.values(), key=lambda tree: tree.version).guests[vmid]
+
+    def start_guest(self, vmid: int) -> tasks.Task:
+        """A person starts an unmanaged guest where its configuration is."""
+        file = self.guest_file(vmid)
+        return self.guests.start(file.node, file.ref)
+
+    def stop_guest(self, vmid: int) -> tasks.Task:
+        file = self.guest_file(vmid)
+        return self.guests.stop(file.node, file.ref)
+
+    def migrate_guest(self, vmid: int, target: str) -> tasks.Task | None:
+        """A person moves a guest; for one under HA the command goes to the CRM."""
+        file = self.guest_file(vmid)
+        resource = self._some_tree().resources.get(file.ref.sid)
+        if resource and resource.state is not cluster.HAState.IGNORED:
+            self.crm_command("migrate", file.ref.sid, target)
+            return None
+        return self.guests.migrate(file.node, file.ref, target)
+
+    def move_config(self, vmid: int, target: str, by: str) -> None:
+        """A person on node `by` moves a configuration file. Errors as `Pmxcfs.rename`."""
+        file = self.fs.tree(by).guests[vmid]
+        self.fs.rename(by, file.path, guestfile.path_of(file.ref, target))
+
+    def ref(self, vmid: int) -> guests.GuestRef:
+        return self.guest_file(vmid).ref

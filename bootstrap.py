@@ -5,9 +5,10 @@
     python3 bootstrap.py env                     only make the environment, in .venv
     python3 bootstrap.py run -- command ...      any command inside the environment
 
-Packages come from requirements.lock, hashes checked, through the package index that pip or uv is set up for on this
-machine; their proxy and CA settings hold. The environment is made anew when the lock, the project's own metadata or
-the Python changed, or when an earlier run was cut short. All messages go to stderr: stdout belongs to the command.
+Packages come from requirements.lock, hashes checked, through the package index that pip or uv is set up
+for on this machine; their proxy and CA settings hold. The environment is made anew when the lock, the
+project's own metadata or the Python changed, or when an earlier run was cut short. All messages go to
+stderr: stdout belongs to the command.
 
 Python 3.6 must still be able to parse this file, so that an old Python gets a sentence and not a SyntaxError.
 """
@@ -23,24 +24,25 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 OLDEST = (3, 11)
 
 
-def too_old(version, executable):
-    """The sentence for a Python that is too old, or None."""
-    if tuple(version[:2]) >= OLDEST:
-        return None
+def too_old(major: int, minor: int) -> str:
+    """The sentence for a Python that is too old; empty for any other."""
+    if (major, minor) >= OLDEST:
+        return ""
     return (
-        "pveha needs Python %d.%d or newer; %s is Python %d.%d. Install a newer one (for instance `apt install python3.11`, "
-        "`brew install python`, or `uv python install 3.13`) and run this line again with it: python3.11 bootstrap.py ..."
-        % (OLDEST + (executable,) + tuple(version[:2]))
+        f"pveha needs Python {OLDEST[0]}.{OLDEST[1]} or newer; {sys.executable} is Python {major}.{minor}. "
+        "Install a newer one (for instance `apt install python3.11`, `brew install python` or "
+        "`uv python install 3.13`) and start this line with it: python3.11 bootstrap.py ..."
     )
 
 
-if too_old(sys.version_info, sys.executable):
-    sys.exit(too_old(sys.version_info, sys.executable))
+if too_old(*sys.version_info[:2]):
+    sys.exit(too_old(*sys.version_info[:2]))
 
 import tomllib  # noqa: E402  exists since Python 3.11, so only after the check above
 
@@ -98,7 +100,9 @@ class Environment:
             if self.is_current():
                 return
             started = time.monotonic()
-            say(f"making {self.path} with Python {sys.version.split()[0]}; the first time this takes a minute")
+            say(
+                f"making {self.path} with Python {sys.version.split()[0]}; the first time this takes a minute"
+            )
             self.stamp.unlink(missing_ok=True)
             create(self.path)
             install(self.python, self.root)
@@ -114,9 +118,9 @@ class Environment:
 
 
 @contextlib.contextmanager
-def exclusive(path: Path):
+def exclusive(path: Path) -> "Iterator[None]":
     """Holds a lock that ends with this process, however it ends."""
-    with open(path, "w", encoding="utf-8") as file:
+    with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -126,7 +130,7 @@ def exclusive(path: Path):
 
 
 def create(path: Path) -> None:
-    """An empty environment with pip in it: by venv, else (Debian without python3-venv) by uv or virtualenv."""
+    """An empty environment with pip in it: by venv, else (Debian without python3-venv) by uv, virtualenv."""
     if importlib.util.find_spec("ensurepip"):
         command = [sys.executable, "-m", "venv", "--clear", str(path)]
     elif shutil.which("uv"):
@@ -136,14 +140,14 @@ def create(path: Path) -> None:
     else:
         raise Failed(
             f"{sys.executable} cannot make virtual environments (its ensurepip is missing). "
-            "On Debian and Ubuntu: `apt install python3-venv`; anywhere: install uv. Then run this line again."
+            "On Debian and Ubuntu: `apt install python3-venv`; anywhere: install uv. Then try again."
         )
     if run(command):
         raise Failed(f"making {path} failed, see above: {shlex.join(command)}")
 
 
 def install(python: Path, root: Path) -> None:
-    """The locked packages, then this project (editable, built by the locked setuptools). uv if present, else pip."""
+    """The locked packages, then this project (editable, built by the locked setuptools), by uv or pip."""
     if shutil.which("uv"):
         uv = ["uv", "pip", "install", "--python", str(python)]
         if not install_by(uv, root):
@@ -163,7 +167,7 @@ def install_by(installer: "list[str]", root: Path) -> int:
 
 
 def run(command: "list[str]") -> int:
-    """Runs an installer: shown, its output on our stderr; `user = true` in a pip configuration must not reach it."""
+    """Runs an installer, its output on our stderr; pip must not hear of a configured `user = true`."""
     say(shlex.join(command))
     return subprocess.run(command, stdout=sys.stderr, env={**os.environ, "PIP_USER": "0"}).returncode
 
@@ -175,7 +179,9 @@ def check(environment: Environment, pytest_arguments: "list[str]") -> int:
         arguments = pytest_arguments if name == "pytest" else []
         say(shlex.join([*command, *arguments]))
         started = time.monotonic()
-        code = subprocess.run([*command, *arguments], cwd=environment.root, env=environment.variables()).returncode
+        code = subprocess.run(
+            [*command, *arguments], cwd=environment.root, env=environment.variables()
+        ).returncode
         results[name] = code, time.monotonic() - started
     say("summary")
     for name, (code, seconds) in results.items():
@@ -197,7 +203,10 @@ def main(arguments: "list[str]") -> int:
     command = ["pveha", "demo", *rest] if verb == "demo" else rest[rest[:1] == ["--"] :]
     if not command:
         raise Failed("nothing to run: python3 bootstrap.py run -- command ...")
-    os.execvpe(command[0], command, environment.variables())
+    try:
+        os.execvpe(command[0], command, environment.variables())
+    except OSError as problem:
+        raise Failed(f"{command[0]} cannot be run: {problem.strerror}") from problem
 
 
 if __name__ == "__main__":

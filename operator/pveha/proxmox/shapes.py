@@ -1,0 +1,421 @@
+"""Every answer checked for its shape, and turned into the dataclasses of `model.cluster`.
+
+Unknown fields are ignored; a required field that is missing or of another type is a `BadAnswer` that names
+path and field. Proxmox VE writes numbers as strings in places and its booleans as 1, 0, "1", "" or not at
+all: all are read.
+
+An answer about a node that has been dead for 300 s lacks the names and sizes of its guests (name "" and
+memory 0 here) and calls guests and storages `unknown`; before that their last `running` and `available` are
+repeated, stale.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+
+from pveha.model import cluster, errors, guests
+
+_T = TypeVar("_T")
+
+Flag = Annotated[bool, pydantic.BeforeValidator(lambda value: False if value in ("", None) else value)]
+"""A boolean of Perl: false is 0, "0", "" or undefined."""
+
+
+class Shape(pydantic.BaseModel):
+    """Base of all shapes: unknown fields are dropped, numbers and their strings are the same."""
+
+    model_config = pydantic.ConfigDict(extra="ignore", coerce_numbers_to_str=True, frozen=True)
+
+
+class ClusterEntry(Shape):
+    """The cluster itself in `/cluster/status`."""
+
+    type: Literal["cluster"]
+    quorate: Flag
+
+
+class MemberEntry(Shape):
+    """A configured node in `/cluster/status`."""
+
+    type: Literal["node"]
+    name: str
+    online: Flag
+    local: Flag = False
+    ip: str = ""
+
+
+class NodeEntry(Shape):
+    """A node in `/cluster/resources`; one that is not online hides its memory."""
+
+    type: Literal["node"]
+    node: str
+    status: str
+    maxmem: int | None = None
+    mem: int | None = None
+    uptime: float | None = None
+
+
+class GuestEntry(Shape):
+    """A guest in `/cluster/resources`."""
+
+    type: Literal["qemu", "lxc"]
+    vmid: int
+    node: str
+    status: str
+    name: str = ""
+    maxmem: int = 0
+    template: Flag = False
+    lock: str | None = None
+    hastate: str | None = None
+    tags: str = ""
+    pool: str | None = None
+
+
+class StorageEntry(Shape):
+    """A storage on one node in `/cluster/resources`."""
+
+    type: Literal["storage"]
+    node: str
+    storage: str
+    status: str
+    shared: Flag = False
+
+
+class OtherEntry(Shape):
+    """Pools, networks, and what later versions add."""
+
+    type: str
+
+
+class HAResourceEntry(Shape):
+    """An entry of `ha/resources.cfg`; what is not set has Proxmox's default."""
+
+    sid: str
+    state: Annotated[
+        cluster.HAState,
+        pydantic.BeforeValidator(lambda value: "started" if value == "enabled" else value),
+    ] = cluster.HAState.STARTED
+    """`enabled` is the old name of `started`."""
+    comment: str = ""
+    failback: Flag = True
+    max_restart: int = 1
+    max_relocate: int = 1
+    digest: str
+
+
+class HARuleEntry(Shape):
+    """An HA rule; `affinity` is of resource affinity only."""
+
+    rule: str
+    type: str
+    resources: str = ""
+    nodes: str = ""
+    strict: Flag = False
+    affinity: str = "positive"
+    disable: Flag = False
+
+
+class ServiceEntry(Shape):
+    """What the CRM remembers of a service."""
+
+    state: str
+    node: str
+    target: str | None = None
+    uid: str = ""
+
+
+class ManagerEntry(Shape):
+    """Empty but for `node_status` before the first resource exists."""
+
+    master_node: str | None = None
+    timestamp: int = 0
+    node_status: dict[str, str] = {}
+    service_status: dict[str, ServiceEntry] = {}
+    disarm: Any = None
+
+
+class LRMEntry(Shape):
+    """A node's LRM."""
+
+    state: str
+    mode: str
+    timestamp: int
+
+
+class HAStatusAnswer(Shape):
+    """The CRM's status and each LRM's."""
+
+    manager_status: ManagerEntry
+    lrm_status: dict[str, LRMEntry | Annotated[dict[str, Any], pydantic.Field(max_length=0)]] = {}
+    """A node whose LRM never reported has an empty entry."""
+
+
+class ReplicationEntry(Shape):
+    """A replication job."""
+
+    guest: int
+
+
+class VersionAnswer(Shape):
+    """The version of the node asked."""
+
+    version: str
+
+
+class RuntimeAnswer(Shape):
+    """The live state of a guest; `qmpstatus` is of virtual machines only."""
+
+    status: str
+    qmpstatus: str | None = None
+    uptime: float = 0
+    lock: str | None = None
+
+
+class TaskAnswer(Shape):
+    """The state of a task."""
+
+    upid: str
+    status: Literal["running", "stopped"]
+    exitstatus: str | None = None
+
+
+def _by_type(*known: str) -> pydantic.Discriminator:
+    def tag(value: Any) -> str | None:
+        if not isinstance(value, dict) or "type" not in value:
+            return None
+        return value["type"] if value["type"] in known else "other"
+
+    return pydantic.Discriminator(
+        tag, custom_error_type="missing", custom_error_message="entry without `type`"
+    )
+
+
+_STATUS = pydantic.TypeAdapter(
+    list[
+        Annotated[
+            Annotated[ClusterEntry, pydantic.Tag("cluster")]
+            | Annotated[MemberEntry, pydantic.Tag("node")]
+            | Annotated[OtherEntry, pydantic.Tag("other")],
+            _by_type("cluster", "node"),
+        ]
+    ]
+)
+_RESOURCES = pydantic.TypeAdapter(
+    list[
+        Annotated[
+            Annotated[NodeEntry, pydantic.Tag("node")]
+            | Annotated[GuestEntry, pydantic.Tag("qemu")]
+            | Annotated[GuestEntry, pydantic.Tag("lxc")]
+            | Annotated[StorageEntry, pydantic.Tag("storage")]
+            | Annotated[OtherEntry, pydantic.Tag("other")],
+            _by_type("node", "qemu", "lxc", "storage"),
+        ]
+    ]
+)
+_HA_RESOURCES = pydantic.TypeAdapter(list[HAResourceEntry])
+_HA_RULES = pydantic.TypeAdapter(list[HARuleEntry])
+_HA_STATUS = pydantic.TypeAdapter(HAStatusAnswer)
+_REPLICATION = pydantic.TypeAdapter(list[ReplicationEntry])
+_PERMISSIONS = pydantic.TypeAdapter(dict[str, dict[str, Flag]])
+_VERSION = pydantic.TypeAdapter(VersionAnswer)
+_RUNTIME = pydantic.TypeAdapter(RuntimeAnswer)
+_TASK = pydantic.TypeAdapter(TaskAnswer)
+_UPID = pydantic.TypeAdapter(Annotated[str, pydantic.Strict()])
+
+
+def _read(shape: "pydantic.TypeAdapter[_T]", data: Any, path: str) -> _T:
+    try:
+        return shape.validate_python(data)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the answer"
+        message = f"{path}: {field}: {first['msg']} (of {error.error_count()} fields of another shape)"
+        raise errors.BadAnswer(message) from None
+
+
+def membership(data: Any, answered_at: float) -> cluster.MembershipView:
+    """`GET /cluster/status`; the witness is the node that says of itself that it is local.
+
+    A node that is in no cluster has no `cluster` entry: it is its own only member, and quorate.
+    """
+    path = "/cluster/status"
+    entries = _read(_STATUS, data, path)
+    members = [each for each in entries if isinstance(each, MemberEntry)]
+    local = [each.name for each in members if each.local]
+    if len(local) != 1:
+        message = f"{path}: {len(local)} nodes say they are local, one was expected"
+        raise errors.BadAnswer(message)
+    quorum = [each.quorate for each in entries if isinstance(each, ClusterEntry)]
+    if not quorum and len(members) > 1:
+        message = f"{path}: several nodes but no `cluster` entry"
+        raise errors.BadAnswer(message)
+    return cluster.MembershipView(
+        witness=local[0],
+        quorate=all(quorum),
+        online={each.name: each.online for each in members},
+        addresses={each.name: each.ip for each in members if each.ip},
+        answered_at=answered_at,
+    )
+
+
+def inventory(data: Any, answered_at: float) -> cluster.Inventory:
+    """`GET /cluster/resources`."""
+    entries = _read(_RESOURCES, data, "/cluster/resources")
+    return cluster.Inventory(
+        nodes={
+            each.node: cluster.NodeResource(
+                each.node, each.status == "online", each.maxmem, each.mem, each.uptime
+            )
+            for each in entries
+            if isinstance(each, NodeEntry)
+        },
+        guests={
+            each.vmid: cluster.GuestResource(
+                ref=guests.GuestRef(each.vmid, guests.GuestKind(each.type)),
+                node=each.node,
+                status=each.status,
+                name=each.name,
+                max_memory=each.maxmem,
+                template=each.template,
+                lock=each.lock or None,
+                ha_state=each.hastate or None,
+                tags=frozenset(_listed(each.tags)),
+                pool=each.pool or None,
+            )
+            for each in entries
+            if isinstance(each, GuestEntry)
+        },
+        storages=tuple(
+            cluster.StorageResource(each.node, each.storage, each.shared, each.status == "available")
+            for each in entries
+            if isinstance(each, StorageEntry)
+        ),
+        answered_at=answered_at,
+    )
+
+
+def ha_config(data: Any, answered_at: float) -> cluster.HAConfig:
+    """`GET /cluster/ha/resources`; every entry repeats the digest of the whole file."""
+    entries = _read(_HA_RESOURCES, data, "/cluster/ha/resources")
+    digests = {each.digest for each in entries}
+    if len(digests) > 1:
+        message = "/cluster/ha/resources: entries with different digests in one answer"
+        raise errors.BadAnswer(message)
+    return cluster.HAConfig(
+        resources={
+            each.sid: cluster.HAResource(
+                each.sid, each.state, each.comment, each.failback, each.max_restart, each.max_relocate
+            )
+            for each in entries
+            if guests.parse_sid(each.sid)
+        },
+        digest=digests.pop() if digests else "",
+        answered_at=answered_at,
+    )
+
+
+def ha_rules(data: Any) -> tuple[cluster.HARule, ...]:
+    """`GET /cluster/ha/rules`, without those that are disabled."""
+    return tuple(
+        cluster.HARule(
+            name=each.rule,
+            type=each.type,
+            sids=frozenset(_listed(each.resources)),
+            nodes={node: _priority(each.rule, text) for node, text in _pairs(each.nodes)},
+            strict=each.strict,
+            positive=each.affinity == "positive",
+        )
+        for each in _read(_HA_RULES, data, "/cluster/ha/rules")
+        if not each.disable
+    )
+
+
+def ha_status(data: Any, answered_at: float) -> cluster.HAStatus:
+    """`GET /cluster/ha/status/manager_status`."""
+    answer = _read(_HA_STATUS, data, "/cluster/ha/status/manager_status")
+    manager = answer.manager_status
+    return cluster.HAStatus(
+        master=manager.master_node or None,
+        timestamp=manager.timestamp,
+        node_status=manager.node_status,
+        services={
+            sid: cluster.ServiceStatus(each.state, each.node, each.target or None, each.uid)
+            for sid, each in manager.service_status.items()
+            if guests.parse_sid(sid)
+        },
+        lrms={
+            node: cluster.LRMStatus(each.state, each.mode, each.timestamp)
+            for node, each in answer.lrm_status.items()
+            if isinstance(each, LRMEntry)
+        },
+        armed=manager.disarm is None,
+        answered_at=answered_at,
+    )
+
+
+def replicated_vmids(data: Any) -> frozenset[int]:
+    """`GET /cluster/replication`; a job that is disabled has replicas all the same."""
+    return frozenset(each.guest for each in _read(_REPLICATION, data, "/cluster/replication"))
+
+
+def permissions(data: Any) -> Mapping[str, Mapping[str, bool]]:
+    """`GET /access/permissions`: by path, the privileges held there, and whether they hold below it too."""
+    return _read(_PERMISSIONS, data, "/access/permissions")
+
+
+def version(data: Any) -> str:
+    """`GET /version`."""
+    return _read(_VERSION, data, "/version").version
+
+
+def guest_runtime(data: Any, ref: guests.GuestRef) -> cluster.GuestRuntime:
+    """`GET /nodes/NODE/KIND/VMID/status/current`; a virtual machine must have its QMP state."""
+    path = f"/nodes/NODE/{ref.path}/status/current"
+    answer = _read(_RUNTIME, data, path)
+    if ref.kind is guests.GuestKind.VM and answer.qmpstatus is None:
+        message = f"{path}: qmpstatus: Field required"
+        raise errors.BadAnswer(message)
+    qmp = answer.qmpstatus if ref.kind is guests.GuestKind.VM else None
+    return cluster.GuestRuntime(answer.status, qmp, answer.uptime, answer.lock or None)
+
+
+def task(data: Any, upid: str) -> cluster.TaskStatus:
+    """`GET /nodes/NODE/tasks/UPID/status`; a task that ended says how."""
+    path = "/nodes/NODE/tasks/UPID/status"
+    answer = _read(_TASK, data, path)
+    if answer.upid != upid:
+        message = f"{path}: upid: asked for {upid}, told of {answer.upid}"
+        raise errors.BadAnswer(message)
+    running = answer.status == "running"
+    if not running and answer.exitstatus is None:
+        # pvedaemon died before it could write how the task ended.
+        return cluster.TaskStatus(upid, running, "unknown")
+    return cluster.TaskStatus(upid, running, None if running else answer.exitstatus)
+
+
+def upid(data: Any, path: str) -> str:
+    """The answer of a call that starts a worker."""
+    return _read(_UPID, data, path)
+
+
+def _listed(text: str) -> Iterable[str]:
+    """Items of one of Proxmox's lists, which are parted by commas, semicolons or blanks."""
+    return [item for item in re.split(r"[,;\s]+", text) if item]
+
+
+def _pairs(text: str) -> Iterable[tuple[str, str]]:
+    """`pve1:2,pve2` as (pve1, 2), (pve2, "")."""
+    for item in _listed(text):
+        name, _, value = item.partition(":")
+        yield name, value
+
+
+def _priority(rule: str, text: str) -> int:
+    if not text:
+        return 0
+    if not text.isdigit():
+        message = f"/cluster/ha/rules: {rule}: nodes: priority {text!r} is not a number"
+        raise errors.BadAnswer(message)
+    return int(text)

@@ -660,7 +660,7 @@ def make_epoch(system: System) -> int:
 
 def replace_file(system: System, path: str, text: str) -> None:
     """Proxmox's own way of writing a file in pmxcfs: beside it, then renamed over it."""
-    beside = f"{path}.tmp.{os.getpid()}"
+    beside = f"{path}.tmp.{system.hostname()}.{os.getpid()}"
     system.write_text(beside, text)
     system.rename(beside, path)
 

@@ -188,7 +188,7 @@ def _by_type(*known: str) -> pydantic.Discriminator:
         return value["type"] if value["type"] in known else "other"
 
     return pydantic.Discriminator(
-        tag, custom_error_type="missing", custom_error_message="entry without `type`"
+        tag, custom_error_type="type_missing", custom_error_message="entry without `type`"
     )
 
 

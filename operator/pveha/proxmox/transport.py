@@ -139,8 +139,7 @@ class Transport:
             return answer.status, answer.reason or "", body.decode(errors="replace")
 
     def _session(self, reading: bool) -> aiohttp.ClientSession:
-        """Reads keep connections. Writes open one each: aiohttp sends a PUT or DELETE again when a kept one
-        turns out to be closed, and a write that may have arrived must not be sent twice."""
+        """Reads keep connections; writes open one each, lest one be lost with a kept one that had closed."""
         if reading not in self._sessions:
             connector = (
                 aiohttp.TCPConnector(ssl=self._trust.verification, keepalive_timeout=KEEPALIVE_SECONDS)
@@ -152,6 +151,7 @@ class Transport:
                 headers={"Authorization": self._token.header, "Accept": "application/json"},
                 timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                middlewares=() if reading else (_once,),
             )
         return self._sessions[reading]
 
@@ -185,6 +185,16 @@ class Transport:
     def _clean(self, text: str) -> str:
         """`text` without our secret, should the other side echo it."""
         return text.replace(self._token.secret, "***")
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a PUT or DELETE a second time when the connection breaks after the first."""
+    try:
+        return await handler(request)
+    except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError):
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError(str(error) or type(error).__name__) from None
 
 
 def _encode(fields: Fields) -> list[tuple[str, str]]:

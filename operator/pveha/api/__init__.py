@@ -32,7 +32,7 @@ from pveha.api.hacluster import (
     NotOnline,
     OperationStatus,
 )
-from pveha.api.meta import API_VERSION, GROUP, VERSION, Condition, Resource
+from pveha.api.meta import API_VERSION, GROUP, VERSION, Condition, Resource, Status
 from pveha.api.protectedvm import (
     FailoverPlan,
     GuestStatus,
@@ -73,6 +73,7 @@ __all__ = [
     "ProtectedVMStatus",
     "Resource",
     "RunStrategy",
+    "Status",
     "conditions",
     "parse",
 ]

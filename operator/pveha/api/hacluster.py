@@ -390,8 +390,22 @@ class LastFailure(Model):
     """How many of them run elsewhere."""
 
 
+class Binding(Model):
+    """What binds a node to its BMC: remembered here so that a new leader can prove the death of a node that
+    is already gone."""
+
+    name: Annotated[str, Field(max_length=63)]
+    """The node's name."""
+    identities: Annotated[
+        tuple[Annotated[str, Field(max_length=128)], ...], Field(max_length=4, json_schema_extra=LIST_SET)
+    ] = ()
+    """UUID and serial number that the node itself told while it was online and its BMC showed the same."""
+    voided: Annotated[str, Field(max_length=1024)] | None = None
+    """Why the binding no longer counts, until the annotation pveha.dev/rebind names the node."""
+
+
 class HAClusterStatus(Status):
-    """What pveha sees and does. It is rebuilt from the world: editing it has no effect."""
+    """What pveha sees and does. All but the bindings is rebuilt from the world: editing it has no effect."""
 
     version: Annotated[str, Field(max_length=64)] | None = None
     """Version of Proxmox VE."""
@@ -409,6 +423,8 @@ class HAClusterStatus(Status):
         tuple[OperationStatus, ...], Field(max_length=20, json_schema_extra=list_map("id"))
     ] = ()
     """What pveha is doing now; at most 20 are shown."""
+    bindings: Annotated[tuple[Binding, ...], Field(max_length=32, json_schema_extra=list_map("name"))] = ()
+    """Nodes whose BMC is bound to them."""
     last_failure: LastFailure | None = None
     """The last loss of a node."""
 

@@ -31,6 +31,10 @@ TAKE_OVER_ANNOTATION = f"{GROUP}/take-over"
 """Set on an HACluster to the old owner's name to take the Proxmox cluster over from another operator (rule
 S14)."""
 
+REBIND_ANNOTATION = f"{GROUP}/rebind"
+"""Set on an HACluster to a node's name (several: separated by commas) once a person has checked that the
+node's BMC entry names the right machine: what contradicted it before is forgotten (rule S1)."""
+
 
 def alias(attribute: str) -> str:
     """The name in manifests: camelCase, with Kubernetes' upper-case ID (`system_id` is `systemID`)."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,10 @@ class Machine:
     def later(self, delay: float, action: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
         """Call `action` after `delay`, unless the machine has gone down (or been started anew) by then."""
         return self._world.later(delay, self._if_same_life, self.boot_id, action, args)
+
+    def bound(self, action: Callable[..., object], *args: Any) -> Callable[[], object]:
+        """`action` with its arguments, as something that does nothing in another life of the machine."""
+        return functools.partial(self._if_same_life, self.boot_id, action, args)
 
     def _if_same_life(self, boot_id: int, action: Callable[..., object], args: tuple[Any, ...]) -> None:
         if self.boot_id == boot_id and self.powered:

@@ -46,12 +46,18 @@ class Manager:
     timestamp: int = 0
     node_status: dict[str, str] = dataclasses.field(default_factory=dict)
     services: dict[str, Service] = dataclasses.field(default_factory=dict)
-    disarm: str = ""
-    """"", `freeze` or `ignore`: how HA is disarmed."""
+    node_request: dict[str, str] = dataclasses.field(default_factory=dict)
+    """`maintenance` for nodes that were asked to go into it."""
+    disarm_mode: str = ""
+    """How HA is to be disarmed: `freeze` or `ignore`."""
+    disarm_state: str = ""
+    """"", `disarming` or `disarmed`."""
 
     def copy(self) -> "Manager":
         services = {sid: dataclasses.replace(service) for sid, service in self.services.items()}
-        return dataclasses.replace(self, node_status=dict(self.node_status), services=services)
+        return dataclasses.replace(
+            self, node_status=dict(self.node_status), node_request=dict(self.node_request), services=services
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -399,8 +405,10 @@ def manager_json(manager: Manager) -> dict[str, Any]:
         "node_status": dict(manager.node_status),
         "service_status": services,
     }
-    if manager.disarm:
-        answer["disarm"] = {"mode": manager.disarm}
+    if manager.node_request:
+        answer["node_request"] = {name: {request: 1} for name, request in manager.node_request.items()}
+    if manager.disarm_state:
+        answer["disarm"] = {"mode": manager.disarm_mode, "state": manager.disarm_state}
     return answer
 
 

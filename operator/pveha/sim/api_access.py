@@ -1,0 +1,95 @@
+"""Who calls the simulated API, and what they may do.
+
+A token acts for a user. With privilege separation (the default) it has only what its own ACL grants; without, all that
+its user has. The ACL of the deepest path that covers an object counts.
+"""
+
+import dataclasses
+import hmac
+from collections.abc import Mapping
+
+PRIVILEGES = frozenset(
+    """
+    Datastore.Allocate Datastore.AllocateSpace Datastore.AllocateTemplate Datastore.Audit Group.Allocate Mapping.Audit
+    Mapping.Modify Mapping.Use Permissions.Modify Pool.Allocate Pool.Audit Realm.Allocate Realm.AllocateUser SDN.Allocate
+    SDN.Audit SDN.Use Sys.AccessNetwork Sys.Audit Sys.Console Sys.Incoming Sys.Modify Sys.PowerMgmt Sys.Syslog User.Modify
+    VM.Allocate VM.Audit VM.Backup VM.Clone VM.Config.CDROM VM.Config.CPU VM.Config.Cloudinit VM.Config.Disk
+    VM.Config.HWType VM.Config.Memory VM.Config.Network VM.Config.Options VM.Console VM.GuestAgent.Audit
+    VM.GuestAgent.FileRead VM.GuestAgent.FileSystemMgmt VM.GuestAgent.FileWrite VM.GuestAgent.Unrestricted VM.Migrate
+    VM.PowerMgmt VM.Replicate VM.Snapshot VM.Snapshot.Rollback
+    """.split()
+)
+"""All privileges of 9.2 (VM.Monitor is gone)."""
+
+OPERATOR = frozenset(("Sys.Audit", "Sys.Console", "VM.Audit", "VM.PowerMgmt", "Datastore.Audit"))
+"""What pveha needs on `/`."""
+
+_LISTED = ("/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms")
+"""Paths that `/access/permissions` lists for everybody, beside those of the caller's own ACLs."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated caller. `token` is empty for a login with a password, the only one that may skip locks."""
+
+    user: str
+    token: str = ""
+    acl: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """As it appears in UPIDs."""
+        return f"{self.user}!{self.token}" if self.token else self.user
+
+    @property
+    def skips_locks(self) -> bool:
+        return self.user == "root@pam" and not self.token
+
+    def privileges(self, path: str) -> frozenset[str]:
+        """What the caller may do with the object at an access path such as `/vms/100`."""
+        while path and path not in self.acl:
+            path = path.rpartition("/")[0]
+        return self.acl.get(path or "/", frozenset())
+
+    def may(self, path: str, *privileges: str) -> bool:
+        """Whether the caller has any of `privileges` on `path`."""
+        return not self.privileges(path).isdisjoint(privileges)
+
+    def permissions(self) -> dict[str, dict[str, int]]:
+        """`GET /access/permissions`; paths without any privilege are left out."""
+        paths = dict.fromkeys((*_LISTED, *self.acl))
+        return {path: dict.fromkeys(held, 1) for path in paths if (held := sorted(self.privileges(path)))}
+
+
+ROOT = Caller("root@pam", acl={"/": PRIVILEGES})
+"""root's own login."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Token:
+    """An API token as `pveum user token add` makes it; `id` is USER@REALM!NAME."""
+
+    id: str
+    secret: str = dataclasses.field(repr=False)
+    acl: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def caller(self) -> Caller:
+        user, _, name = self.id.partition("!")
+        return Caller(user, name, self.acl)
+
+
+class Tokens:
+    """The tokens a cluster knows."""
+
+    def __init__(self, *tokens: Token) -> None:
+        self._tokens = {token.id: token for token in tokens}
+
+    def authenticate(self, authorization: str | None) -> Caller | None:
+        """The caller of an `Authorization: PVEAPIToken=ID=SECRET` header, or None."""
+        scheme, _, credentials = (authorization or "").partition("=")
+        identifier, _, secret = credentials.partition("=")
+        token = self._tokens.get(identifier)
+        if scheme != "PVEAPIToken" or token is None or not hmac.compare_digest(token.secret, secret):
+            return None
+        return token.caller

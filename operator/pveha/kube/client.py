@@ -1,7 +1,7 @@
 """The port `Kubernetes` to a real API server.
 
-Requests go through the official client's transport (TLS, tokens, proxies); bodies are plain JSON values, because
-its models refuse fields that a newer server adds. Every request has a total deadline, body included.
+Requests go through the official client's transport (TLS, tokens, proxies); bodies are plain JSON values,
+because its models refuse fields that a newer server adds. Every request has a total deadline, body included.
 """
 
 import asyncio

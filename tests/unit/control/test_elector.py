@@ -1,0 +1,272 @@
+"""The elector in virtual time, beside a simulated API server that fails, delays and loses answers."""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+import hypothesis
+import pytest
+from hypothesis import strategies
+
+from pveha.control import elector
+from pveha.model import errors, ports
+from pveha.sim import clock
+from pveha.sim.kubernetes import SimulatedKubernetes
+
+NAMESPACE, NAME = "default", "pveha-dc1"
+
+
+@dataclasses.dataclass
+class Replica:
+    """A replica whose work records when it began and ended."""
+
+    elector: elector.Elector
+    task: asyncio.Task[None]
+    working: list[bool]
+
+    async def stop(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+def start(
+    kubernetes: ports.Kubernetes, identity: str, skew: float = 0.0, slow_end: float = 0.0
+) -> Replica:
+    working: list[bool] = []
+    loop = asyncio.get_running_loop()
+
+    async def work(leadership: ports.Leadership) -> None:
+        working.append(True)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ends_at = loop.time() + slow_end
+            while loop.time() < ends_at:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(ends_at - loop.time())
+            working.pop()
+
+    candidate = elector.Elector(
+        kubernetes, NAMESPACE, NAME, identity, work, wall_now=lambda: 1.7e9 + loop.time() + skew
+    )
+    return Replica(candidate, asyncio.create_task(candidate.run()), working)
+
+
+async def time_until(condition: Callable[[], bool], within: float) -> float:
+    """Seconds until `condition` holds."""
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    while not condition():
+        if loop.time() - begin > within:
+            pytest.fail(f"not within {within} s")
+        await asyncio.sleep(0.05)
+    return loop.time() - begin
+
+
+def test_the_first_replica_leads_at_once_and_the_second_waits() -> None:
+    async def story() -> None:
+        kubernetes = SimulatedKubernetes()
+        first = start(kubernetes, "first")
+        assert await time_until(lambda: bool(first.working), 5) < 1
+        second = start(kubernetes, "second")
+        await asyncio.sleep(120)
+        assert first.elector.remaining() > 0
+        assert not second.working
+        assert second.elector.holder == "first"
+        await second.stop()
+        await first.stop()
+
+    clock.run(story())
+
+
+def test_a_clean_stop_ends_the_work_and_lets_the_successor_start_at_once() -> None:
+    async def story() -> None:
+        kubernetes = SimulatedKubernetes()
+        first = start(kubernetes, "first", slow_end=2.0)
+        await time_until(lambda: bool(first.working), 5)
+        second = start(kubernetes, "second")
+        await asyncio.sleep(10)
+        await first.stop()
+        assert not first.working
+        assert (await kubernetes.get_lease(NAMESPACE, NAME)).holder == ""
+        assert await time_until(lambda: bool(second.working), 5) <= 2
+        await second.stop()
+
+    clock.run(story())
+
+
+def test_a_crashed_leader_is_replaced_within_the_expiry_and_five_seconds() -> None:
+    async def story() -> None:
+        kubernetes = SimulatedKubernetes()
+        broken = Unplugged(kubernetes)
+        first = start(broken, "first")
+        await time_until(lambda: bool(first.working), 5)
+        second = start(kubernetes, "second", skew=-3600)
+        await asyncio.sleep(31)
+        broken.unplugged = True
+        assert await time_until(lambda: bool(second.working), 30) <= elector.DURATION_SECONDS + 5
+        assert not first.working
+        assert first.elector.remaining() <= 0
+        await second.stop()
+        await first.stop()
+
+    clock.run(story())
+
+
+def test_work_ends_before_the_lease_can_be_taken_and_resumes_later() -> None:
+    async def story() -> None:
+        kubernetes = SimulatedKubernetes()
+        only = start(kubernetes, "only")
+        await time_until(lambda: bool(only.working), 5)
+        kubernetes.unreachable = True
+        ended = await time_until(lambda: not only.working, 20)
+        assert ended <= elector.DURATION_SECONDS
+        assert "unreachable" in only.elector.problem
+        await asyncio.sleep(60)
+        assert only.elector.remaining() <= 0
+        kubernetes.unreachable = False
+        assert await time_until(lambda: bool(only.working), 10) <= 5
+        assert only.elector.problem == ""
+        await only.stop()
+
+    clock.run(story())
+
+
+def test_a_short_outage_of_the_api_server_interrupts_nothing() -> None:
+    async def story() -> None:
+        kubernetes = SimulatedKubernetes()
+        only = start(kubernetes, "only")
+        await time_until(lambda: bool(only.working), 5)
+        for _ in range(5):
+            kubernetes.unreachable = True
+            await asyncio.sleep(6)
+            assert only.working
+            kubernetes.unreachable = False
+            await asyncio.sleep(6)
+        assert only.working
+        await only.stop()
+
+    clock.run(story())
+
+
+def test_a_deleted_lease_ends_the_work_and_nobody_hurries_to_make_a_new_one() -> None:
+    async def story() -> None:
+        kubernetes = SimulatedKubernetes()
+        first = start(kubernetes, "first")
+        await time_until(lambda: bool(first.working), 5)
+        second = start(kubernetes, "second")
+        await asyncio.sleep(10)
+        kubernetes.delete_lease(NAMESPACE, NAME)
+        assert await time_until(lambda: not first.working, 10) <= 5
+        assert not second.working
+        waited = await time_until(lambda: bool(first.working or second.working), 30)
+        assert waited > 8
+        await first.stop()
+        await second.stop()
+
+    clock.run(story())
+
+
+def test_work_that_fails_gives_the_lease_back() -> None:
+    async def story() -> None:
+        kubernetes = SimulatedKubernetes()
+
+        async def work(leadership: ports.Leadership) -> None:
+            raise RuntimeError("broken")
+
+        candidate = elector.Elector(kubernetes, NAMESPACE, NAME, "me", work, wall_now=lambda: 0.0)
+        with pytest.raises(errors.PvehaError, match="ended by itself"):
+            await candidate.run()
+        assert (await kubernetes.get_lease(NAMESPACE, NAME)).holder == ""
+
+    clock.run(story())
+
+
+class Unplugged(SimulatedKubernetes):
+    """The view of `real` from a replica that can lose its network."""
+
+    def __init__(self, real: SimulatedKubernetes) -> None:
+        super().__init__()
+        self._leases = real._leases
+        self._next_version = real._next_version  # type: ignore[method-assign]
+        self.unplugged = False
+        self.hang = self._check
+
+    async def _check(self, request: str) -> None:
+        if self.unplugged:
+            raise errors.Unreachable("unplugged")
+
+
+Rates = strategies.floats(0, 0.6)
+
+
+@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.given(
+    seed=strategies.integers(0, 2**32),
+    failing=Rates,
+    losing=Rates,
+    slow=Rates,
+    skews=strategies.lists(strategies.floats(-1e6, 1e6), min_size=2, max_size=4),
+    slow_end=strategies.sampled_from([0.0, 1.0, 20.0]),
+)
+def test_never_two_leaders_whatever_the_api_server_does(
+    seed: int, failing: float, losing: float, slow: float, skews: list[float], slow_end: float
+) -> None:
+    logging.getLogger(elector.__name__).setLevel(logging.ERROR)
+    dice = random.Random(seed)
+
+    def fault(rate: float) -> Callable[[str], Awaitable[None]]:
+        async def strike(request: str) -> None:
+            if dice.random() < slow:
+                await asyncio.sleep(dice.uniform(0, 8))
+            if dice.random() < rate:
+                raise errors.Unreachable(request)
+
+        return strike
+
+    async def story() -> None:
+        server = SimulatedKubernetes()
+        server.hang, server.lose = fault(failing), fault(losing)
+        kubernetes = Detached(server)
+        names = iter(range(1000))
+        replicas = [start(kubernetes, f"r{next(names)}", skew, slow_end) for skew in skews]
+        loop = asyncio.get_running_loop()
+        led = set()
+        while loop.time() < 300:
+            await asyncio.sleep(dice.uniform(0.05, 0.6))
+            leaders = {id(replica) for replica in replicas if replica.elector.remaining() > 0}
+            assert len(leaders) <= 1
+            led |= leaders
+            if dice.random() < 0.005:
+                victim = dice.randrange(len(replicas))
+                await replicas[victim].stop()
+                assert not replicas[victim].working
+                replicas[victim] = start(kubernetes, f"r{next(names)}", skews[victim], slow_end)
+        if not failing and not losing and not slow:
+            assert led
+        await asyncio.gather(*(replica.stop() for replica in replicas))
+        await asyncio.sleep(30)
+
+    clock.run(story())
+
+
+class Detached(SimulatedKubernetes):
+    """Requests to `server` that go on after their client has given up, as they do in a network."""
+
+    def __init__(self, server: SimulatedKubernetes) -> None:
+        super().__init__()
+        self._on_their_way: set[asyncio.Future[object]] = set()
+        for name in ("get_lease", "create_lease", "update_lease"):
+            setattr(self, name, self._detach(getattr(server, name)))
+
+    def _detach(self, request: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+        async def send(*args: object) -> object:
+            task = asyncio.ensure_future(request(*args))
+            self._on_their_way.add(task)
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            return await asyncio.shield(task)
+
+        return send

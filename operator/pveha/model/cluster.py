@@ -32,6 +32,8 @@ class NodeResource:
     online: bool
     max_memory: int | None
     used_memory: int | None
+    uptime: float | None = None
+    """Seconds since boot."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
-from pveha import api
+from pveha.api import failoverpolicy, hacluster, protectedvm
 from pveha.model import operations
 
 M = TypeVar("M")
@@ -24,12 +24,12 @@ class Event:
 class Report:
     """The statuses as they should be, by object name, and what just happened.
 
-    Conditions carry no transition times: the status writer sets them when it sees a change.
+    Conditions carry the time of this round: the status writer keeps the old one where the status did not change.
     """
 
-    cluster: api.HAClusterStatus
-    guests: Mapping[str, api.ProtectedVMStatus]
-    policies: Mapping[str, api.FailoverPolicyStatus]
+    cluster: hacluster.HAClusterStatus
+    guests: Mapping[str, protectedvm.ProtectedVMStatus]
+    policies: Mapping[str, failoverpolicy.FailoverPolicyStatus]
     events: tuple[Event, ...] = ()
 
 

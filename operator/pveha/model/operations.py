@@ -24,6 +24,7 @@ class Proof:
     """A node is proven off (S2): two reads of Off at least 3 s apart, the later after the forced off was answered."""
 
     node: str
+    commanded_at: float
     first_off_at: float
     last_off_at: float
 

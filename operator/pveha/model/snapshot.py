@@ -35,6 +35,8 @@ class Snapshot:
     started_at: float
     """When this operator began to watch this cluster."""
     lease_remaining: float
+    owner: str
+    """How this HACluster names itself as owner of the Proxmox cluster: UID of kube-system, namespace and name (S14)."""
     views: Mapping[str, cluster.MembershipView]
     probes: Mapping[str, Probe]
     inventory: cluster.Inventory | None

@@ -1,0 +1,172 @@
+"""Put guests back under native HA, and repair what an interrupted takeover left (S8, S9, S11).
+
+Everything is read from the world: an HA resource that is `ignored` with our mark waits to be adopted, one that has its state
+back but still the mark waits for its LRM, and one that somebody else has changed meanwhile only loses the mark.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+from pveha.decide import evidence, failover, memory, protection
+from pveha.model import cluster, guests, mark, operations, snapshot
+
+LRM_WAIT_SECONDS = 40.0
+"""How long after the CRM lists an adopted guest its LRM may take to become active (S11)."""
+FLUSHES = 2
+"""Flushes of the CRM without the guest before it is given back (S8)."""
+
+
+def edits(
+    seen: snapshot.Snapshot,
+    memo: memory.Memory,
+    verdicts: Mapping[str, evidence.Verdict],
+    protected: protection.Protection,
+    recoveries: Mapping[str, failover.Recovery],
+) -> list[operations.Edit]:
+    """Changes of HA resources that finish, undo or repair takeovers."""
+    if seen.ha_config is None or seen.ha_status is None or seen.inventory is None or not seen.ha_status.armed:
+        return []
+    in_flight = failover.running_items(seen)
+    result = []
+    for sid, resource in sorted(seen.ha_config.resources.items()):
+        ref = guests.parse_sid(sid)
+        comment = mark.parse(resource.comment)
+        if ref is None or ref.vmid in in_flight:
+            continue
+        guest = seen.inventory.guests.get(ref.vmid)
+        where = verdicts.get(guest.node) if guest is not None else None
+        if comment.mark is None:
+            edit = _hold_back(sid, resource, comment, guest, where, seen, memo, protected)
+            edit = edit or _stale_record(sid, resource, comment, guest, verdicts, seen, memo)
+        elif comment.mark.hold:
+            edit = _release(sid, resource, comment, verdicts)
+        elif guest is None or where is None:
+            edit = None
+        else:
+            retried = guest.node in recoveries and ref.vmid in recoveries[guest.node].items
+            edit = _finish(sid, resource, comment, where, seen, memo, retried)
+        if edit is not None:
+            result.append(edit)
+    return result
+
+
+def _finish(
+    sid: str,
+    resource: cluster.HAResource,
+    comment: mark.Comment,
+    where: evidence.Verdict,
+    seen: snapshot.Snapshot,
+    memo: memory.Memory,
+    retried: bool,
+) -> operations.Edit | None:
+    assert comment.mark is not None and seen.ha_status is not None
+    remembered = memo.guest(sid)
+    without_mark = str(comment.with_mark(None))
+    listed = sid in seen.ha_status.services
+    if resource.state is not cluster.HAState.IGNORED and resource.state is not comment.mark.was:
+        return operations.Edit(
+            sid, resource, dataclasses.replace(resource, comment=without_mark), "changed by somebody else"
+        )
+    if resource.state is cluster.HAState.IGNORED:
+        adopted = dataclasses.replace(resource, state=comment.mark.was)
+        if where.state is not evidence.State.ONLINE:
+            if where.lost and retried and remembered.attempts < failover.MAX_ATTEMPTS:
+                return None
+            if where.lost or where.state is evidence.State.PLANNED_DOWN:
+                undone = dataclasses.replace(adopted, comment=without_mark)
+                return operations.Edit(sid, resource, undone, "never claimed: left to native HA")
+            return None
+        done = (
+            remembered.verified
+            or comment.mark.was is not cluster.HAState.STARTED
+            or remembered.attempts >= failover.MAX_ATTEMPTS
+        )
+        if done and len(remembered.dropped_flushes) >= FLUSHES:
+            return operations.Edit(sid, resource, adopted, "the CRM has dropped it: adopted")
+        return None
+    lrm = seen.ha_status.lrms.get(where.node)
+    lrm_active = lrm is not None and lrm.state == "active"
+    settled = listed and seen.ha_status.services[sid].node == where.node
+    if settled and (lrm_active or resource.state is not cluster.HAState.STARTED):
+        return operations.Edit(
+            sid, resource, dataclasses.replace(resource, comment=without_mark), "adopted by the CRM"
+        )
+    unguarded = remembered.listed_since is not None and seen.now - remembered.listed_since > LRM_WAIT_SECONDS
+    if resource.state is cluster.HAState.STARTED and not lrm_active and (unguarded or where.lost):
+        ignored = dataclasses.replace(resource, state=cluster.HAState.IGNORED)
+        return operations.Edit(
+            sid, resource, ignored, f"the LRM of {where.node} is not active: no native HA above it"
+        )
+    return None
+
+
+def _stale_record(
+    sid: str,
+    resource: cluster.HAResource,
+    comment: mark.Comment,
+    guest: cluster.GuestResource | None,
+    verdicts: Mapping[str, evidence.Verdict],
+    seen: snapshot.Snapshot,
+    memo: memory.Memory,
+) -> operations.Edit | None:
+    """A CRM record on a lost node while the file is elsewhere would stop HA for the whole cluster (S9)."""
+    assert seen.ha_status is not None
+    record = seen.ha_status.services.get(sid)
+    if (
+        record is None
+        or guest is None
+        or record.node == guest.node
+        or resource.state is cluster.HAState.IGNORED
+    ):
+        return None
+    there, here = verdicts.get(record.node), verdicts.get(guest.node)
+    if there is None or not there.lost or here is None or here.state is not evidence.State.ONLINE:
+        return None
+    marked = comment.with_mark(mark.Mark(resource.state, op="repair", epoch=memo.epoch or 0))
+    ignored = dataclasses.replace(resource, state=cluster.HAState.IGNORED, comment=str(marked))
+    return operations.Edit(
+        sid, resource, ignored, f"the CRM still has it on {record.node}, its file is on {guest.node}"
+    )
+
+
+def _hold_back(
+    sid: str,
+    resource: cluster.HAResource,
+    comment: mark.Comment,
+    guest: cluster.GuestResource | None,
+    where: evidence.Verdict | None,
+    seen: snapshot.Snapshot,
+    memo: memory.Memory,
+    protected: protection.Protection,
+) -> operations.Edit | None:
+    """Keep native HA from recovering a guest of a node that nobody proves dead and no watchdog will reset (S11)."""
+    assert seen.ha_status is not None
+    if guest is None or where is None or guest.ref.vmid not in protected.guests:
+        return None
+    lrm = seen.ha_status.lrms.get(guest.node)
+    unprovable = where.state in (evidence.State.UNPROVABLE, evidence.State.FENCE_FAILED)
+    will_reset = lrm is not None and lrm.state == "active"
+    if (
+        not unprovable
+        or will_reset
+        or resource.state is not cluster.HAState.STARTED
+        or guest.status != "running"
+    ):
+        return None
+    held = comment.with_mark(mark.Mark(resource.state, hold=guest.node))
+    ignored = dataclasses.replace(resource, state=cluster.HAState.IGNORED, comment=str(held))
+    return operations.Edit(sid, resource, ignored, f"{guest.node} may still run it: native HA is held back")
+
+
+def _release(
+    sid: str, resource: cluster.HAResource, comment: mark.Comment, verdicts: Mapping[str, evidence.Verdict]
+) -> operations.Edit | None:
+    """End a hold when its node is back, or proven off, or when a person has set another state."""
+    assert comment.mark is not None
+    where = verdicts.get(comment.mark.hold)
+    over = where is not None and where.state in (evidence.State.ONLINE, evidence.State.FENCED)
+    if resource.state is cluster.HAState.IGNORED and not over:
+        return None
+    state = comment.mark.was if resource.state is cluster.HAState.IGNORED else resource.state
+    freed = dataclasses.replace(resource, state=state, comment=str(comment.with_mark(None)))
+    return operations.Edit(sid, resource, freed, f"{comment.mark.hold} is no longer in doubt")

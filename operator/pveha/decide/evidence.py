@@ -1,0 +1,234 @@
+"""What state each node is in, from membership, our own probe and the BMC (design §6, the table in docs/safety.md)."""
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+
+from pveha.api import hacluster
+from pveha.decide import memory as memories
+from pveha.model import cluster, operations, power, snapshot
+
+DOWN_PATIENCE_SECONDS = 3.0
+"""How long a node is Down with its BMC reading on before it is fenced (S5)."""
+POWER_FRESH_SECONDS = 10.0
+"""A power reading older than this says nothing (S2 wants claims no later than 10 s after one)."""
+PATH_BROKEN_SECONDS = 30.0
+"""A member that is powered on but silent towards us for this long has a broken path to us, nothing worse."""
+PLANNED_MODES = frozenset({"restart", "shutdown", "maintenance", "disarm"})
+"""LRM modes that announce a node's absence (S4)."""
+
+
+class State(enum.StrEnum):
+    """State of a node, in the field's words (docs/concepts.md)."""
+
+    ONLINE = "Online"
+    SUSPECT = "Suspect"
+    DOWN = "Down"
+    ISOLATED = "Isolated"
+    PLANNED_DOWN = "PlannedDown"
+    UNPROVABLE = "Unprovable"
+    UNCONFIRMED = "Unconfirmed"
+    FENCING = "Fencing"
+    FENCE_FAILED = "FenceFailed"
+    FENCED = "Fenced"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Verdict:
+    """State of one node with the sentence that explains it; `fence_at` is when patience ends (None: never fence)."""
+
+    node: str
+    state: State
+    reason: str
+    fence_at: float | None = None
+    off_since: float | None = None
+    contradiction: str = ""
+    """Why the BMC's word no longer counts."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the quorate majority says it is gone, for whatever reason other than a planned one."""
+        return self.state not in (State.ONLINE, State.SUSPECT, State.PLANNED_DOWN, State.UNCONFIRMED)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Membership:
+    """The views of this moment put together. `split`: quorate witnesses exclude each other."""
+
+    witnesses: tuple[cluster.MembershipView, ...]
+    """Fresh quorate views."""
+    nodes: frozenset[str]
+    quorate: bool
+    reachable: bool
+    """Whether any node answered lately, quorate or not."""
+    split: str
+
+
+def membership(seen: snapshot.Snapshot, detection: hacluster.Detection) -> Membership:
+    """Put the views together. A view counts while its witness answers and the view is fresh."""
+    oldest = seen.now - (2 * detection.probe_period_seconds + 2.0)
+    fresh = [
+        view
+        for name, view in sorted(seen.views.items())
+        if view.answered_at >= oldest and (name not in seen.probes or seen.probes[name].failed_since is None)
+    ]
+    quorate = tuple(view for view in fresh if view.quorate)
+    nodes = frozenset(name for view in (quorate or seen.views.values()) for name in view.online)
+    split = ""
+    for view in quorate:
+        for other in quorate:
+            if not view.online.get(other.witness, False):
+                split = f"{view.witness} and {other.witness} are both quorate, but {view.witness} does not see {other.witness}"
+    return Membership(quorate, nodes, bool(quorate), bool(fresh), split)
+
+
+def is_offline(name: str, members: Membership) -> bool | None:
+    """Whether the majority says `name` is gone: True, False, or None where witnesses differ or are too few.
+
+    Two witnesses are needed, or all survivors if only one is left (S6).
+    """
+    views = [view for view in members.witnesses if view.witness != name]
+    if not views:
+        return False if any(view.online.get(name) for view in members.witnesses) else None
+    votes = {view.online.get(name, False) for view in views}
+    if votes == {True}:
+        return False
+    if votes == {False}:
+        survivors = {member for view in views for member in view.members}
+        return True if len(views) >= min(2, len(survivors)) else None
+    return None
+
+
+def survivors(members: Membership) -> tuple[str, ...]:
+    """Every node that a quorate witness sees as a member."""
+    return tuple(sorted({member for view in members.witnesses for member in view.members}))
+
+
+def planned(name: str, ha_status: cluster.HAStatus | None) -> str:
+    """Why `name`'s absence was announced (S4), or an empty string."""
+    if ha_status is None:
+        return ""
+    lrm = ha_status.lrms.get(name)
+    if lrm and lrm.mode in PLANNED_MODES:
+        return f"its LRM announced {lrm.mode}"
+    if any(status.node == name and status.state == "freeze" for status in ha_status.services.values()):
+        return "its services are frozen"
+    return ""
+
+
+def usable_power(
+    seen: snapshot.Snapshot, name: str, remembered: memories.NodeMemory
+) -> power.PowerReading | None:
+    """The node's power reading if it is fresh and from a bound BMC (S1)."""
+    reading = seen.power.get(name)
+    if reading is None or reading.answered_at < seen.now - POWER_FRESH_SECONDS:
+        return None
+    if not remembered.bound or remembered.voided:
+        return None
+    return reading if power.same_machine(reading.identities, remembered.identities) else None
+
+
+def verdicts(
+    seen: snapshot.Snapshot, spec: hacluster.HAClusterSpec, memory: memories.Memory, members: Membership
+) -> Mapping[str, Verdict]:
+    """A verdict for every node of the cluster."""
+    return {name: _verdict(name, seen, spec, memory.node(name), members) for name in sorted(members.nodes)}
+
+
+def _verdict(
+    name: str,
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    remembered: memories.NodeMemory,
+    members: Membership,
+) -> Verdict:
+    probe = seen.probes.get(name)
+    silent_since = probe.failed_since if probe else None
+    answers = probe is not None and silent_since is None
+    reading = usable_power(seen, name, remembered)
+    contradiction = _contradiction(name, probe, reading)
+    if contradiction:
+        reading = None
+    offline = is_offline(name, members)
+    unproven = remembered.voided or contradiction or _why_unproven(seen, name, remembered)
+
+    if _being_fenced(name, seen):
+        return Verdict(name, State.FENCING, "its power is being switched off", contradiction=contradiction)
+    if offline is None and members.quorate:
+        return Verdict(
+            name,
+            State.UNCONFIRMED,
+            "the other nodes do not agree that it is gone",
+            contradiction=contradiction,
+        )
+    if not offline:
+        silent = silent_since is not None and seen.now - silent_since >= spec.detection.suspect_after_seconds
+        if not silent or not members.quorate:
+            return Verdict(name, State.ONLINE, "", contradiction=contradiction)
+        off_since = _off_since(reading, remembered)
+        powered = reading is not None and reading.state is power.PowerState.ON
+        if powered and silent_since is not None and seen.now - silent_since > PATH_BROKEN_SECONDS:
+            return Verdict(name, State.ONLINE, "a member and powered on, but its API does not answer us")
+        return Verdict(
+            name, State.SUSPECT, "its API does not answer; it is still a member", off_since=off_since
+        )
+
+    if remembered.proof is not None:
+        return Verdict(name, State.FENCED, "proven off")
+    if why := planned(name, seen.ha_status):
+        return Verdict(name, State.PLANNED_DOWN, f"down as announced: {why}")
+    since = remembered.offline_since if remembered.offline_since is not None else seen.now
+    if reading is None:
+        return Verdict(
+            name,
+            State.UNPROVABLE,
+            f"gone, but its death cannot be proven: {unproven}",
+            contradiction=contradiction,
+        )
+    if answers:
+        fence_at = since + spec.safety.isolated_grace_seconds
+        verdict = Verdict(name, State.ISOLATED, "out of the cluster, but still answering", fence_at)
+    elif reading.state is power.PowerState.OFF:
+        off_since = _off_since(reading, remembered)
+        verdict = Verdict(name, State.DOWN, "out of the cluster, silent, its BMC reads off", since, off_since)
+    else:
+        fence_at = since + DOWN_PATIENCE_SECONDS
+        verdict = Verdict(name, State.DOWN, "out of the cluster and silent, its BMC reads on", fence_at)
+    if remembered.fence_error:
+        return dataclasses.replace(
+            verdict,
+            state=State.FENCE_FAILED,
+            reason=f"could not be fenced: {remembered.fence_error}",
+            fence_at=max(verdict.fence_at or 0.0, remembered.fence_retry_at),
+        )
+    return verdict
+
+
+def _contradiction(name: str, probe: snapshot.Probe | None, reading: power.PowerReading | None) -> str:
+    """A BMC that reads off while the node answers a call made after that reading belongs to another machine."""
+    if probe is None or reading is None or reading.state is not power.PowerState.OFF:
+        return ""
+    answered = probe.failed_since is None and probe.answered_at >= probe.asked_at > reading.answered_at
+    return f"the BMC of {name} reads off while {name} answers" if answered else ""
+
+
+def _off_since(reading: power.PowerReading | None, remembered: memories.NodeMemory) -> float | None:
+    if reading is None or reading.state is not power.PowerState.OFF:
+        return None
+    return remembered.off_since if remembered.off_since is not None else reading.answered_at
+
+
+def _why_unproven(seen: snapshot.Snapshot, name: str, remembered: memories.NodeMemory) -> str:
+    if not remembered.bound:
+        return "no BMC was bound to it while it was online"
+    problem = seen.problems.get(f"power/{name}")
+    return f"its BMC does not answer ({problem.message})" if problem else "its BMC has not answered lately"
+
+
+def _being_fenced(name: str, seen: snapshot.Snapshot) -> bool:
+    return any(
+        isinstance(state.operation, operations.Fence)
+        and state.operation.node == name
+        and state.outcome is None
+        for state in seen.operations
+    )

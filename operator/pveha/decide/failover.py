@@ -1,0 +1,421 @@
+"""Fence lost nodes and take their guests over (design §7)."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from pveha.api import hacluster
+from pveha.api.conditions import Acting, FailoverReady
+from pveha.decide import evidence, guards, memory, placement, protection
+from pveha.model import cluster, operations, snapshot
+
+MANAGER_SILENT_SECONDS = 60.0
+"""A CRM silent for this long before the failure may remember anything (S7)."""
+MAX_ATTEMPTS = 3
+"""Takeovers of one guest that fail before it is put back under native HA."""
+NATIVE_AHEAD = frozenset({"fence", "recovery"})
+"""CRM states in which native HA recovers the guest itself."""
+STOPPING = frozenset({Acting.NOT_LEADER, Acting.NOT_OWNED, Acting.NOT_QUORATE})
+"""Reasons for which operations in flight are cancelled rather than finished."""
+LRM_BUSY = frozenset({"migrate", "relocate", "request_stop", "request_start_balance"})
+"""CRM states in which a live LRM works on the guest."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recovery:
+    """What one lost node needs: its guests with targets, and why others are left."""
+
+    node: str
+    items: Mapping[int, operations.TakeoverItem]
+    targets: Mapping[int, str]
+    refusals: Mapping[int, protection.Refusal]
+
+
+def recover(
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    memo: memory.Memory,
+    members: evidence.Membership,
+    verdicts: Mapping[str, evidence.Verdict],
+    protected: protection.Protection,
+    allowed: guards.Permission,
+) -> tuple[list[operations.Operation], list[str], memory.Memory, dict[str, Recovery]]:
+    """Operations to start, ids to cancel, the memory, and per lost node what is planned for it."""
+    start: list[operations.Operation] = []
+    recoveries: dict[str, Recovery] = {}
+    for name, verdict in verdicts.items():
+        if not verdict.lost:
+            continue
+        recovery = _recovery(name, seen, spec, memo, verdicts, protected)
+        recoveries[name] = recovery
+        memo = _record(name, verdict, memo, seen, protected, recovery)
+        if not allowed.begin or memo.epoch is None:
+            continue
+        if fence := _fence(name, verdict, seen, spec, memo, members, recovery):
+            start.append(fence)
+        elif verdict.state is evidence.State.FENCED:
+            batches, memo = _batches(recovery, seen, spec, memo, members, protected)
+            start.extend(batches)
+    if allowed.finish and memo.epoch is not None:
+        resumed, memo = _resume(seen, memo, members, verdicts, protected)
+        start.extend(resumed)
+    memo = _complete(memo, seen, verdicts)
+    return start, _cancellations(seen, members, allowed), memo, recoveries
+
+
+def running_items(seen: snapshot.Snapshot) -> dict[int, operations.Takeover]:
+    """Takeover in flight of each guest, by vmid."""
+    return {
+        item.ref.vmid: state.operation
+        for state in seen.operations
+        if isinstance(state.operation, operations.Takeover) and state.outcome is None
+        for item in state.operation.items
+    }
+
+
+def promised(
+    seen: snapshot.Snapshot, memo: memory.Memory, protected: protection.Protection
+) -> dict[str, int]:
+    """Bytes of memory per node that guests still being started there will use."""
+    in_flight = running_items(seen)
+    total: dict[str, int] = {}
+    for vmid, guest in protected.guests.items():
+        where = in_flight[vmid].target if vmid in in_flight else guest.seen.node
+        starting = vmid in in_flight or (guest.comment.mark is not None and guest.seen.status != "running")
+        if starting:
+            total[where] = total.get(where, 0) + guest.memory
+    return total
+
+
+def _recovery(
+    dead: str,
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    memo: memory.Memory,
+    verdicts: Mapping[str, evidence.Verdict],
+    protected: protection.Protection,
+) -> Recovery:
+    """The guests whose configuration is on `dead` (S16; those in mid-migration are resumed where their file is)."""
+    refusals: dict[int, protection.Refusal] = {}
+    wanted = []
+    for guest in protected.guests.values():
+        if guest.seen.node != dead:
+            continue
+        refusal = protection.unrecoverable(guest, seen, memo) or _not_now(guest, dead, seen, memo)
+        if refusal:
+            refusals[guest.vmid] = refusal
+        else:
+            wanted.append(guest)
+    planned = placement.plan(dead, wanted, seen, spec, memo, verdicts, promised(seen, memo, protected))
+    items = {guest.vmid: _item(guest, dead) for guest in wanted if guest.vmid in planned.targets}
+    return Recovery(dead, items, planned.targets, {**refusals, **planned.refusals})
+
+
+def _not_now(
+    guest: protection.Protected, dead: str, seen: snapshot.Snapshot, memo: memory.Memory
+) -> protection.Refusal | None:
+    """What speaks against disowning the guest at this moment (S7)."""
+    if guest.service is not None and guest.comment.mark is None:
+        if guest.service.state in NATIVE_AHEAD:
+            return protection.Refusal(
+                FailoverReady.NATIVE_AHEAD, "Proxmox's own HA is already recovering it and is left alone"
+            )
+        live = guest.service.target if guest.service.target not in (None, dead) else guest.service.node
+        if guest.service.state in LRM_BUSY and live != dead:
+            return protection.Refusal(
+                FailoverReady.BUSY, f"the live LRM of {live} is working on it ({guest.service.state})"
+            )
+    if seen.ha_status is None or not seen.ha_status.armed:
+        return protection.Refusal(
+            FailoverReady.HA_NOT_HEALTHY, "Proxmox HA is disarmed: 'ha-manager crm-command arm-ha' arms it"
+        )
+    since = memo.node(dead).offline_since
+    if since is not None and since - memo.manager_moved_at > MANAGER_SILENT_SECONDS:
+        return protection.Refusal(
+            FailoverReady.HA_NOT_HEALTHY,
+            "the CRM had not written its state for a minute when the node was lost",
+        )
+    return None
+
+
+def _item(guest: protection.Protected, dead: str, claimed: bool = False) -> operations.TakeoverItem:
+    lock = guest.config.lock if guest.config else guest.seen.lock
+    named = {guest.service.node, guest.service.target} - {dead, None} if guest.service else set()
+    return operations.TakeoverItem(
+        guest.ref,
+        _was(guest),
+        lock,
+        frozenset(name for name in named if name is not None),
+        guest.registered,
+        claimed,
+    )
+
+
+def _was(guest: protection.Protected) -> cluster.HAState:
+    """HA state to restore; for a guest not registered yet, whether it ran."""
+    if guest.comment.mark is not None:
+        return guest.comment.mark.was
+    if guest.registered is not None:
+        return guest.registered.state
+    return cluster.HAState.STARTED if guest.seen.status == "running" else cluster.HAState.STOPPED
+
+
+def votes_unsafe(seen: snapshot.Snapshot, among: Iterable[str]) -> str:
+    """Why quorum does not exclude a second quorate partition (S6), or an empty string."""
+    told = [seen.shells[name] for name in among if name in seen.shells]
+    if not told:
+        return "no node shell has told the votes of corosync yet"
+    for shell in told:
+        if shell.votes.unsafe_options:
+            options = ", ".join(sorted(shell.votes.unsafe_options))
+            return f"corosync on {shell.node} uses {options}: remove it from corosync.conf"
+        if not shell.votes.trustworthy:
+            configured = sum(shell.votes.configured.values()) + shell.votes.qdevice
+            return (
+                f"corosync on {shell.node} expects {shell.votes.expected} votes but {configured} are configured: "
+                f"'pvecm expected {configured}'"
+            )
+    return ""
+
+
+def _fence(
+    name: str,
+    verdict: evidence.Verdict,
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    memo: memory.Memory,
+    members: evidence.Membership,
+    recovery: Recovery,
+) -> operations.Fence | None:
+    """A fence, once patience is over, if it would bring a guest back."""
+    survivors = evidence.survivors(members)
+    due = verdict.fence_at is not None and verdict.fence_at <= seen.now
+    if (
+        not due
+        or not recovery.items
+        or protection.provable(name, spec, memo)
+        or votes_unsafe(seen, survivors)
+    ):
+        return None
+    configured = spec.node(name)
+    method = spec.method(configured.fencing[0].method) if configured else None
+    if method is None:
+        return None
+    probe = seen.probes.get(name)
+    remembered = memo.node(name)
+    return operations.Fence(
+        id=f"fence.{remembered.failure}.{remembered.fence_attempts}",
+        node=name,
+        failure=remembered.failure,
+        owner=seen.owner,
+        survivors=survivors,
+        identities=remembered.identities,
+        timeout=float(method.effective_timeout_seconds),
+        off_since=verdict.off_since,
+        node_answered=probe is not None and probe.failed_since is None,
+    )
+
+
+def _batches(
+    recovery: Recovery,
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    memo: memory.Memory,
+    members: evidence.Membership,
+    protected: protection.Protection,
+) -> tuple[list[operations.Takeover], memory.Memory]:
+    """One takeover per target, highest priority first, within the limit on guests in flight."""
+    remembered = memo.node(recovery.node)
+    in_flight = running_items(seen)
+    room = spec.safety.max_concurrent_takeovers - len(in_flight)
+    proven_for = seen.now - remembered.proof.last_off_at if remembered.proof else 0.0
+    chosen: dict[str, list[operations.TakeoverItem]] = {}
+    for vmid in sorted(recovery.items, key=lambda each: protected.guests[each].order):
+        guest = protected.guests[vmid]
+        trouble = memo.guest(guest.sid)
+        waiting = proven_for < guest.policy.node_failure.delay_seconds
+        if (
+            room <= 0
+            or vmid in in_flight
+            or waiting
+            or trouble.retry_at > seen.now
+            or trouble.attempts >= MAX_ATTEMPTS
+        ):
+            continue
+        chosen.setdefault(recovery.targets[vmid], []).append(recovery.items[vmid])
+        room -= 1
+    result = []
+    for target, items in sorted(chosen.items()):
+        takeover, memo = _takeover(recovery.node, target, tuple(items), memo, members)
+        result.append(takeover)
+        memo = _expect(memo, takeover, remembered, seen)
+    return result, memo
+
+
+def _takeover(
+    dead: str,
+    target: str,
+    items: tuple[operations.TakeoverItem, ...],
+    memo: memory.Memory,
+    members: evidence.Membership,
+) -> tuple[operations.Takeover, memory.Memory]:
+    assert memo.epoch is not None
+    remembered = memo.node(dead)
+    takeover = operations.Takeover(
+        id=f"t{memo.epoch}.{memo.counter}",
+        failure=remembered.failure,
+        dead=dead,
+        target=target,
+        epoch=memo.epoch,
+        items=items,
+        survivors=evidence.survivors(members),
+        identities=remembered.identities,
+    )
+    return takeover, dataclasses.replace(memo, counter=memo.counter + 1)
+
+
+def _expect(
+    memo: memory.Memory,
+    takeover: operations.Takeover,
+    lost: memory.NodeMemory,
+    seen: snapshot.Snapshot,
+) -> memory.Memory:
+    start = loss_timestamp(lost) or seen.wall
+    failovers = dict(memo.failovers)
+    for item in takeover.items:
+        failovers[item.ref.vmid] = memory.Failover(
+            takeover.failure,
+            takeover.dead,
+            takeover.target,
+            f"node {takeover.dead} was lost and proven off",
+            start,
+            None,
+        )
+    return dataclasses.replace(memo, failovers=failovers)
+
+
+def loss_timestamp(lost: memory.NodeMemory) -> float:
+    """Unix time of the first sign of a node's loss: its silence, or its leaving the membership."""
+    times = [lost.offline_timestamp] if lost.offline_since is not None else []
+    if lost.silent_since is not None:
+        times.append(lost.silent_timestamp)
+    return min(times, default=0.0)
+
+
+def _resume(
+    seen: snapshot.Snapshot,
+    memo: memory.Memory,
+    members: evidence.Membership,
+    verdicts: Mapping[str, evidence.Verdict],
+    protected: protection.Protection,
+) -> tuple[list[operations.Takeover], memory.Memory]:
+    """Start what an interrupted takeover has claimed, and what a migration from or to a lost node left behind (S16)."""
+    in_flight = running_items(seen)
+    lost = {name for name, verdict in verdicts.items() if verdict.state is evidence.State.FENCED}
+    chosen: dict[tuple[str, str], list[operations.TakeoverItem]] = {}
+    for guest in protected.guests.values():
+        where = guest.seen.node
+        trouble = memo.guest(guest.sid)
+        if (
+            guest.vmid in in_flight
+            or trouble.verified
+            or trouble.retry_at > seen.now
+            or trouble.attempts >= MAX_ATTEMPTS
+        ):
+            continue
+        if where not in verdicts or verdicts[where].state is not evidence.State.ONLINE:
+            continue
+        ours = guest.comment.mark is not None and guest.comment.mark.op != ""
+        ignored = guest.registered is not None and guest.registered.state is cluster.HAState.IGNORED
+        from_lost = _stranded(guest, lost)
+        if (ours and ignored and _was(guest) is cluster.HAState.STARTED) or (
+            from_lost
+            and not protection.unrecoverable(guest, seen, memo)
+            and not _not_now(guest, from_lost, seen, memo)
+        ):
+            chosen.setdefault((from_lost, where), []).append(_item(guest, from_lost, claimed=True))
+    result = []
+    for (dead, target), items in sorted(chosen.items()):
+        takeover, memo = _takeover(dead, target, tuple(items), memo, members)
+        result.append(takeover)
+    return result, memo
+
+
+def _stranded(guest: protection.Protected, lost: set[str]) -> str:
+    """The lost node that the CRM connects with a guest whose file is elsewhere, or an empty string."""
+    if guest.service is None or guest.comment.mark is not None:
+        return ""
+    return (
+        next(
+            (
+                name
+                for name in (guest.service.node, guest.service.target)
+                if name in lost and name != guest.seen.node
+            ),
+            "",
+        )
+        or ""
+    )
+
+
+def _record(
+    name: str,
+    verdict: evidence.Verdict,
+    memo: memory.Memory,
+    seen: snapshot.Snapshot,
+    protected: protection.Protection,
+    recovery: Recovery,
+) -> memory.Memory:
+    """Remember the loss for the status, with the guests that ran on the node when it was lost."""
+    remembered = memo.node(name)
+    if remembered.failure == "" or (memo.failure is not None and memo.failure.id == remembered.failure):
+        return memo
+    ran = frozenset(
+        vmid
+        for vmid, guest in protected.guests.items()
+        if guest.seen.node == name and _was(guest) is cluster.HAState.STARTED
+    )
+    failure = memory.Failure(
+        remembered.failure, name, verdict.reason, loss_timestamp(remembered) or seen.wall, guests=ran
+    )
+    return dataclasses.replace(memo, failure=failure)
+
+
+def _complete(
+    memo: memory.Memory, seen: snapshot.Snapshot, verdicts: Mapping[str, evidence.Verdict]
+) -> memory.Memory:
+    """Note when the loss was proven and when nothing is left to recover."""
+    failure = memo.failure
+    if failure is None:
+        return memo
+    if failure.proven is None and memo.node(failure.node).proof is not None:
+        failure = dataclasses.replace(failure, proven=seen.wall)
+    elsewhere = frozenset(
+        vmid
+        for vmid in failure.guests
+        if seen.inventory is not None
+        and vmid in seen.inventory.guests
+        and seen.inventory.guests[vmid].node != failure.node
+        and seen.inventory.guests[vmid].status == "running"
+        and vmid not in running_items(seen)
+    )
+    back = verdicts.get(failure.node)
+    over = failure.guests <= failure.recovered | elsewhere or (
+        back is not None and back.state is evidence.State.ONLINE
+    )
+    if failure.completion is None and over:
+        failure = dataclasses.replace(failure, completion=seen.wall, recovered=failure.recovered | elsewhere)
+    return dataclasses.replace(memo, failure=failure)
+
+
+def _cancellations(
+    seen: snapshot.Snapshot, members: evidence.Membership, allowed: guards.Permission
+) -> list[str]:
+    """Operations against a node that is back, or that we may no longer run. Nothing is begun against a live member."""
+    result = []
+    for state in seen.operations:
+        operation = state.operation
+        node = operation.node if isinstance(operation, operations.Fence) else getattr(operation, "dead", "")
+        returned = node in members.nodes and evidence.is_offline(node, members) is False
+        if state.outcome is None and (returned or allowed.reason in STOPPING):
+            result.append(operation.id)
+    return result

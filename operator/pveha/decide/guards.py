@@ -1,0 +1,105 @@
+"""Whether pveha may act at all (design §6): new operations, and the finishing of what was begun."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from pveha.api import hacluster
+from pveha.api.conditions import Acting
+from pveha.decide import evidence, memory
+from pveha.model import snapshot
+
+SETTLE_SECONDS = 5.0
+"""No action on a first view after our own start."""
+INHERITED_WAIT_SECONDS = 5.0
+"""How long a new leader with open operations lets the old one's requests land after `begin` (S15)."""
+DATA_FRESH_SECONDS = 30.0
+"""Guests, HA configuration and HA state older than this are no ground to act on."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Permission:
+    """`begin`: may start what was not begun. `finish`: may finish or undo what was. `reason` of condition Acting."""
+
+    begin: bool
+    finish: bool
+    reason: Acting
+    message: str
+
+
+def permission(
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    memo: memory.Memory,
+    members: evidence.Membership,
+    verdicts: Mapping[str, evidence.Verdict],
+) -> Permission:
+    """The first reason not to act, or permission to do so."""
+    stop = _stop(seen, spec, memo, members)
+    if stop:
+        return Permission(False, False, *stop)
+    if spec.mode is hacluster.Mode.OBSERVE:
+        return Permission(
+            False, memo.epoch is not None, Acting.OBSERVE, "mode is Observe: pveha only says what it would do"
+        )
+    if memo.epoch is None:
+        return Permission(
+            True, False, Acting.STARTING, "opening an epoch on the Proxmox cluster before the first operation"
+        )
+    if memo.inherited and seen.now < memo.epoch_at + INHERITED_WAIT_SECONDS:
+        return Permission(
+            False, False, Acting.STARTING, "waiting for what an earlier leader may still have sent to land"
+        )
+    if spec.pause_requests:
+        return Permission(
+            False, True, Acting.PAUSED, f"paused by {', '.join(spec.pause_requests)} (spec.pauseRequests)"
+        )
+    if wide := blast_radius(spec, verdicts):
+        return Permission(False, True, Acting.BLAST_RADIUS, wide)
+    return Permission(True, True, Acting.OK, "pveha acts when a node dies")
+
+
+def _stop(
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    memo: memory.Memory,
+    members: evidence.Membership,
+) -> tuple[Acting, str] | None:
+    if seen.lease_remaining <= 0:
+        return Acting.NOT_LEADER, "another replica of pveha holds the Lease of this cluster"
+    if not members.reachable:
+        return (
+            Acting.NOT_CONNECTED,
+            "no node of the cluster answers pveha: nothing is done, Proxmox's own HA goes on",
+        )
+    if not members.quorate:
+        return (
+            Acting.NOT_QUORATE,
+            "no node that answers is quorate: nothing is done until the cluster has quorum again",
+        )
+    if members.split:
+        return Acting.NOT_QUORATE, f"{members.split}: nothing is done until this is resolved"
+    if seen.now - seen.started_at < SETTLE_SECONDS:
+        return Acting.STARTING, "pveha has just started and looks first"
+    parts = {"guests": seen.inventory, "HA configuration": seen.ha_config, "HA state": seen.ha_status}
+    stale = [
+        name
+        for name, part in parts.items()
+        if part is None or part.answered_at < seen.now - DATA_FRESH_SECONDS
+    ]
+    if stale:
+        return Acting.NOT_CONNECTED, f"{' and '.join(stale)} of the cluster cannot be read"
+    if memo.superseded:
+        return Acting.NOT_OWNED, f"the Proxmox cluster is owned by {memo.superseded}"
+    return None
+
+
+def blast_radius(spec: hacluster.HAClusterSpec, verdicts: Mapping[str, evidence.Verdict]) -> str:
+    """Why too many nodes are lost at once for pveha to believe it, or an empty string."""
+    lost = sorted(name for name, verdict in verdicts.items() if verdict.lost)
+    allowed = max(1, len(verdicts) * spec.safety.max_failed_nodes_percent // 100)
+    if len(lost) <= allowed:
+        return ""
+    return (
+        f"{len(lost)} of {len(verdicts)} nodes are lost ({', '.join(lost)}), but safety.maxFailedNodesPercent allows "
+        f"{allowed}: pveha leaves them to Proxmox's own HA"
+    )

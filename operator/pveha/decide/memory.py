@@ -1,0 +1,123 @@
+"""What one round hands to the next. Everything here can be lost: an empty memory only waits longer."""
+
+import dataclasses
+import types
+from collections.abc import Mapping
+
+from pveha.model import operations
+
+NOTHING: Mapping[str, "NodeMemory"] = types.MappingProxyType({})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodeMemory:
+    """About one node. Times are the loop's."""
+
+    online_since: float | None = None
+    offline_since: float | None = None
+    offline_timestamp: float = 0.0
+    """Unix time of `offline_since`."""
+    off_since: float | None = None
+    """Since when its BMC has read Off without interruption."""
+    silent_since: float | None = None
+    silent_timestamp: float = 0.0
+    identities: frozenset[str] = frozenset()
+    """DMI identities the node last told us itself."""
+    bound: bool = False
+    """Its BMC showed one of these identities while the node was Online (S1)."""
+    voided: str = ""
+    """Why the binding no longer counts; a person has to clear it."""
+    failure: str = ""
+    """Id of the loss being handled: set when it goes offline, kept until it is back."""
+    commanded_at: float | None = None
+    """When its BMC was last told to switch it off."""
+    proof: operations.Proof | None = None
+    fence_error: str = ""
+    fence_retry_at: float = 0.0
+    fence_attempts: int = 0
+    lrm_timestamp: int = 0
+    lrm_moved_at: float = float("-inf")
+    """When its LRM's timestamp was last seen to move."""
+    state: str = ""
+    state_since: float = 0.0
+    state_timestamp: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GuestMemory:
+    """About one HA resource that carries a mark, or a guest that is being recovered."""
+
+    ignored_seen: int | None = None
+    """`manager_status.timestamp` at the time its `ignored` was read back; None: not yet."""
+    dropped_flushes: frozenset[int] = frozenset()
+    """Later flushes in which the CRM did not list it (S8 wants two)."""
+    listed_since: float | None = None
+    """Since when the CRM lists it again after adoption (S11)."""
+    verified: bool = False
+    """It runs at its new place, seen by a takeover of ours."""
+    attempts: int = 0
+    retry_at: float = 0.0
+    problem: str = ""
+    problem_message: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failover:
+    """The last failover of a guest, for its status."""
+
+    failure: str
+    dead: str
+    target: str
+    cause: str
+    start: float
+    """Unix times."""
+    completion: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failure:
+    """The last loss of a node, for the status of the cluster."""
+
+    id: str
+    node: str
+    cause: str
+    start: float
+    proven: float | None = None
+    completion: float | None = None
+    guests: frozenset[int] = frozenset()
+    recovered: frozenset[int] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Memory:
+    """Everything remembered about one cluster."""
+
+    nodes: Mapping[str, NodeMemory] = dataclasses.field(default_factory=dict)
+    guests: Mapping[str, GuestMemory] = dataclasses.field(default_factory=dict)
+    """By service id."""
+    failovers: Mapping[int, Failover] = dataclasses.field(default_factory=dict)
+    """By vmid."""
+    failure: Failure | None = None
+    epoch: int | None = None
+    epoch_at: float = 0.0
+    inherited: bool = False
+    """Open marks were found when the epoch began, so S15's wait applies."""
+    superseded: str = ""
+    """Why nobody of this owner may act: another owner, or a newer epoch than ours."""
+    begin_retry_at: float = 0.0
+    edit_retry_at: float = 0.0
+    edit_problems: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """By service id: why the last change of its HA resource was declined."""
+    manager_timestamp: int = 0
+    manager_moved_at: float = float("-inf")
+    identities: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """By vmid: identity of the guest when protection began."""
+    counter: int = 0
+    announced: frozenset[str] = frozenset()
+    """Events told already, by key, until their cause ends."""
+
+    def node(self, name: str) -> NodeMemory:
+        return self.nodes.get(name, NodeMemory())
+
+    def guest(self, sid: str) -> GuestMemory:
+        return self.guests.get(sid, GuestMemory())

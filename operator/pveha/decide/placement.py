@@ -1,0 +1,162 @@
+"""Where the guests of a lost node go: memory, storage, a live LRM, and the rules Proxmox's own HA would keep (S12)."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from pveha.api import hacluster
+from pveha.api.conditions import FailoverReady
+from pveha.decide import evidence, memory, protection
+from pveha.model import cluster, snapshot
+
+LRM_FRESH_SECONDS = 40.0
+"""An LRM reports every 5-10 s; the CRM calls it dead after 30 s without (native-ha facts). One round of ours on top."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """Target of each guest by vmid, and why the others have none."""
+
+    targets: Mapping[int, str]
+    refusals: Mapping[int, protection.Refusal]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Target:
+    name: str
+    free: int
+    """Bytes of memory not used and not promised."""
+    storages: frozenset[str]
+    lrm_active: bool
+
+
+def plan(
+    dead: str,
+    wanted: Iterable[protection.Protected],
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    memo: memory.Memory,
+    verdicts: Mapping[str, evidence.Verdict],
+    promised: Mapping[str, int],
+) -> Plan:
+    """Choose a node for every guest in `wanted`, in order of priority, as if `dead` were gone.
+
+    `promised` is memory in bytes per node that guests still being started there will use.
+    """
+    candidates = {
+        name: _target(name, seen, memo, promised.get(name, 0))
+        for name in verdicts
+        if name != dead and can_host(name, seen, spec, memo, verdicts)
+    }
+    locations = (
+        {guest.ref.sid: guest.node for guest in seen.inventory.guests.values()} if seen.inventory else {}
+    )
+    for sid in [sid for sid, where in locations.items() if where == dead]:
+        del locations[sid]
+    targets: dict[int, str] = {}
+    refusals: dict[int, protection.Refusal] = {}
+    for guest in sorted(wanted, key=lambda each: each.order):
+        choice = _choose(guest, candidates, seen.ha_rules, locations)
+        if isinstance(choice, protection.Refusal):
+            refusals[guest.vmid] = choice
+            continue
+        targets[guest.vmid] = choice.name
+        locations[guest.sid] = choice.name
+        candidates[choice.name] = dataclasses.replace(choice, free=choice.free - guest.memory)
+    return Plan(targets, refusals)
+
+
+def can_host(
+    name: str,
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    memo: memory.Memory,
+    verdicts: Mapping[str, evidence.Verdict],
+) -> bool:
+    """Whether guests may be started on `name` at all: online long enough, its LRM alive and in active mode (S11)."""
+    remembered = memo.node(name)
+    lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
+    return (
+        verdicts[name].state is evidence.State.ONLINE
+        and remembered.online_since is not None
+        and seen.now - remembered.online_since >= spec.detection.recover_after_seconds
+        and lrm is not None
+        and lrm.mode == "active"
+        and seen.now - remembered.lrm_moved_at <= LRM_FRESH_SECONDS
+        and f"shell/{name}" not in seen.problems
+    )
+
+
+def _target(name: str, seen: snapshot.Snapshot, memo: memory.Memory, promised: int) -> _Target:
+    resource = seen.inventory.nodes.get(name) if seen.inventory else None
+    total, used = (resource.max_memory or 0, resource.used_memory or 0) if resource else (0, 0)
+    storages = frozenset(
+        each.storage
+        for each in (seen.inventory.storages if seen.inventory else ())
+        if each.node == name and each.shared and each.available
+    )
+    lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
+    return _Target(name, total - used - promised, storages, lrm is not None and lrm.state == "active")
+
+
+def _choose(
+    guest: protection.Protected,
+    candidates: Mapping[str, _Target],
+    rules: tuple[cluster.HARule, ...],
+    locations: Mapping[str, str],
+) -> _Target | protection.Refusal:
+    """The node it was planned for while that is valid, else the one with the most free memory.
+
+    Only nodes on which Proxmox HA would keep the guest.
+    """
+    if not candidates:
+        return protection.Refusal(
+            FailoverReady.NO_TARGET, "no other node is online, with a live LRM and long enough, to take it"
+        )
+    storages = guest.config.storages if guest.config else frozenset()
+    left = {name: target for name, target in candidates.items() if storages <= target.storages}
+    if not left:
+        return protection.Refusal(
+            FailoverReady.STORAGE_UNAVAILABLE,
+            f"no other node reaches its storage {', '.join(sorted(storages))}",
+        )
+    left = {name: target for name, target in left.items() if _fits(guest, target)}
+    if not left:
+        need = guest.memory // 2**20
+        return protection.Refusal(
+            FailoverReady.NO_CAPACITY, f"no other node that it could run on has {need} MiB of memory free"
+        )
+    allowed = allowed_nodes(guest.sid, frozenset(left), rules, locations)
+    if not allowed:
+        return protection.Refusal(
+            FailoverReady.NATIVE_RULE_FORBIDS, "the HA rules of Proxmox allow none of the nodes that are left"
+        )
+    planned = guest.pvm.status.failover_plan
+    if planned is not None and planned.target_node in allowed:
+        return left[planned.target_node]
+    return max((left[name] for name in sorted(allowed)), key=lambda target: (target.lrm_active, target.free))
+
+
+def _fits(guest: protection.Protected, target: _Target) -> bool:
+    return guest.memory <= target.free
+
+
+def allowed_nodes(
+    sid: str, names: frozenset[str], rules: tuple[cluster.HARule, ...], locations: Mapping[str, str]
+) -> frozenset[str]:
+    """What of `names` the CRM would leave `sid` on: affinity by configuration locations, best node priority only."""
+    for rule in rules:
+        if sid not in rule.sids:
+            continue
+        others = {locations[other] for other in rule.sids - {sid} if other in locations}
+        if rule.type == "node-affinity":
+            listed = {name: rule.nodes[name] for name in names if name in rule.nodes}
+            best = max(listed.values(), default=0)
+            preferred = frozenset(name for name, priority in listed.items() if priority == best)
+            names = preferred if preferred or rule.strict else names
+        elif rule.type == "resource-affinity" and rule.positive:
+            names = frozenset(names & others) if others else names
+        elif rule.type == "resource-affinity":
+            names = names - others
+        else:
+            return frozenset()
+    return names

@@ -1,0 +1,220 @@
+"""Which guest each ProtectedVM stands for, and what keeps it from being protected or recovered."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from pveha.api import failoverpolicy, hacluster, protectedvm
+from pveha.api.conditions import FailoverReady, GuestReady
+from pveha.api.meta import REBIND_ANNOTATION
+from pveha.decide import memory
+from pveha.model import cluster, guests, mark, node, snapshot, specs
+
+CLEARABLE_LOCKS = frozenset(
+    {"backup", "mounted", "migrate", "snapshot", "snapshot-delete", "suspending", "suspended"}
+)
+"""Locks that a claim clears (S18): those native recovery clears, minus rollback and clone."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why something is not done: a reason of a condition and the sentence for it."""
+
+    reason: GuestReady | FailoverReady
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Protected:
+    """A guest with its ProtectedVM, and all that is known of it."""
+
+    pvm: protectedvm.ProtectedVM
+    policy: failoverpolicy.FailoverPolicySpec
+    seen: cluster.GuestResource
+    config: node.GuestConfig | None
+    registered: cluster.HAResource | None
+    comment: mark.Comment
+    service: cluster.ServiceStatus | None
+
+    @property
+    def ref(self) -> guests.GuestRef:
+        return self.seen.ref
+
+    @property
+    def sid(self) -> str:
+        return self.seen.ref.sid
+
+    @property
+    def vmid(self) -> int:
+        return self.seen.ref.vmid
+
+    @property
+    def name(self) -> str:
+        return self.pvm.metadata.name
+
+    @property
+    def memory(self) -> int:
+        """Bytes, as configured."""
+        return self.config.memory_bytes if self.config else self.seen.max_memory
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Sort key of recovery: higher priority first, then the larger guest, then the lower vmid."""
+        return (-self.pvm.spec.priority, -self.memory, self.vmid)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Protection:
+    """All ProtectedVMs resolved: by vmid those that stand for a guest, by object name those that do not."""
+
+    guests: Mapping[int, Protected]
+    refused: Mapping[str, Refusal]
+    identities: Mapping[int, str]
+
+
+def protect(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) -> Protection:
+    """Resolve every ProtectedVM. The older of two for one guest wins."""
+    found: dict[int, Protected] = {}
+    refused = {
+        name: Refusal(GuestReady.INVALID, f"{text}; correct the ProtectedVM")
+        for name, text in wanted.unreadable.items()
+    }
+    identities: dict[int, str] = {}
+    if seen.inventory is None or seen.ha_config is None or seen.ha_status is None:
+        return Protection(found, refused, identities)
+    for pvm in sorted(wanted.guests.values(), key=_age):
+        vmid = pvm.spec.vmid
+        resolved = _resolve(pvm, seen, wanted)
+        if vmid in found:
+            resolved = Refusal(
+                GuestReady.DUPLICATE_CLAIM,
+                f"guest {vmid} is already protected by ProtectedVM {found[vmid].name}; delete one of the two",
+            )
+        if isinstance(resolved, Protected):
+            known = memo.identities.get(vmid) or (pvm.status.guest.identity if pvm.status.guest else "")
+            current = resolved.config.identity if resolved.config else ""
+            if known and current and known != current:
+                resolved = Refusal(
+                    GuestReady.GUEST_REPLACED,
+                    f"vmid {vmid} now belongs to another guest (identity {current}, was {known}): nothing is done to it; "
+                    "delete this ProtectedVM and create it anew to protect the new guest",
+                )
+            elif known or current:
+                identities[vmid] = known or current
+        if isinstance(resolved, Refusal):
+            refused[pvm.metadata.name] = resolved
+        else:
+            found[vmid] = resolved
+    return Protection(found, refused, identities)
+
+
+def _age(pvm: protectedvm.ProtectedVM) -> tuple[float, str]:
+    created = pvm.metadata.creation_timestamp
+    return (created.timestamp() if created else 0.0, pvm.metadata.name)
+
+
+def _resolve(
+    pvm: protectedvm.ProtectedVM, seen: snapshot.Snapshot, wanted: specs.Specs
+) -> Protected | Refusal:
+    assert seen.inventory is not None and seen.ha_config is not None and seen.ha_status is not None
+    policy = failoverpolicy.FailoverPolicySpec()
+    if pvm.spec.policy_ref is not None:
+        named = wanted.policies.get(pvm.spec.policy_ref.name)
+        if named is None:
+            return Refusal(
+                GuestReady.POLICY_NOT_FOUND,
+                f"there is no FailoverPolicy {pvm.spec.policy_ref.name} in namespace {pvm.metadata.namespace}: create it, "
+                "or leave policyRef out for the defaults",
+            )
+        policy = named.spec
+    guest = seen.inventory.guests.get(pvm.spec.vmid)
+    if guest is None:
+        return Refusal(
+            GuestReady.GUEST_NOT_FOUND,
+            f"Proxmox cluster {wanted.cluster.metadata.name} has no guest {pvm.spec.vmid}, or the token may not see it",
+        )
+    if guest.template:
+        return Refusal(GuestReady.IS_TEMPLATE, f"guest {guest.ref} is a template, which never runs")
+    registered = seen.ha_config.resources.get(guest.ref.sid)
+    return Protected(
+        pvm,
+        policy,
+        guest,
+        seen.configs.guests.get(guest.ref.vmid) if seen.configs else None,
+        registered,
+        mark.parse(registered.comment if registered else ""),
+        seen.ha_status.services.get(guest.ref.sid),
+    )
+
+
+def unrecoverable(guest: Protected, seen: snapshot.Snapshot, memo: memory.Memory) -> Refusal | None:
+    """Why pveha would not take this guest over wherever it might go, or None."""
+    if guest.policy.node_failure.action is failoverpolicy.NodeFailureAction.NATIVE:
+        return Refusal(FailoverReady.NATIVE_ONLY, "its policy leaves it to Proxmox's own HA")
+    if guest.registered is not None and guest.comment.mark is None:
+        if guest.registered.state is cluster.HAState.IGNORED:
+            return Refusal(
+                FailoverReady.USER_IGNORED,
+                f"somebody set its HA state to ignored: 'ha-manager set {guest.sid} --state started' undoes it",
+            )
+        if guest.registered.state is cluster.HAState.DISABLED:
+            return Refusal(
+                FailoverReady.DISABLED,
+                f"its HA state is disabled: 'ha-manager set {guest.sid} --state started' undoes it",
+            )
+    if guest.service is not None and guest.service.state == "error":
+        return Refusal(
+            FailoverReady.HA_STATE_ERROR,
+            f"Proxmox HA has it in state error: look into why, then set {guest.sid} to disabled and to started again",
+        )
+    if guest.vmid in seen.replicated:
+        return Refusal(
+            FailoverReady.HAS_REPLICATION,
+            "it has a replication job, which this version does not take over; Proxmox's own HA recovers it",
+        )
+    lock = guest.config.lock if guest.config else guest.seen.lock
+    if lock is not None and lock not in CLEARABLE_LOCKS:
+        return Refusal(
+            FailoverReady.LOCK_NOT_CLEARABLE,
+            f"it is locked ({lock}): 'qm unlock {guest.vmid}' once you know why",
+        )
+    if guest.config is None:
+        return Refusal(
+            FailoverReady.NODE_SHELL_UNREACHABLE,
+            "its configuration has not been read yet through the node shell",
+        )
+    if guest.config.local_devices:
+        devices = ", ".join(sorted(guest.config.local_devices))
+        return Refusal(FailoverReady.LOCAL_RESOURCES, f"it is bound to its node by {devices}")
+    shared = {each.storage for each in seen.inventory.storages if each.shared} if seen.inventory else set()
+    if local := sorted(guest.config.storages - shared):
+        return Refusal(
+            FailoverReady.LOCAL_DISK_ONLY,
+            f"it has volumes on storage {', '.join(local)}, which other nodes do not have",
+        )
+    problem = memo.guest(guest.sid)
+    if problem.problem == FailoverReady.DUPLICATE_SUSPECTED:
+        return Refusal(FailoverReady.DUPLICATE_SUSPECTED, problem.problem_message)
+    return None
+
+
+def provable(name: str, spec: hacluster.HAClusterSpec, memo: memory.Memory) -> Refusal | None:
+    """Why the death of node `name` could not be proven if it died now, or None (S1)."""
+    configured = spec.node(name)
+    if configured is None or not configured.fencing:
+        return Refusal(
+            FailoverReady.FENCING_UNVERIFIED,
+            f"node {name} has no BMC in spec.nodes of the HACluster: its death could not be proven",
+        )
+    remembered = memo.node(name)
+    if remembered.voided:
+        return Refusal(
+            FailoverReady.FENCING_UNVERIFIED,
+            f"{remembered.voided}; check which machine this BMC belongs to, then annotate the HACluster with "
+            f"{REBIND_ANNOTATION}={name}",
+        )
+    if not remembered.bound:
+        return Refusal(
+            FailoverReady.FENCING_UNVERIFIED,
+            f"the BMC of node {name} has not yet shown the identity that the node itself tells (UUID or serial number)",
+        )
+    return None

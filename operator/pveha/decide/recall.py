@@ -1,0 +1,287 @@
+"""Bring the memory up to date with a snapshot: what changed, and what became of operations that ended."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from pveha.api import hacluster
+from pveha.decide import evidence, memory
+from pveha.model import cluster, mark, operations, power, snapshot
+
+CONTRADICTION_WINDOW_SECONDS = 30.0
+"""A second node that drops this soon after our command may be the one that was really switched off (S1)."""
+FENCE_RETRY_SECONDS = 15.0
+TAKEOVER_RETRY_SECONDS = 5.0
+BEGIN_RETRY_SECONDS = 5.0
+EDIT_RETRY_SECONDS = 10.0
+
+
+def first(status: hacluster.HAClusterStatus) -> memory.Memory:
+    """The memory of an operator that has just started: only what survives in the status, the BMC bindings (S1)."""
+    return memory.Memory(
+        nodes={
+            binding.name: memory.NodeMemory(
+                identities=frozenset(binding.identities), bound=True, voided=binding.voided or ""
+            )
+            for binding in status.bindings
+        }
+    )
+
+
+def recall(
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    members: evidence.Membership,
+    memo: memory.Memory,
+    rebind: frozenset[str],
+) -> memory.Memory:
+    """The memory as of this snapshot; `rebind` names nodes whose voided binding a person has cleared."""
+    nodes = {
+        name: _node(name, seen, spec, members, memo.node(name), name in rebind) for name in members.nodes
+    }
+    nodes = {**memo.nodes, **nodes}
+    nodes = _void_by_others(nodes, memo.nodes)
+    moved = seen.ha_status is not None and seen.ha_status.timestamp != memo.manager_timestamp
+    memo = dataclasses.replace(
+        memo,
+        nodes=nodes,
+        guests=_guests(seen, memo),
+        manager_timestamp=seen.ha_status.timestamp if seen.ha_status else memo.manager_timestamp,
+        manager_moved_at=seen.now if moved else memo.manager_moved_at,
+    )
+    for state in seen.operations:
+        if state.outcome is not None:
+            memo = _fold(memo, state.operation, state.outcome, seen)
+    return _epoch(memo, seen)
+
+
+def _node(
+    name: str,
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    members: evidence.Membership,
+    old: memory.NodeMemory,
+    rebind: bool,
+) -> memory.NodeMemory:
+    new = old
+    offline = evidence.is_offline(name, members)
+    probe = seen.probes.get(name)
+    if offline is False:
+        if old.online_since is None:
+            resource = seen.inventory.nodes.get(name) if seen.inventory else None
+            booted = seen.now - resource.uptime if resource and resource.uptime is not None else float("-inf")
+            first_sight = old.offline_since is None
+            new = dataclasses.replace(new, online_since=booted if first_sight else seen.now)
+        new = dataclasses.replace(
+            new,
+            offline_since=None,
+            failure="",
+            proof=None,
+            fence_error="",
+            fence_attempts=0,
+            commanded_at=None,
+        )
+    elif offline is True and old.offline_since is None:
+        new = dataclasses.replace(
+            new,
+            offline_since=seen.now,
+            offline_timestamp=seen.wall,
+            online_since=None,
+            failure=f"{name}-{int(seen.wall)}",
+        )
+    silent = probe.failed_since if probe else None
+    if silent is None:
+        new = dataclasses.replace(new, silent_since=None)
+    elif old.silent_since is None:
+        new = dataclasses.replace(new, silent_since=silent, silent_timestamp=seen.wall - (seen.now - silent))
+
+    reading = seen.power.get(name)
+    if reading is not None and reading.state is power.PowerState.OFF:
+        new = dataclasses.replace(
+            new, off_since=old.off_since if old.off_since is not None else reading.answered_at
+        )
+    else:
+        new = dataclasses.replace(new, off_since=None)
+    if (
+        new.proof is not None
+        and reading is not None
+        and reading.state is not power.PowerState.OFF
+        and reading.asked_at > new.proof.last_off_at
+    ):
+        new = dataclasses.replace(new, proof=None)
+
+    shell = seen.shells.get(name)
+    if offline is False and shell is not None and (rebind or not old.voided):
+        new = dataclasses.replace(new, identities=shell.identities, voided="")
+        if reading is not None and probe is not None and probe.failed_since is None:
+            new = dataclasses.replace(new, bound=power.same_machine(reading.identities, shell.identities))
+    node = spec.node(name)
+    if node is None or not node.fencing:
+        new = dataclasses.replace(new, bound=False)
+
+    lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
+    if lrm is not None and lrm.timestamp != old.lrm_timestamp:
+        new = dataclasses.replace(new, lrm_timestamp=lrm.timestamp, lrm_moved_at=seen.now)
+    return new
+
+
+def _void_by_others(
+    nodes: Mapping[str, memory.NodeMemory], before: Mapping[str, memory.NodeMemory]
+) -> dict[str, memory.NodeMemory]:
+    """Void the binding of a node we commanded off if another one dropped right after (S1)."""
+    dropped = [
+        (name, node.offline_since)
+        for name, node in nodes.items()
+        if node.offline_since is not None and (name not in before or before[name].offline_since is None)
+    ]
+    result = dict(nodes)
+    for name, node in nodes.items():
+        for other, at in dropped:
+            if (
+                other != name
+                and node.commanded_at is not None
+                and 0 <= at - node.commanded_at <= CONTRADICTION_WINDOW_SECONDS
+            ):
+                result[name] = dataclasses.replace(
+                    node,
+                    proof=None,
+                    voided=f"{other} dropped out {at - node.commanded_at:.0f} s after {name} was switched off",
+                )
+    return result
+
+
+def _guests(seen: snapshot.Snapshot, memo: memory.Memory) -> dict[str, memory.GuestMemory]:
+    """Follow what the CRM does with resources that carry a mark; forget guests without mark or trouble."""
+    if seen.ha_config is None or seen.ha_status is None:
+        return dict(memo.guests)
+    result = {}
+    for sid, resource in seen.ha_config.resources.items():
+        old = memo.guest(sid)
+        found = mark.parse(resource.comment).mark
+        if found is None:
+            if old.retry_at > seen.now:
+                result[sid] = dataclasses.replace(
+                    old, ignored_seen=None, dropped_flushes=frozenset(), verified=False
+                )
+            continue
+        listed = sid in seen.ha_status.services
+        new = old
+        if resource.state is cluster.HAState.IGNORED:
+            new = dataclasses.replace(new, listed_since=None)
+            read_back = new.ignored_seen
+            if read_back is None:
+                new = dataclasses.replace(
+                    new, ignored_seen=seen.ha_status.timestamp, dropped_flushes=frozenset()
+                )
+            elif listed:
+                new = dataclasses.replace(new, dropped_flushes=frozenset())
+            elif seen.ha_status.timestamp > read_back:
+                new = dataclasses.replace(
+                    new, dropped_flushes=new.dropped_flushes | {seen.ha_status.timestamp}
+                )
+        else:
+            new = dataclasses.replace(new, ignored_seen=None, dropped_flushes=frozenset())
+            if not listed:
+                new = dataclasses.replace(new, listed_since=None)
+            elif new.listed_since is None:
+                new = dataclasses.replace(new, listed_since=seen.now)
+        result[sid] = new
+    return result
+
+
+def _fold(
+    memo: memory.Memory, operation: operations.Operation, outcome: operations.Outcome, seen: snapshot.Snapshot
+) -> memory.Memory:
+    match operation:
+        case operations.Begin():
+            if outcome.epoch is None:
+                return dataclasses.replace(
+                    memo, begin_retry_at=outcome.at + BEGIN_RETRY_SECONDS, superseded=outcome.owner or ""
+                )
+            return dataclasses.replace(
+                memo, epoch=outcome.epoch, epoch_at=outcome.at, inherited=_open_marks(seen), superseded=""
+            )
+        case operations.Fence():
+            return _fold_fence(memo, operation, outcome)
+        case operations.Takeover():
+            return _fold_takeover(memo, operation, outcome, seen)
+        case operations.EditHA():
+            problems = {
+                sid: text
+                for sid, text in memo.edit_problems.items()
+                if sid not in {e.sid for e in operation.edits}
+            }
+            problems |= {edit.sid: outcome.error for edit in outcome.refused}
+            retry = outcome.at + EDIT_RETRY_SECONDS if outcome.refused else memo.edit_retry_at
+            return dataclasses.replace(memo, edit_problems=problems, edit_retry_at=retry)
+
+
+def _fold_fence(
+    memo: memory.Memory, operation: operations.Fence, outcome: operations.Outcome
+) -> memory.Memory:
+    old = memo.node(operation.node)
+    if old.failure != operation.failure:
+        return memo
+    if outcome.proof is not None and not old.voided:
+        new = dataclasses.replace(
+            old, proof=outcome.proof, fence_error="", commanded_at=outcome.proof.commanded_at
+        )
+    else:
+        attempts = old.fence_attempts + 1
+        new = dataclasses.replace(
+            old,
+            fence_error=outcome.error or "its BMC contradicts what the cluster shows",
+            fence_attempts=attempts,
+            fence_retry_at=outcome.at + FENCE_RETRY_SECONDS * min(attempts, 4),
+        )
+    epoch = outcome.epoch if outcome.epoch is not None else memo.epoch
+    return dataclasses.replace(memo, nodes={**memo.nodes, operation.node: new}, epoch=epoch)
+
+
+def _fold_takeover(
+    memo: memory.Memory, operation: operations.Takeover, outcome: operations.Outcome, seen: snapshot.Snapshot
+) -> memory.Memory:
+    guests = dict(memo.guests)
+    failovers = dict(memo.failovers)
+    failure = memo.failure
+    for result in outcome.guests:
+        old = memo.guest(result.ref.sid)
+        done = result.reason in ("Running", "Claimed")
+        if done:
+            guests[result.ref.sid] = dataclasses.replace(
+                old, verified=True, attempts=0, retry_at=0.0, problem="", problem_message=""
+            )
+        else:
+            guests[result.ref.sid] = dataclasses.replace(
+                old,
+                attempts=old.attempts + 1,
+                retry_at=outcome.at + TAKEOVER_RETRY_SECONDS * (old.attempts + 1),
+                problem=result.reason,
+                problem_message=result.message,
+            )
+        if done and result.ref.vmid in failovers and failovers[result.ref.vmid].completion is None:
+            running_at = result.running_at if result.running_at is not None else outcome.at
+            failovers[result.ref.vmid] = dataclasses.replace(
+                failovers[result.ref.vmid],
+                target=operation.target,
+                completion=seen.wall - (seen.now - running_at),
+            )
+        if done and failure is not None and result.ref.vmid in failure.guests:
+            failure = dataclasses.replace(failure, recovered=failure.recovered | {result.ref.vmid})
+    return dataclasses.replace(memo, guests=guests, failovers=failovers, failure=failure)
+
+
+def _open_marks(seen: snapshot.Snapshot) -> bool:
+    return seen.ha_config is None or any(
+        mark.parse(resource.comment).mark for resource in seen.ha_config.resources.values()
+    )
+
+
+def _epoch(memo: memory.Memory, seen: snapshot.Snapshot) -> memory.Memory:
+    """Forget our epoch if a newer one exists that we did not begin, or if leadership was lost."""
+    if memo.epoch is None:
+        return memo
+    beginning = any(isinstance(s.operation, operations.Begin | operations.Fence) for s in seen.operations)
+    newest = max((shell.newest_epoch for shell in seen.shells.values()), default=0)
+    if seen.lease_remaining <= 0 or (newest > memo.epoch and not beginning):
+        return dataclasses.replace(memo, epoch=None)
+    return memo

@@ -1,0 +1,207 @@
+"""One round: from a snapshot to a decision."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from pveha.api import conditions, hacluster, meta
+from pveha.decide import (
+    adoption,
+    evidence,
+    failover,
+    guards,
+    memory,
+    placement,
+    protection,
+    recall,
+    registration,
+)
+from pveha.decide import report as reports
+from pveha.model import decision, operations, snapshot, specs
+
+URGENT_SECONDS = 0.25
+"""Time between rounds while a node is suspected or lost and something is left to do."""
+MAX_EDITS = 50
+"""Changes of HA resources in one operation: each takes about 65 ms under a cluster-wide lock."""
+
+Decision = decision.Decision[memory.Memory]
+
+
+def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) -> Decision:
+    """What follows from what is seen and wanted."""
+    spec = wanted.cluster.spec
+    before = memo
+    members = evidence.membership(seen, spec.detection)
+    memo = recall.recall(seen, spec, members, memo, _rebind(wanted))
+    verdicts = evidence.verdicts(seen, spec, memo, members)
+    memo = _states(memo, verdicts, seen)
+    protected = protection.protect(seen, wanted, memo)
+    memo = dataclasses.replace(memo, identities={**memo.identities, **protected.identities})
+    allowed = guards.permission(seen, spec, memo, members, verdicts)
+
+    start, cancel, memo, recoveries = failover.recover(
+        seen, spec, memo, members, verdicts, protected, allowed
+    )
+    if allowed.begin and memo.epoch is None:
+        start.extend(_begin(seen, wanted, memo, members))
+    edits = _edits(seen, wanted, memo, verdicts, protected, allowed, recoveries, start)
+    start.extend(edits)
+    plans = _plans(seen, spec, memo, verdicts, protected)
+    round_ = reports.Round(seen, wanted, memo, members, verdicts, protected, allowed, recoveries, plans)
+    report, memo = reports.report(round_, before)
+    looking = _looking(seen, verdicts, recoveries, memo)
+    return decision.Decision(
+        sentence=_sentence(start, cancel, verdicts, allowed, protected),
+        start=tuple(start),
+        cancel=tuple(cancel),
+        report=report,
+        looking=looking,
+        memory=memo,
+        wake_after=URGENT_SECONDS if looking.suspects else float(spec.detection.probe_period_seconds),
+    )
+
+
+def _rebind(wanted: specs.Specs) -> frozenset[str]:
+    text = wanted.cluster.metadata.annotations.get(meta.REBIND_ANNOTATION, "")
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
+
+
+def _states(
+    memo: memory.Memory, verdicts: Mapping[str, evidence.Verdict], seen: snapshot.Snapshot
+) -> memory.Memory:
+    nodes = dict(memo.nodes)
+    for name, verdict in verdicts.items():
+        node = memo.node(name)
+        if verdict.contradiction and not node.voided:
+            node = dataclasses.replace(node, voided=verdict.contradiction, proof=None)
+        if node.state != verdict.state:
+            node = dataclasses.replace(
+                node, state=str(verdict.state), state_since=seen.now, state_timestamp=seen.wall
+            )
+        nodes[name] = node
+    return dataclasses.replace(memo, nodes=nodes)
+
+
+def _begin(
+    seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory, members: evidence.Membership
+) -> list[operations.Operation]:
+    running = any(isinstance(s.operation, operations.Begin) and s.outcome is None for s in seen.operations)
+    if running or seen.now < memo.begin_retry_at:
+        return []
+    told = [
+        name
+        for name in evidence.survivors(members)
+        if f"shell/{name}" not in seen.problems and name in seen.shells
+    ]
+    if not told:
+        return []
+    take_over = wanted.cluster.metadata.annotations.get(meta.TAKE_OVER_ANNOTATION)
+    return [operations.Begin(f"begin.{int(seen.wall)}", told[0], seen.owner, take_over)]
+
+
+def _edits(
+    seen: snapshot.Snapshot,
+    wanted: specs.Specs,
+    memo: memory.Memory,
+    verdicts: Mapping[str, evidence.Verdict],
+    protected: protection.Protection,
+    allowed: guards.Permission,
+    recoveries: Mapping[str, failover.Recovery],
+    starting: list[operations.Operation],
+) -> list[operations.Operation]:
+    """One operation with all changes of HA resources that are due, if none is in flight."""
+    in_flight = any(isinstance(s.operation, operations.EditHA) and s.outcome is None for s in seen.operations)
+    if in_flight or memo.epoch is None or not allowed.finish or seen.now < memo.edit_retry_at:
+        return []
+    due = adoption.edits(seen, memo, verdicts, protected, recoveries)
+    if allowed.begin and not any(verdict.lost for verdict in verdicts.values()):
+        named = frozenset(pvm.spec.vmid for pvm in wanted.guests.values())
+        taken = {edit.sid for edit in due}
+        due += [
+            edit for edit in registration.edits(seen, verdicts, protected, named) if edit.sid not in taken
+        ]
+    busy = {
+        item.ref.sid
+        for operation in starting
+        if isinstance(operation, operations.Takeover)
+        for item in operation.items
+    }
+    due = [edit for edit in due if edit.sid not in busy][:MAX_EDITS]
+    return [operations.EditHA(f"edit.{memo.epoch}.{int(seen.wall * 1000)}", tuple(due))] if due else []
+
+
+def _plans(
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    memo: memory.Memory,
+    verdicts: Mapping[str, evidence.Verdict],
+    protected: protection.Protection,
+) -> dict[str, placement.Plan]:
+    """For every online node, where its guests would go if it died now."""
+    promised = failover.promised(seen, memo, protected)
+    by_node: dict[str, list[protection.Protected]] = {}
+    for guest in protected.guests.values():
+        if protection.unrecoverable(guest, seen, memo) is None:
+            by_node.setdefault(guest.seen.node, []).append(guest)
+    return {
+        name: placement.plan(name, wanted, seen, spec, memo, verdicts, promised)
+        for name, wanted in by_node.items()
+        if name in verdicts
+    }
+
+
+def _looking(
+    seen: snapshot.Snapshot,
+    verdicts: Mapping[str, evidence.Verdict],
+    recoveries: Mapping[str, failover.Recovery],
+    memo: memory.Memory,
+) -> decision.Looking:
+    suspects = frozenset(
+        name
+        for name, verdict in verdicts.items()
+        if verdict.state not in (evidence.State.ONLINE, evidence.State.PLANNED_DOWN)
+        and not (verdict.state is evidence.State.FENCED and not recoveries[name].items)
+    )
+    silent = frozenset(
+        name
+        for name, probe in seen.probes.items()
+        if probe.failed_since is not None
+        and name in verdicts
+        and verdicts[name].state is evidence.State.ONLINE
+    )
+    busy = any(state.outcome is None for state in seen.operations) or any(
+        guest.ignored_seen is not None or guest.listed_since is not None for guest in memo.guests.values()
+    )
+    return decision.Looking(suspects | silent, bool(suspects) or busy)
+
+
+def _sentence(
+    start: list[operations.Operation],
+    cancel: list[str],
+    verdicts: Mapping[str, evidence.Verdict],
+    allowed: guards.Permission,
+    protected: protection.Protection,
+) -> str:
+    told = [
+        f"{name} is {v.state} ({v.reason})"
+        for name, v in verdicts.items()
+        if v.state is not evidence.State.ONLINE
+    ]
+    for operation in start:
+        match operation:
+            case operations.Begin():
+                told.append(f"open an epoch on {operation.on}")
+            case operations.Fence():
+                told.append(f"fence {operation.node}")
+            case operations.Takeover():
+                vmids = ", ".join(str(item.ref.vmid) for item in operation.items)
+                told.append(f"take over {vmids} to {operation.target}")
+            case operations.EditHA():
+                told.append("; ".join(f"{edit.sid}: {edit.why}" for edit in operation.edits))
+    if cancel:
+        told.append(f"cancel {', '.join(cancel)}")
+    if allowed.reason is not conditions.Acting.OK:
+        told.append(allowed.message)
+    return (
+        "; ".join(told)
+        or f"all {len(verdicts)} nodes are online, {len(protected.guests)} guests protected: nothing to do"
+    )

@@ -1,11 +1,11 @@
 """Who leads a cluster: an elector on a Lease, on monotonic clocks only.
 
-The holder counts from *before* it sent the renewal that succeeded, everybody else from *after* they first saw it, and
-each waits for the duration that the Lease states. So our time always ends before theirs, whatever requests take and
-whatever wall clocks say; `MARGIN` covers clocks that run at different speeds.
+The holder counts from *before* it sent the renewal that succeeded, everybody else from *after* they first saw
+it, and each waits for the duration that the Lease states. So our time always ends before theirs, whatever
+requests take and whatever wall clocks say; `MARGIN` covers clocks that run at different speeds.
 
-Limit: who deletes a Lease by hand takes this protection away for one renewal. What a leader does to a cluster is
-fenced by the epoch register (S13, S14) as well.
+Limit: who deletes a Lease by hand takes this protection away for one renewal. What a leader does to a cluster
+is fenced by the epoch register (S13, S14) as well.
 """
 
 import asyncio
@@ -15,6 +15,8 @@ import logging
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+from typing_extensions import override
 
 from pveha.model import errors, ports
 from pveha.model.kubernetes import Lease
@@ -105,6 +107,7 @@ class Elector:
             lost = await self._lead()
             log.warning("no longer leading %s: %s", self, lost.value)
 
+    @override
     def __str__(self) -> str:
         return f"{self._namespace}/{self._name}"
 
@@ -144,8 +147,8 @@ class Elector:
     def _sight(self, lease: Lease | None) -> _Sighting:
         before = self._seen
         if before is None:
-            # If there never was a Lease there is nobody to wait for; one that we know to have existed may have a
-            # holder who has not noticed yet that it was deleted.
+            # If there never was a Lease, there is nobody to wait for; one known to have existed may have
+            # a holder who has not noticed yet that it was deleted.
             self._seen = _Sighting(lease, self._now() if lease else float("-inf"))
         elif (lease and lease.resource_version) != (before.lease and before.lease.resource_version):
             self._seen = _Sighting(lease, self._now())
@@ -173,7 +176,7 @@ class Elector:
         else:
             written = await self._kubernetes.update_lease(wanted)
         if lease and written.resource_version == lease.resource_version:
-            raise errors.BadAnswer(f"Lease {self}: a renewal that left resourceVersion unchanged renews nothing")
+            raise errors.BadAnswer(f"Lease {self}: an update that changes nothing renews nothing")
         self._held = written
         self._held_until = asked_at + self._duration * (1 - MARGIN)
         self._seen = _Sighting(written, self._now())

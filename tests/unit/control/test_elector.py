@@ -32,9 +32,7 @@ class Replica:
         await asyncio.gather(self.task, return_exceptions=True)
 
 
-def start(
-    kubernetes: ports.Kubernetes, identity: str, skew: float = 0.0, slow_end: float = 0.0
-) -> Replica:
+def start(kubernetes: ports.Kubernetes, identity: str, skew: float = 0.0, slow_end: float = 0.0) -> Replica:
     working: list[bool] = []
     loop = asyncio.get_running_loop()
 
@@ -101,12 +99,12 @@ def test_a_clean_stop_ends_the_work_and_lets_the_successor_start_at_once() -> No
 def test_a_crashed_leader_is_replaced_within_the_expiry_and_five_seconds() -> None:
     async def story() -> None:
         kubernetes = SimulatedKubernetes()
-        broken = Unplugged(kubernetes)
+        broken = Network(kubernetes)
         first = start(broken, "first")
         await time_until(lambda: bool(first.working), 5)
         second = start(kubernetes, "second", skew=-3600)
         await asyncio.sleep(31)
-        broken.unplugged = True
+        broken.cut = True
         assert await time_until(lambda: bool(second.working), 30) <= elector.DURATION_SECONDS + 5
         assert not first.working
         assert first.elector.remaining() <= 0
@@ -170,6 +168,24 @@ def test_a_deleted_lease_ends_the_work_and_nobody_hurries_to_make_a_new_one() ->
     clock.run(story())
 
 
+def test_the_time_left_counts_from_before_the_request() -> None:
+    async def story() -> None:
+        kubernetes = SimulatedKubernetes()
+
+        async def slow_answer(request: str) -> None:
+            await asyncio.sleep(2.0 if request == "create_lease" else 0.0)
+
+        kubernetes.lose = slow_answer
+        only = start(kubernetes, "only")
+        await time_until(lambda: bool(only.working), 5)
+        assert only.elector.remaining() == pytest.approx(
+            elector.DURATION_SECONDS * (1 - elector.MARGIN) - 2, abs=0.1
+        )
+        await only.stop()
+
+    clock.run(story())
+
+
 def test_work_that_fails_gives_the_lease_back() -> None:
     async def story() -> None:
         kubernetes = SimulatedKubernetes()
@@ -185,25 +201,10 @@ def test_work_that_fails_gives_the_lease_back() -> None:
     clock.run(story())
 
 
-class Unplugged(SimulatedKubernetes):
-    """The view of `real` from a replica that can lose its network."""
-
-    def __init__(self, real: SimulatedKubernetes) -> None:
-        super().__init__()
-        self._leases = real._leases
-        self._next_version = real._next_version  # type: ignore[method-assign]
-        self.unplugged = False
-        self.hang = self._check
-
-    async def _check(self, request: str) -> None:
-        if self.unplugged:
-            raise errors.Unreachable("unplugged")
-
-
 Rates = strategies.floats(0, 0.6)
 
 
-@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.settings(max_examples=30, deadline=None)
 @hypothesis.given(
     seed=strategies.integers(0, 2**32),
     failing=Rates,
@@ -230,9 +231,12 @@ def test_never_two_leaders_whatever_the_api_server_does(
     async def story() -> None:
         server = SimulatedKubernetes()
         server.hang, server.lose = fault(failing), fault(losing)
-        kubernetes = Detached(server)
+        networks = [Network(server) for _ in skews]
         names = iter(range(1000))
-        replicas = [start(kubernetes, f"r{next(names)}", skew, slow_end) for skew in skews]
+        replicas = [
+            start(network, f"r{next(names)}", skew, slow_end)
+            for network, skew in zip(networks, skews, strict=True)
+        ]
         loop = asyncio.get_running_loop()
         led = set()
         while loop.time() < 300:
@@ -240,11 +244,14 @@ def test_never_two_leaders_whatever_the_api_server_does(
             leaders = {id(replica) for replica in replicas if replica.elector.remaining() > 0}
             assert len(leaders) <= 1
             led |= leaders
+            if dice.random() < 0.02:
+                network = dice.choice(networks)
+                network.cut = not network.cut
             if dice.random() < 0.005:
                 victim = dice.randrange(len(replicas))
                 await replicas[victim].stop()
                 assert not replicas[victim].working
-                replicas[victim] = start(kubernetes, f"r{next(names)}", skews[victim], slow_end)
+                replicas[victim] = start(networks[victim], f"r{next(names)}", skews[victim], slow_end)
         if not failing and not losing and not slow:
             assert led
         await asyncio.gather(*(replica.stop() for replica in replicas))
@@ -253,20 +260,24 @@ def test_never_two_leaders_whatever_the_api_server_does(
     clock.run(story())
 
 
-class Detached(SimulatedKubernetes):
-    """Requests to `server` that go on after their client has given up, as they do in a network."""
+class Network(SimulatedKubernetes):
+    """A replica's way to `server`: requests go on after their client has given up, and it can be cut."""
 
     def __init__(self, server: SimulatedKubernetes) -> None:
         super().__init__()
-        self._on_their_way: set[asyncio.Future[object]] = set()
+        self.cut = False
         for name in ("get_lease", "create_lease", "update_lease"):
-            setattr(self, name, self._detach(getattr(server, name)))
+            setattr(self, name, self._detached(getattr(server, name)))
 
-    def _detach(self, request: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+    def _detached(self, request: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
         async def send(*args: object) -> object:
+            if self.cut:
+                raise errors.Unreachable("cut")
             task = asyncio.ensure_future(request(*args))
-            self._on_their_way.add(task)
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
-            return await asyncio.shield(task)
+            answer = await asyncio.shield(task)
+            if self.cut:
+                raise errors.Unreachable("cut")
+            return answer
 
         return send

@@ -1,4 +1,4 @@
-"""The resources on a real API server: what is accepted, what is refused with which sentence, what one sees."""
+"""The resources on a real API server: what is accepted, what is refused with which sentence, how it shows."""
 
 import json
 import time

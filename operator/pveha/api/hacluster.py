@@ -273,9 +273,11 @@ class HAClusterSpec(Model):
                 ".nodes",
             ),
             Rule(
-                "!has(self.nodes) || self.nodes.all(n, !has(n.fencing) || n.fencing.all(f, self.nodes.all(o, "
-                "o.name == n.name || !has(o.fencing) || o.fencing.all(g, g.address != f.address || "
-                "(has(g.systemID) ? g.systemID : '') != (has(f.systemID) ? f.systemID : '')))))",
+                "!has(self.nodes) || self.nodes.all(n, !has(n.fencing) || n.fencing.size() == 0 || "
+                "self.nodes.exists_one(o, has(o.fencing) && o.fencing.size() > 0 && "
+                "o.fencing[0].address == n.fencing[0].address && "
+                "has(o.fencing[0].systemID) == has(n.fencing[0].systemID) && "
+                "(!has(o.fencing[0].systemID) || o.fencing[0].systemID == n.fencing[0].systemID)))",
                 "two nodes have the same BMC (address and systemID), so fencing one would switch off the "
                 "other: give each node its own address, or its own systemID if one BMC manages several nodes",
                 ".nodes",

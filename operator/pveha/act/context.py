@@ -1,0 +1,50 @@
+"""What every operation is given."""
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from pveha.model import errors, ports
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Context:
+    """The ports an operation may use, the right to use them, and a way to say how far it is."""
+
+    hypervisor: ports.Hypervisor
+    optional_shell: ports.NodeShell | None
+    optional_power: ports.PowerControl | None
+    leadership: ports.Leadership
+    step: Callable[[str], None]
+
+    @property
+    def shell(self) -> ports.NodeShell:
+        if self.optional_shell is None:
+            raise errors.InvalidConfiguration("there is no node shell: set spec.recovery.nodeShell")
+        return self.optional_shell
+
+    @property
+    def power(self) -> ports.PowerControl:
+        if self.optional_power is None:
+            raise errors.InvalidConfiguration("there are no BMCs: set spec.fencing and spec.nodes")
+        return self.optional_power
+
+    def require(self, seconds: float) -> None:
+        """Raise NotLeader unless the lease outlives a side effect that takes up to `seconds`."""
+        remaining = self.leadership.remaining()
+        if remaining < seconds:
+            raise errors.NotLeader(
+                f"{max(remaining, 0.0):.1f} s of the lease are left, {seconds:g} s are needed: nothing was sent"
+            )
+
+
+async def within(seconds: float, call: Awaitable[T]) -> T:
+    """The result of `call`; raises Unreachable after `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await call
+    except TimeoutError:
+        raise errors.Unreachable(f"no answer in {seconds:g} s") from None

@@ -1,0 +1,293 @@
+"""The polling tasks of one cluster and what they saw last."""
+
+import asyncio
+import contextlib
+import dataclasses
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from pveha.model import cluster, decision, errors, node, operations, ports, power, snapshot
+
+T = TypeVar("T")
+
+URGENT_MEMBERSHIP_SECONDS = 0.25
+"""Between two questions to a node while any node is in doubt: half of this is added to every recovery on average."""
+URGENT_SECONDS = 1.0
+"""Between two reads of guests and HA state while a failure is handled."""
+CALM_SECONDS = 5.0
+SUSPECT_POWER_SECONDS = 1.5
+"""Between two reads of a suspected node's BMC: S2 wants two reads 3 s apart."""
+SLOW_SECONDS = 30.0
+"""Between two reads of BMCs, node shells and configurations while nothing happens."""
+RETRY_SECONDS = 5.0
+"""After a slow read that failed."""
+POWER_DEADLINE_SECONDS = 5.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outside:
+    """The ports of one cluster. Without node shell or BMC credentials those are None, with the reason in `problems`."""
+
+    hypervisor: ports.Hypervisor
+    shell: ports.NodeShell | None
+    power: ports.PowerControl | None
+    with_bmc: frozenset[str]
+    """Nodes that have a BMC."""
+    problems: dict[str, snapshot.Problem] = dataclasses.field(default_factory=dict)
+
+
+class Watcher:
+    """Keeps what was last seen of one cluster; `news` is set whenever something worth a round arrives."""
+
+    def __init__(
+        self,
+        outside: Outside,
+        names: Iterable[str],
+        owner: str,
+        probe_period: float,
+        wall_now: Callable[[], float],
+    ) -> None:
+        """`names` are nodes (or endpoints) known beforehand; the others are learnt from their membership."""
+        self._outside = outside
+        self._owner = owner
+        self._period = probe_period
+        self._wall_now = wall_now
+        self._loop = asyncio.get_running_loop()
+        self._started_at = self._loop.time()
+        self._looking = decision.Looking()
+        self._views: dict[str, cluster.MembershipView] = {}
+        self._probes: dict[str, snapshot.Probe] = {}
+        self._power: dict[str, power.PowerReading] = {}
+        self._shells: dict[str, node.NodeStatus] = {}
+        self._inventory: cluster.Inventory | None = None
+        self._ha_config: cluster.HAConfig | None = None
+        self._ha_status: cluster.HAStatus | None = None
+        self._ha_rules: tuple[cluster.HARule, ...] = ()
+        self._replicated: frozenset[int] = frozenset()
+        self._version = ""
+        self._configs: node.GuestConfigs | None = None
+        self._problems: dict[str, snapshot.Problem] = dict(outside.problems)
+        self._nodes: dict[str, list[asyncio.Task[None]]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._look = asyncio.Event()
+        self.news = asyncio.Event()
+        for name in names:
+            self._know(name)
+
+    async def __aenter__(self) -> "Watcher":
+        pace = self._pace
+        self._tasks = [
+            self._poll(self._read_privileges, lambda: SLOW_SECONDS * 4, "privileges"),
+            self._poll(self._read_inventory, pace, "inventory"),
+            self._poll(self._read_ha_config, pace, "ha_config"),
+            self._poll(self._read_ha_status, pace, "ha_status"),
+            self._poll(self._read_rules, lambda: SLOW_SECONDS, "ha_rules"),
+        ]
+        if self._outside.shell is not None:
+            self._tasks.append(self._poll(self._read_configs, lambda: SLOW_SECONDS, "configs"))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        tasks = [*self._tasks, *(task for tasks in self._nodes.values() for task in tasks)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def look(self, looking: decision.Looking) -> None:
+        """What the last decision wants watched closely."""
+        if looking != self._looking:
+            self._looking = looking
+            self._look.set()
+            self._look = asyncio.Event()
+
+    def refresh(self) -> None:
+        """Read guests and HA state now: an operation has just changed them."""
+        self._look.set()
+        self._look = asyncio.Event()
+
+    def snapshot(
+        self, states: tuple[operations.OperationState, ...], lease_remaining: float
+    ) -> snapshot.Snapshot:
+        """Everything as last seen."""
+        return snapshot.Snapshot(
+            now=self._loop.time(),
+            wall=self._wall_now(),
+            started_at=self._started_at,
+            lease_remaining=lease_remaining,
+            owner=self._owner,
+            views=dict(self._views),
+            probes=dict(self._probes),
+            inventory=self._inventory,
+            ha_config=self._ha_config,
+            ha_status=self._ha_status,
+            ha_rules=self._ha_rules,
+            replicated=self._replicated,
+            version=self._version,
+            power=dict(self._power),
+            shells=dict(self._shells),
+            configs=self._configs,
+            problems=dict(self._problems),
+            operations=states,
+        )
+
+    def _know(self, name: str) -> None:
+        """Begin to watch a node."""
+        if name in self._nodes:
+            return
+        tasks = [asyncio.create_task(self._watch_membership(name), name=f"membership {name}")]
+        if self._outside.power is not None and name in self._outside.with_bmc:
+            tasks.append(
+                self._poll(
+                    lambda: self._read_power(name),
+                    lambda: SUSPECT_POWER_SECONDS if name in self._looking.suspects else SLOW_SECONDS,
+                    f"power/{name}",
+                )
+            )
+        if self._outside.shell is not None:
+            tasks.append(self._poll(lambda: self._read_shell(name), lambda: SLOW_SECONDS, f"shell/{name}"))
+        self._nodes[name] = tasks
+
+    def _forget(self, name: str) -> None:
+        """A node that left the cluster (or a name that never was one) is watched no more."""
+        for task in self._nodes.pop(name, []):
+            task.cancel()
+        for known in (self._views, self._probes, self._power, self._shells):
+            known.pop(name, None)
+        for source in (f"power/{name}", f"shell/{name}"):
+            self._problems.pop(source, None)
+
+    def _pace(self) -> float:
+        return URGENT_SECONDS if self._looking.urgent else CALM_SECONDS
+
+    def _poll(
+        self, read: Callable[[], Awaitable[None]], pace: Callable[[], float], source: str
+    ) -> asyncio.Task[None]:
+        return asyncio.create_task(self._keep_reading(read, pace, source), name=source)
+
+    async def _keep_reading(
+        self, read: Callable[[], Awaitable[None]], pace: Callable[[], float], source: str
+    ) -> None:
+        while True:
+            began = self._loop.time()
+            look = self._look
+            try:
+                await read()
+            except errors.PvehaError as problem:
+                if self._note(source, problem):
+                    self.news.set()
+                pause = min(RETRY_SECONDS, pace())
+            else:
+                if self._problems.pop(source, None) is not None:
+                    self.news.set()
+                pause = pace()
+            await self._pause(began + pause, look, pace)
+
+    async def _pause(self, until: float, look: asyncio.Event, pace: Callable[[], float]) -> None:
+        """Sleep, but wake when attention changes; a change never delays and never doubles a read that was just made."""
+        began = self._loop.time()
+        while (left := until - self._loop.time()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await look.wait()
+                look = self._look
+                until = min(until, began + pace())
+
+    def _note(self, source: str, problem: errors.PvehaError) -> bool:
+        """Keep what went wrong with a source; True if that is new."""
+        kind, old = type(problem).__name__, self._problems.get(source)
+        since = old.since if old is not None and old.kind == kind else self._loop.time()
+        self._problems[source] = snapshot.Problem(kind, str(problem), since)
+        return old is None or old.kind != kind
+
+    async def _watch_membership(self, name: str) -> None:
+        """Ask a node for its membership; its answering is also the probe that it is alive."""
+        await asyncio.sleep(random.uniform(0.0, 0.05))
+        while True:
+            asked_at = self._loop.time()
+            old = self._probes.get(name, snapshot.Probe(asked_at, float("-inf"), None))
+            try:
+                view = await self._outside.hypervisor.membership(name)
+            except errors.PvehaError as problem:
+                failed_since = old.failed_since if old.failed_since is not None else asked_at
+                self._probes[name] = snapshot.Probe(asked_at, old.answered_at, failed_since, str(problem))
+                if old.failed_since is None:
+                    self.news.set()
+            else:
+                self._probes[name] = snapshot.Probe(asked_at, view.answered_at, None)
+                self._see(name, view)
+            urgent = bool(self._looking.suspects) or any(
+                p.failed_since is not None for p in self._probes.values()
+            )
+            await asyncio.sleep(
+                max(
+                    0.0,
+                    asked_at + (URGENT_MEMBERSHIP_SECONDS if urgent else self._period) - self._loop.time(),
+                )
+            )
+
+    def _see(self, name: str, view: cluster.MembershipView) -> None:
+        old = self._views.get(name)
+        self._views[name] = view
+        if old is None or (old.quorate, old.online) != (view.quorate, view.online):
+            self.news.set()
+        if view.quorate:
+            for other in view.online:
+                self._know(other)
+            for other in [each for each in self._nodes if each not in view.online]:
+                self._forget(other)
+
+    async def _read_privileges(self) -> None:
+        self._version = (await self._outside.hypervisor.privileges()).version
+
+    async def _read_inventory(self) -> None:
+        old, self._inventory = self._inventory, await self._outside.hypervisor.inventory()
+        if old is None:
+            self.news.set()
+
+    async def _read_ha_config(self) -> None:
+        old, self._ha_config = self._ha_config, await self._outside.hypervisor.ha_config()
+        if old is None or old.digest != self._ha_config.digest:
+            self.news.set()
+
+    async def _read_ha_status(self) -> None:
+        old, self._ha_status = self._ha_status, await self._outside.hypervisor.ha_status()
+        if old is None or old.timestamp != self._ha_status.timestamp:
+            self.news.set()
+
+    async def _read_rules(self) -> None:
+        self._ha_rules = await self._outside.hypervisor.ha_rules()
+        self._replicated = await self._outside.hypervisor.replicated_vmids()
+
+    async def _read_power(self, name: str) -> None:
+        assert self._outside.power is not None
+        try:
+            async with asyncio.timeout(POWER_DEADLINE_SECONDS):
+                reading = await self._outside.power.read(name)
+        except TimeoutError:
+            raise errors.Unreachable(
+                f"the BMC of {name} did not answer in {POWER_DEADLINE_SECONDS:g} s"
+            ) from None
+        old, self._power[name] = self._power.get(name), reading
+        if old is None or old.state is not reading.state:
+            self.news.set()
+
+    async def _read_shell(self, name: str) -> None:
+        assert self._outside.shell is not None
+        status = await self._outside.shell.status(name)
+        if status.node != name:
+            raise errors.BadAnswer(f"the node shell at the address of {name} says that it is {status.node}")
+        if name not in self._shells:
+            self.news.set()
+        self._shells[name] = status
+
+    async def _read_configs(self) -> None:
+        """Configurations of the whole cluster, from the first quorate node that answers."""
+        assert self._outside.shell is not None
+        quorate = sorted(name for name, view in self._views.items() if view.quorate and self._answers(name))
+        if not quorate:
+            raise errors.Unreachable("no quorate node answers that could tell the guests' configurations")
+        self._configs = await self._outside.shell.inventory(quorate[0])
+
+    def _answers(self, name: str) -> bool:
+        return name in self._probes and self._probes[name].failed_since is None

@@ -219,10 +219,9 @@ def _bad(on: str, error: pydantic.ValidationError) -> errors.BadAnswer:
 
 
 def _other_version(on: str, head: _Head) -> errors.BadAnswer:
-    return errors.BadAnswer(
-        f"pveha-node {head.version} on {on} speaks protocol {head.protocol}, this operator {pveha_node.PROTOCOL}: "
-        f"install pveha-node {pveha_node.VERSION} there"
-    )
+    spoken = f"pveha-node {head.version} on {on} speaks protocol {head.protocol}"
+    remedy = f"install pveha-node {pveha_node.VERSION} there"
+    return errors.BadAnswer(f"{spoken}, this operator {pveha_node.PROTOCOL}: {remedy}")
 
 
 def _itself(name: str, on: str) -> str:

@@ -66,8 +66,8 @@ class _Link:
 class SshNodeShell:
     """`pveha-node` on every node, by node name.
 
-    `known_hosts` is the text of a known_hosts file; its entries may name nodes by name or by address. `private_key`
-    is an unencrypted key in OpenSSH or PEM form. Both are refused with `InvalidConfiguration` if they cannot be read.
+    `known_hosts` is the text of a known_hosts file; its entries may name nodes by name or by address.
+    `private_key` is an unencrypted key in OpenSSH or PEM form. Raises `InvalidConfiguration` for either.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class SshNodeShell:
             raise errors.Unauthorized(message) from error
         except (asyncssh.Error, OSError) as error:
             self._link(on).retire()
-            message = f"{what}: {error or type(error).__name__}"
+            message = f"{what}: {type(error).__name__}: {error}"
             raise errors.Unreachable(message) from error
 
     def _link(self, name: str) -> _Link:

@@ -217,14 +217,12 @@ class ProxmoxClient:
                 raise self._forbidden(error) from None
             except (errors.Unreachable, errors.Untrusted, errors.BadAnswer) as error:
                 problem = problem or error
-                if isinstance(error, errors.Unreachable) and not isinstance(error, failures.NoAnswer):
-                    if node is not None:
-                        raise
-                    endpoint.failed()
+                if node is not None and not isinstance(error, failures.NoAnswer | errors.Untrusted):
+                    raise
         raise problem or errors.Unreachable("there is no endpoint to ask")
 
     async def _write(self, order: Question, node: str | None = None) -> Any:
-        """Give an order once: to the next endpoint only while it cannot have been sent."""
+        """Give an order once: to the next endpoint only while it cannot have reached anybody."""
         deadline = _now() + WRITE_SECONDS
         problem: errors.OutsideError | None = None
         for endpoint in self._endpoints.ranked(node):
@@ -235,8 +233,10 @@ class ProxmoxClient:
                 return await order(self._transport.root(endpoint, remaining))
             except errors.Forbidden as error:
                 raise self._forbidden(error) from None
-            except (failures.NotSent, errors.Untrusted) as error:
+            except (failures.NotSent, failures.NotPassedOn, errors.Untrusted) as error:
                 problem = problem or error
+                if node is not None and isinstance(error, failures.NotPassedOn):
+                    raise
         raise problem or errors.Unreachable("there is no endpoint to ask")
 
     def _forbidden(self, error: errors.Forbidden) -> errors.Forbidden:

@@ -62,9 +62,8 @@ class Endpoints:
 
     def __init__(self, hosts: Iterable[Address], nodes: Mapping[str, Address]) -> None:
         self._quorate: frozenset[str] = frozenset()
-        self._all: list[Endpoint] = [Endpoint(address, node=name) for name, address in nodes.items()]
-        known = set(nodes.values())
-        self._all = [Endpoint(host) for host in dict.fromkeys(hosts) if host not in known] + self._all
+        names = {address: name for name, address in nodes.items()}
+        self._all = [Endpoint(each, names.get(each)) for each in dict.fromkeys([*hosts, *names])]
 
     def ranked(self, node: str | None = None) -> list[Endpoint]:
         """All endpoints, the best first: `node`'s own, then those in health, quorate nodes before others."""

@@ -25,6 +25,10 @@ class NotSent(NoAnswer):
     """No connection came about, so the request cannot have had an effect."""
 
 
+class NotPassedOn(errors.Unreachable):
+    """The endpoint reached nobody to pass the request on to (595), so it cannot have had an effect either."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Call:
     """One API call as errors name it; `node` is the node it was for, if the path names one."""
@@ -71,7 +75,8 @@ def from_answer(call: Call, status: int, reason: str, body: str) -> errors.Outsi
         return errors.Unreachable(f"{told} (the gateway has no node behind it)")
     if status in range(595, 600):
         who = f"node {call.node}" if call.node else "the service behind the endpoint"
-        return errors.Unreachable(f"{told}: {who} did not answer")
+        kind = NotPassedOn if status == 595 else errors.Unreachable
+        return kind(f"{told}: {who} did not answer")
     if status == 401:
         hint = "check tokenID and tokenSecret, and that token and user are enabled and not expired"
         return errors.Unauthorized(f"{told} ({hint})")
@@ -81,8 +86,7 @@ def from_answer(call: Call, status: int, reason: str, body: str) -> errors.Outsi
         return errors.Refused(f"{told} (this version of Proxmox VE is not supported; pveha needs 9)")
     if status == 400 or status >= 500:
         wanted = "\n".join([reason, message, *fields.values()])
-        kind = next((kind for pattern, kind in _SENTENCES if pattern.search(wanted)), errors.Refused)
-        return kind(told)
+        return next((kind for pattern, kind in _SENTENCES if pattern.search(wanted)), errors.Refused)(told)
     return errors.BadAnswer(f"{told} (no answer of a Proxmox VE API: check host and port)")
 
 

@@ -96,9 +96,16 @@ class Transport:
         try:
             async with asyncio.timeout(seconds):
                 status, reason, body = await self._exchange(call, path, fields, endpoint)
-            endpoint.succeeded()
             outcome = str(status)
-            return self._data(call, status, reason, body)
+            data = self._data(call, status, reason, body)
+        except (errors.Unreachable, errors.BadAnswer):
+            # A node behind the endpoint that does not answer says nothing of the endpoint.
+            if call.node is None or outcome == "200":
+                endpoint.failed()
+            raise
+        except errors.OutsideError:
+            endpoint.succeeded()
+            raise
         except TimeoutError as error:
             connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
             outcome = "timeout"
@@ -109,9 +116,9 @@ class Transport:
             outcome = type(error).__name__
             endpoint.failed()
             raise self._broken(call, error) from None
-        except errors.BadAnswer:
-            endpoint.failed()
-            raise
+        else:
+            endpoint.succeeded()
+            return data
         finally:
             took = round((loop.time() - started) * 1000)
             about = {"method": method, "path": call.path, "endpoint": call.endpoint}
@@ -141,10 +148,11 @@ class Transport:
     def _session(self, reading: bool) -> aiohttp.ClientSession:
         """Reads keep connections; writes open one each, lest one be lost with a kept one that had closed."""
         if reading not in self._sessions:
+            trust = self._trust.verification
             connector = (
-                aiohttp.TCPConnector(ssl=self._trust.verification, keepalive_timeout=KEEPALIVE_SECONDS)
+                aiohttp.TCPConnector(ssl=trust, limit=0, keepalive_timeout=KEEPALIVE_SECONDS)
                 if reading
-                else aiohttp.TCPConnector(ssl=self._trust.verification, force_close=True)
+                else aiohttp.TCPConnector(ssl=trust, limit=0, force_close=True)
             )
             self._sessions[reading] = aiohttp.ClientSession(
                 connector=connector,

@@ -244,6 +244,8 @@ class Watcher:
         old, self._inventory = self._inventory, await self._outside.hypervisor.inventory()
         if old is None:
             self.news.set()
+        for name in self._inventory.nodes:
+            self._know(name)
 
     async def _read_ha_config(self) -> None:
         old, self._ha_config = self._ha_config, await self._outside.hypervisor.ha_config()

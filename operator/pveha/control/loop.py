@@ -1,0 +1,179 @@
+"""The loop of one cluster: observe, decide, act, report, while this replica leads."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from pveha.act import actor
+from pveha.control import health as health_
+from pveha.control import links
+from pveha.decide import memory, recall, rounds
+from pveha.model import errors, operations, ports, snapshot, specs
+from pveha.model.kubernetes import ClusterKey
+from pveha.observe import watcher
+from pveha.report import status
+
+log = logging.getLogger(__name__)
+
+SECRETS_SECONDS = 60.0
+"""Between two looks at the Secrets: a rotated token or key is used this long after it was written."""
+RETRY_SECONDS = 10.0
+"""Before Secrets that could not be used are read again."""
+SECRET_DEADLINE_SECONDS = 10.0
+
+
+class Clock(Protocol):
+    """Wall time in Unix seconds."""
+
+    def __call__(self) -> float: ...
+
+
+async def run_cluster(
+    key: ClusterKey,
+    wanted: Callable[[], specs.Specs | None],
+    kubernetes: ports.Kubernetes,
+    leadership: ports.Leadership,
+    reporter: status.StatusWriter,
+    health: health_.Health,
+    wall_now: Clock = time.time,
+) -> None:
+    """Run rounds until cancelled or the HACluster is gone. Links are made anew when it or its Secrets change."""
+    owner = f"{await kubernetes.identity()}/{key.namespace}/{key.name}"
+    memo: memory.Memory | None = None
+
+    async def read(name: str) -> dict[str, bytes]:
+        async with asyncio.timeout(SECRET_DEADLINE_SECONDS):
+            return dict(await kubernetes.secret(key.namespace, name))
+
+    while (now := wanted()) is not None:
+        memo = memo or recall.first(now.cluster.status)
+        try:
+            made = await links.connect(now.cluster.spec, key.namespace, read)
+        except (errors.PvehaError, TimeoutError) as problem:
+            log.warning("%s: %s", key, problem)
+            _report_unusable(problem, now, leadership, reporter, owner, wall_now())
+            health.round(key, 0.0)
+            await asyncio.sleep(RETRY_SECONDS)
+            continue
+        try:
+            memo = await run_linked(
+                key, wanted, made, leadership, reporter, health, owner, memo, wall_now, read
+            )
+        finally:
+            await made.close()
+
+
+async def run_linked(
+    key: ClusterKey,
+    wanted: Callable[[], specs.Specs | None],
+    outside: watcher.Outside,
+    learn: Callable[[snapshot.Snapshot], None],
+    changed: Callable[[specs.Specs], Awaitable[bool]],
+    leadership: ports.Leadership,
+    reporter: status.StatusWriter,
+    health: health_.Health,
+    owner: str,
+    memo: memory.Memory,
+    wall_now: Clock,
+) -> memory.Memory:
+    """Rounds over one set of ports; returns when these have `changed` and no operation is in flight.
+
+    `learn` is shown every snapshot, for what the ports can learn of the cluster from it.
+    """
+    loop = asyncio.get_running_loop()
+    now = wanted()
+    if now is None:
+        return memo
+    names = [node.name for node in now.cluster.spec.nodes]
+    period = float(now.cluster.spec.detection.probe_period_seconds)
+    check_at = loop.time() + SECRETS_SECONDS
+    said = ""
+    async with (
+        watcher.Watcher(outside, names, owner, period, wall_now) as observer,
+        actor.Actor(outside.hypervisor, outside.shell, outside.power, leadership, wall_now) as doer,
+    ):
+        while (now := wanted()) is not None:
+            began = loop.time()
+            states = doer.states()
+            seen = observer.snapshot(states, leadership.remaining())
+            learn(seen)
+            decision = rounds.decide(seen, now, memo)
+            memo = decision.memory
+            if decision.sentence != said:
+                log.info("%s: %s", key, decision.sentence)
+                said = decision.sentence
+            doer.apply(decision.start, decision.cancel)
+            observer.look(decision.looking)
+            reporter.write(decision.report)
+            _note(key, states, health, observer)
+            health.round(key, loop.time() - began)
+            if loop.time() >= check_at:
+                check_at = loop.time() + SECRETS_SECONDS
+                if not states and await changed(now):
+                    log.info("%s: connection settings have changed: connecting anew", key)
+                    return memo
+            await _wait(decision.wake_after, doer.ended, observer.news)
+    return memo
+
+
+async def _wait(seconds: float, *wakers: asyncio.Event) -> None:
+    """Sleep until the next round is due, or something worth a round has happened."""
+    waits = [asyncio.ensure_future(waker.wait()) for waker in wakers]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        for waker in wakers:
+            waker.clear()
+
+
+def _note(
+    key: ClusterKey,
+    states: tuple[operations.OperationState, ...],
+    health: health_.Health,
+    observer: watcher.Watcher,
+) -> None:
+    for state in states:
+        if state.outcome is not None:
+            outcome = "Succeeded" if not state.outcome.error else "Failed"
+            health.operation_ended(key, type(state.operation).__name__, outcome)
+            observer.refresh()
+
+
+def _report_unusable(
+    problem: Exception,
+    now: specs.Specs,
+    leadership: ports.Leadership,
+    reporter: status.StatusWriter,
+    owner: str,
+    wall: float,
+) -> None:
+    """Tell users why the cluster cannot be watched at all: a snapshot with that one problem says the rest."""
+    loop_now = asyncio.get_running_loop().time()
+    text = str(problem) or "Kubernetes did not answer in time"
+    trouble = snapshot.Problem(type(problem).__name__, text, loop_now)
+    seen = snapshot.Snapshot(
+        now=loop_now,
+        wall=wall,
+        started_at=loop_now,
+        lease_remaining=leadership.remaining(),
+        owner=owner,
+        views={},
+        probes={},
+        inventory=None,
+        ha_config=None,
+        ha_status=None,
+        ha_rules=(),
+        replicated=frozenset(),
+        version="",
+        power={},
+        shells={},
+        configs=None,
+        problems={"hypervisor": trouble},
+        operations=(),
+    )
+    reporter.write(rounds.decide(seen, now, recall.first(now.cluster.status)).report)

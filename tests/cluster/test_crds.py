@@ -273,7 +273,8 @@ def test_what_people_see_of_guests(server: Target, examples: str) -> None:
     rows = {row["NAME"]: row for row in table(server.admin.kubectl("get", "pvm", "-n", examples))}
     assert {column: value for column, value in rows["database"].items() if column != "AGE"} == {
         "NAME": "database",
-        "READY": "Protected",
+        "READY": "True",
+        "STATUS": "Protected",
         "FAILOVER": "NoCapacity",
         "NODE": "pve1",
         "FAILS-OVER-TO": "pve2",

@@ -119,8 +119,9 @@ class ProtectedVM(Resource):
     plural: ClassVar[str] = "protectedvms"
     short_name: ClassVar[str] = "pvm"
     columns: ClassVar[tuple[Column, ...]] = (
+        Column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
         Column(
-            "Ready",
+            "Status",
             ".status.conditions[?(@.type=='Ready')].reason",
             description="Protected, or why it is not",
         ),

@@ -26,7 +26,7 @@ PROGRESS_SECONDS = 10.0
 
 
 def build(into: Path, say: cache.Say) -> None:
-    """Compiles the three programs into `into`: 3-6 minutes on two cores with empty caches."""
+    """Compiles the three programs into `into`: 4-7 minutes on two cores with empty caches."""
     with toolchain(into.parent, say) as (go, environ):
         packages = _lines(
             [go, "list", "-deps", *TARGETS], environ, say, f"fetching the sources of Kubernetes {VERSION}"

@@ -157,6 +157,6 @@ def test_lock_names_no_index_and_hashes_everything() -> None:
 def test_ci_runs_the_test_line_of_the_readme() -> None:
     block = re.search(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert block
-    last = block.group(1).splitlines()[-1].removeprefix("$ ")
+    last = block.group(1).splitlines()[-1]
     assert last == "python3 bootstrap.py test"
     assert last in (ROOT / ".ci" / "run").read_text().splitlines()

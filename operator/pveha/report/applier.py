@@ -83,6 +83,10 @@ class StatusApplier:
             return _status(seen)
         return known.stored if known is not None and known.stored is not None else {}
 
+    def generation(self, ref: ObjectRef) -> int:
+        """metadata.generation of the object as the watch showed it; 0 if it did not."""
+        return int(((self._seen(ref) or {}).get("metadata") or {}).get("generation", 0))
+
     def submit(self, ref: ObjectRef, status: Manifest, *, urgent: bool = False) -> None:
         """Have `status` written unless it is what is stored already. Never blocks."""
         known = self._objects.setdefault(ref, _Object())

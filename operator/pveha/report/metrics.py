@@ -52,7 +52,7 @@ class Metrics:
             (*_CLUSTER, "outcome"),
             registry=own,
         )
-        self.watch_age = prometheus_client.Gauge(
+        self.since_listed = prometheus_client.Gauge(
             "pveha_seconds_since_listed",
             "Seconds since all objects of a kind were last listed successfully.",
             ("kind",),

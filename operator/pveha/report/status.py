@@ -2,12 +2,10 @@
 
 import collections
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
 from pveha import api
-from pveha.api import meta
 from pveha.model import decision, specs
 from pveha.model.kubernetes import ClusterKey, Manifest, ObjectRef
 from pveha.report import applier, events, metrics
@@ -26,14 +24,12 @@ class StatusWriter:
         recorder: events.EventRecorder,
         specs: Callable[[], specs.Specs | None],
         metrics: metrics.Metrics,
-        wall_now: Callable[[], float],
     ) -> None:
         self._key = key
         self._applier = applier
         self._recorder = recorder
         self._specs = specs
         self._metrics = metrics
-        self._wall_now = wall_now
 
     async def __aenter__(self) -> Self:
         await self._applier.__aenter__()
@@ -50,55 +46,51 @@ class StatusWriter:
         """Have everything written that differs from what is stored.
 
         Objects that are not in `specs` (any more) are skipped. Where the report leaves `observedGeneration`
-        out, that of the object in `specs` is filled in. Transition times in the report are ignored.
+        out, that of the object in `specs` is filled in. A condition's transition time counts only if its
+        status differs from the stored one.
         """
         wanted = self._specs()
         if wanted is None:
             return
-        now = datetime.fromtimestamp(self._wall_now(), UTC)
-        named: list[tuple[api.HACluster | api.ProtectedVM | api.FailoverPolicy, meta.Status, bool]] = [
-            (wanted.cluster, report.cluster, True)
-        ]
-        for name, guest_status in report.guests.items():
-            if guest := wanted.guests.get(name):
-                named.append((guest, guest_status, self._in_operation(guest_ref(guest), guest_status)))
+        cluster = reference(wanted.cluster)
+        self._submit(cluster, report.cluster, wanted.cluster.metadata.generation, urgent=True)
+        named = {cluster}
+        for name, status in report.guests.items():
+            if name in wanted.guests or name in wanted.unreadable:
+                ref, generation = self._guest(wanted, name)
+                named.add(ref)
+                self._submit(ref, status, generation, urgent=self._in_operation(ref, status))
         for name, policy_status in report.policies.items():
             if policy := wanted.policies.get(name):
-                named.append((policy, policy_status, False))
-
-        refs = {}
-        for resource, status, urgent in named:
-            ref = refs[resource.kind_name, resource.name] = guest_ref(resource)
-            manifest = finished(status, self._applier.stored(ref), resource.metadata.generation, now)
-            self._applier.submit(ref, manifest, urgent=urgent)
-        for gone in self._applier.known() - set(refs.values()):
+                named.add(reference(policy))
+                self._submit(reference(policy), policy_status, policy.metadata.generation)
+        for gone in self._applier.known() - named:
             self._applier.forget(gone)
-
         for event in report.events:
-            kind = api.ProtectedVM.kind_name if event.name else api.HACluster.kind_name
-            name = event.name or wanted.cluster.name
-            self._recorder.record(
-                refs.get((kind, name)) or ObjectRef(kind, self._key.namespace, name),
-                event.reason,
-                event.message,
-                warning=event.warning,
-            )
+            about = self._guest(wanted, event.name)[0] if event.name else cluster
+            self._recorder.record(about, event.reason, event.message, warning=event.warning)
         self._metrics.cluster_status(self._key, report.cluster)
         self._metrics.guest_conditions(self._key, failover_ready(report.guests))
 
+    def _guest(self, wanted: specs.Specs, name: str) -> tuple[ObjectRef, int]:
+        """A ProtectedVM and its generation, also of one that could not be read."""
+        if guest := wanted.guests.get(name):
+            return reference(guest), guest.metadata.generation
+        ref = ObjectRef(api.ProtectedVM.kind_name, self._key.namespace, name)
+        return ref, self._applier.generation(ref)
+
+    def _submit(self, ref: ObjectRef, status: api.Status, generation: int, *, urgent: bool = False) -> None:
+        self._applier.submit(ref, finished(status, self._applier.stored(ref), generation), urgent=urgent)
+
     def _in_operation(self, ref: ObjectRef, status: api.ProtectedVMStatus) -> bool:
-        """A failover that began, or ended, since the status was written last."""
-        failover = status.last_failover
-        if failover is None:
+        """Whether a failover of the guest is going on, or has ended since its status was written."""
+        if status.last_failover is None:
             return False
-        return (
-            failover.completion_time is None
-            or self._applier.stored(ref).get("lastFailover") is None
-            or (self._applier.stored(ref)["lastFailover"].get("completionTime") is None)
-        )
+        stored = self._applier.stored(ref).get("lastFailover") or {}
+        return status.last_failover.completion_time is None or "completionTime" not in stored
 
 
-def guest_ref(resource: api.HACluster | api.ProtectedVM | api.FailoverPolicy) -> ObjectRef:
+def reference(resource: api.Resource) -> ObjectRef:
     """The object a resource was read from."""
     meta = resource.metadata
     return ObjectRef(resource.kind_name, meta.namespace, meta.name, meta.uid)
@@ -110,21 +102,15 @@ def failover_ready(guests: Mapping[str, api.ProtectedVMStatus]) -> dict[str, int
     return dict(collections.Counter(condition.status if condition else "Unknown" for condition in found))
 
 
-def finished(status: meta.Status, stored: Manifest, generation: int, now: datetime) -> Manifest:
-    """The status as it is to be stored: with generations, and transition times that follow its changes."""
+def finished(status: api.Status, stored: Manifest, generation: int) -> Manifest:
+    """The status as it is to be stored: with generations, and old transition times where they hold."""
     manifest: dict[str, Any] = status.manifest()
-    before = {condition.get("type"): condition for condition in stored.get("conditions", ())}
     manifest.setdefault("observedGeneration", generation)
+    before = {condition["type"]: condition for condition in stored.get("conditions", ())}
     for condition in manifest.get("conditions", ()):
         condition.setdefault("observedGeneration", generation)
         old = before.get(condition["type"])
-        unchanged = old is not None and old.get("status") == condition["status"]
-        condition["lastTransitionTime"] = (
-            old["lastTransitionTime"] if unchanged and old else now.strftime("%Y-%m-%dT%H:%M:%SZ")
-        )
-    return without_empty(manifest)
-
-
-def without_empty(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the empty lists at the top, which say nothing and would be stored as such."""
+        if old is not None and old["status"] == condition["status"]:
+            condition["lastTransitionTime"] = old["lastTransitionTime"]
+    # An empty list says nothing and would be stored as such.
     return {name: value for name, value in manifest.items() if value != []}

@@ -42,6 +42,9 @@ class Trust:
         if self.ca is not None and self.fingerprints:
             message = "tls: give either a CA or fingerprints: a pinned certificate needs no CA"
             raise errors.InvalidConfiguration(message)
+        if self.ca is not None and not self.ca.strip():
+            message = "tls: the CA is empty"
+            raise errors.InvalidConfiguration(message)
         _ = self.verification
 
     @functools.cached_property

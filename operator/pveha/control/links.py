@@ -11,8 +11,7 @@ from pveha.bmc import redfish
 from pveha.model import errors, ports, snapshot
 from pveha.nodeshell import ssh
 from pveha.observe import watcher
-from pveha.proxmox import client, endpoints
-from pveha.proxmox import tls as proxmox_tls
+from pveha.proxmox import client, credentials, endpoints
 
 T = TypeVar("T")
 
@@ -149,7 +148,7 @@ async def _hypervisor(spec: hacluster.HAClusterSpec, secrets: Secrets) -> client
     try:
         return client.ProxmoxClient(
             [endpoints.Address(each.host, each.effective_port) for each in spec.endpoints],
-            proxmox_tls.Token(token_id, token_secret),
+            credentials.Token(token_id, token_secret),
             tls.Trust(ca, tuple(spec.tls.fingerprints or ())),
             nodes={
                 node.name: endpoints.Address(node.address, port)

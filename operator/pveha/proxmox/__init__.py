@@ -7,7 +7,7 @@
   empty list;
 - `endpoints`: which node is asked, what is remembered of its health, and how nodes join the list;
 - `transport`: proxmoxer's resource tree over aiohttp: one HTTPS request with a total deadline, sent once;
-- `tls`: whom we trust (a CA or pinned fingerprints; verification is never off) and who we are (the token);
+- `credentials`: the token, which is who we are (whom we trust is `pveha.tls`);
 - `errors`: every way a call can fail, turned into the tree of `model.errors`;
 - `shapes`: every answer checked for its shape and turned into the dataclasses of `model.cluster`;
 - `tasks`: what a UPID says.

@@ -7,8 +7,9 @@ from typing import Any
 
 from typing_extensions import override
 
+from pveha import tls
 from pveha.model import cluster, errors, guests
-from pveha.proxmox import access, endpoints, shapes, tasks, tls, transport
+from pveha.proxmox import access, credentials, endpoints, shapes, tasks, transport
 from pveha.proxmox import errors as failures
 
 PROBE_SECONDS = 1.5
@@ -46,7 +47,7 @@ class ProxmoxClient:
     def __init__(
         self,
         hosts: Sequence[endpoints.Address],
-        token: tls.Token,
+        token: credentials.Token,
         trust: tls.Trust,
         *,
         nodes: Mapping[str, endpoints.Address] | None = None,
@@ -143,9 +144,10 @@ class ProxmoxClient:
             )
         )
 
-    async def update_ha_resource(self, resource: cluster.HAResource, digest: str) -> None:
-        if not digest:
-            message = f"{resource.sid} cannot be updated without the digest of the list it was read in"
+    async def update_ha_resource(self, resource: cluster.HAResource, digest: str | None) -> None:
+        """Without a digest (None) the last writer wins; the digest of an empty list matches no resource."""
+        if digest == "":
+            message = f"{resource.sid} is not in the list of resources that was read"
             raise errors.Conflict(message)
         comment = {"comment": resource.comment} if resource.comment else {"delete": "comment"}
         await self._write(

@@ -62,6 +62,8 @@ class Endpoints:
 
     def __init__(self, hosts: Iterable[Address], nodes: Mapping[str, Address]) -> None:
         self._quorate: frozenset[str] = frozenset()
+        hosts = list(hosts)
+        self._port = hosts[0].port if hosts else DEFAULT_PORT
         names = {address: name for name, address in nodes.items()}
         self._all = [Endpoint(each, names.get(each)) for each in dict.fromkeys([*hosts, *names])]
 
@@ -96,12 +98,15 @@ class Endpoints:
         self._quorate = (self._quorate | {node}) if quorate else (self._quorate - {node})
 
     def learn(self, addresses: Mapping[str, str]) -> None:
-        """Take in the members' addresses; what was discovered of a node that left is forgotten."""
+        """Take in the members' addresses; what was discovered of a node that left is forgotten.
+
+        Nodes of a cluster have the same port: that of the first host.
+        """
         self._all = [each for each in self._all if not each.discovered or each.node in addresses]
         for node, host in addresses.items():
             own = [each for each in self._all if each.node == node]
             if not own:
-                self._all.append(Endpoint(Address(host), node, discovered=True))
+                self._all.append(Endpoint(Address(host, self._port), node, discovered=True))
             for each in own:
                 if each.discovered and each.address.host != host:
-                    each.address, each.failures = Address(host), 0
+                    each.address, each.failures = Address(host, self._port), 0

@@ -16,8 +16,9 @@ import aiohttp
 from proxmoxer import core
 from typing_extensions import override
 
+from pveha import tls
 from pveha.model import errors
-from pveha.proxmox import endpoints, tls
+from pveha.proxmox import credentials, endpoints
 from pveha.proxmox import errors as failures
 
 CONNECT_SECONDS = 1.5
@@ -58,7 +59,7 @@ class Resource(core.ProxmoxResource):  # type: ignore[misc]
 class Transport:
     """Requests of one token under one trust: direct, never through a proxy, never following a redirect."""
 
-    def __init__(self, token: tls.Token, trust: tls.Trust) -> None:
+    def __init__(self, token: credentials.Token, trust: tls.Trust) -> None:
         self._token = token
         self._trust = trust
         self._sessions: dict[bool, aiohttp.ClientSession] = {}

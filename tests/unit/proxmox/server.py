@@ -18,10 +18,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from pveha.proxmox import client, endpoints, tls
+from pveha import tls
+from pveha.proxmox import client, credentials, endpoints
 
 SECRET = "0b7c9a52-5a51-4c3e-9d2f-secretsecret"
-TOKEN = tls.Token("pveha@pve!operator", SECRET)
+TOKEN = credentials.Token("pveha@pve!operator", SECRET)
 HOST = "127.0.0.1"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

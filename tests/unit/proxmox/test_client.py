@@ -231,7 +231,6 @@ class TestMembership:
         async with Node("pve1") as one:
             hosts = [one.address, endpoints.Address(server.HOST, port)]
             hypervisor = client.ProxmoxClient(hosts, server.TOKEN, server.trust())
-            monkeypatch.setattr(endpoints, "DEFAULT_PORT", await dead_port())
             one.say["/cluster/status"] = self._elsewhere
             with pytest.raises(errors.Unreachable):
                 await hypervisor.membership("pve2")
@@ -240,7 +239,7 @@ class TestMembership:
             await hypervisor.close()
 
     async def _elsewhere(self, _: web.Request, __: str) -> web.StreamResponse:
-        return server.data(status("pve1", addresses={"pve1": "127.0.0.1", "pve2": "192.0.2.1"}))
+        return server.data(status("pve1", addresses={"pve1": "127.0.0.1", "pve2": "127.0.0.9"}))
 
     @pytest.mark.parametrize("name", ["../pve1", "pve1/x", "", "pve1?x"])
     async def test_names_cannot_leave_their_place_in_the_path(self, name: str) -> None:
@@ -361,6 +360,8 @@ class TestWrites:
             assert one.seen[0] == ("PUT", "/cluster/ha/resources/ct:101", text | limits)
             assert one.seen[1][2]["delete"] == "comment"
             assert len(one.seen) == 2
+            await hypervisor.update_ha_resource(ignored, None)
+            assert "digest" not in one.seen[2][2]
 
     async def test_a_start_is_ordered_from_the_node_itself(self) -> None:
         async with three() as nodes, using(*nodes, nodes=nodes) as hypervisor:

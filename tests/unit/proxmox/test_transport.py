@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from pveha import tls
 from pveha.model import errors
-from pveha.proxmox import endpoints, tls, transport
+from pveha.proxmox import endpoints, transport
 from pveha.proxmox import errors as failures
 from unit.proxmox import server
 

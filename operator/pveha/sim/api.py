@@ -1,16 +1,15 @@
 """The Proxmox VE REST API of a simulated cluster: what each node answers, in which state, after how long.
 
-`Api.handle` takes a call the way a real node does: its pmxcfs (without which it answers nothing), the token (wrong
-ones wait), the route, the privileges, the node the call is for (with another node it is proxied, and that node may
-be dead), its pvedaemon, the parameters, and at last the handler. `api_schema` lists the calls, `api_access` says who
-may make them, `api_cluster`, `api_ha`, `api_nodes`, `api_guests` and `api_tasks` answer. The texts are Proxmox's own.
+`Api.handle` takes a call the way a real node does: its pmxcfs (without which it answers nothing), the token
+(wrong ones wait), the route, the privileges, the node the call is for (with another node it is proxied, and
+that node may be dead), its pvedaemon, the parameters, and at last the handler. `api_schema` lists the calls,
+`api_access` says who may make them, `api_cluster`, `api_ha`, `api_nodes`, `api_guests` and `api_tasks`
+answer. The texts are Proxmox's own.
 """
 
-import asyncio
 import collections
 import dataclasses
 import errno
-import functools
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
@@ -40,7 +39,9 @@ LOOKUP_SECONDS = 10.0
 
 Handler = Callable[[api_call.Call], Awaitable[object]]
 
-_GUEST: Mapping[str, Handler] = {
+GuestHandler = Callable[[api_call.Call, guests.GuestKind], Awaitable[object]]
+
+_GUEST: Mapping[str, GuestHandler] = {
     "GET /config": api_guests.config,
     "GET /status/current": api_guests.current,
     "POST /status/start": api_guests.start,
@@ -49,6 +50,12 @@ _GUEST: Mapping[str, Handler] = {
     "GET /migrate": api_guests.migrate_precondition,
     "POST /migrate": api_guests.migrate,
 }
+
+
+def _for_kind(handler: GuestHandler, kind: guests.GuestKind) -> Handler:
+    return lambda call: handler(call, kind)
+
+
 _HANDLERS: Mapping[str, Handler] = {
     "GET /version": api_cluster.version,
     "GET /access/permissions": api_cluster.permissions,
@@ -79,9 +86,9 @@ _HANDLERS: Mapping[str, Handler] = {
     "GET /nodes/{node}/tasks": api_tasks.of_node,
     "GET /nodes/{node}/tasks/{upid}/status": api_tasks.status,
     "GET /nodes/{node}/tasks/{upid}/log": api_tasks.log,
-    **{f"GET /nodes/{{node}}/{kind.value}": functools.partial(api_guests.listed, kind=kind) for kind in guests.GuestKind},
+    **{f"GET /nodes/{{node}}/{kind.value}": _for_kind(api_guests.listed, kind) for kind in guests.GuestKind},
     **{
-        f"{method} /nodes/{{node}}/{kind.value}/{{vmid}}{end}": functools.partial(handler, kind=kind)
+        f"{method} /nodes/{{node}}/{kind.value}/{{vmid}}{end}": _for_kind(handler, kind)
         for kind in guests.GuestKind
         for (method, _, end), handler in ((key.partition(" "), each) for key, each in _GUEST.items())
     },
@@ -200,18 +207,19 @@ def _values(route: api_schema.Route, given: Mapping[str, str]) -> dict[str, api_
     """The call's parameters, checked; those of a rule depend on its type."""
     known = dict(route.parameters)
     missing: dict[str, str] = {}
-    if route.path.startswith("/cluster/ha/rules") and route.method in ("POST", "PUT"):
-        kind = given.get("type", "")
-        known.update(api_schema.RULE_TYPES.get(kind, {}))
-        if route.method == "PUT":
-            # A property of the other type is refused by the configuration's own check, not by the API's.
-            known.update({name: each for names in api_schema.RULE_TYPES.values() for name, each in names.items()} if kind in api_schema.RULE_TYPES else {})
-        else:
+    kind = given.get("type", "")
+    if route.path.startswith("/cluster/ha/rules") and kind in api_schema.RULE_TYPES:
+        if route.method == "POST":
+            known.update(api_schema.RULE_TYPES[kind])
             missing = {
                 f"oneOf[{kind}].{name}": api_schema.MISSING
-                for name in api_schema.RULE_NEEDS.get(kind, ())
+                for name in api_schema.RULE_NEEDS[kind]
                 if name not in given
             }
+        elif route.method == "PUT":
+            # A property of another type is refused by the configuration's own check, not by the API's.
+            for parameters in api_schema.RULE_TYPES.values():
+                known.update(parameters)
     values, complaints = api_schema.read(known, given)
     if complaints or missing:
         raise api_call.bad_parameters({**complaints, **missing})
@@ -235,9 +243,3 @@ def _failure(error: api_call.ApiError) -> Response:
     if error.fields:
         body["errors"] = dict(error.fields)
     return Response(error.status, reason, json.dumps(body).encode(), error.delay)
-
-
-async def wait(response: Response) -> Response:
-    """The same, after its delay."""
-    await asyncio.sleep(response.delay)
-    return response

@@ -1,28 +1,35 @@
 """Who calls the simulated API, and what they may do.
 
-A token acts for a user. With privilege separation (the default) it has only what its own ACL grants; without, all that
-its user has. The ACL of the deepest path that covers an object counts.
+A token acts for a user. With privilege separation (the default) it has only what its own ACL grants; without,
+all that its user has. The ACL of the deepest path that covers an object counts.
 """
 
 import dataclasses
 import hmac
 from collections.abc import Mapping
 
-PRIVILEGES = frozenset(
-    """
-    Datastore.Allocate Datastore.AllocateSpace Datastore.AllocateTemplate Datastore.Audit Group.Allocate Mapping.Audit
-    Mapping.Modify Mapping.Use Permissions.Modify Pool.Allocate Pool.Audit Realm.Allocate Realm.AllocateUser SDN.Allocate
-    SDN.Audit SDN.Use Sys.AccessNetwork Sys.Audit Sys.Console Sys.Incoming Sys.Modify Sys.PowerMgmt Sys.Syslog User.Modify
-    VM.Allocate VM.Audit VM.Backup VM.Clone VM.Config.CDROM VM.Config.CPU VM.Config.Cloudinit VM.Config.Disk
-    VM.Config.HWType VM.Config.Memory VM.Config.Network VM.Config.Options VM.Console VM.GuestAgent.Audit
-    VM.GuestAgent.FileRead VM.GuestAgent.FileSystemMgmt VM.GuestAgent.FileWrite VM.GuestAgent.Unrestricted VM.Migrate
-    VM.PowerMgmt VM.Replicate VM.Snapshot VM.Snapshot.Rollback
-    """.split()
-)
+_PRIVILEGES = {
+    "Datastore": "Allocate AllocateSpace AllocateTemplate Audit",
+    "Group": "Allocate",
+    "Mapping": "Audit Modify Use",
+    "Permissions": "Modify",
+    "Pool": "Allocate Audit",
+    "Realm": "Allocate AllocateUser",
+    "SDN": "Allocate Audit Use",
+    "Sys": "AccessNetwork Audit Console Incoming Modify PowerMgmt Syslog",
+    "User": "Modify",
+    "VM": "Allocate Audit Backup Clone Console Migrate PowerMgmt Replicate Snapshot Snapshot.Rollback",
+    "VM.Config": "CDROM CPU Cloudinit Disk HWType Memory Network Options",
+    "VM.GuestAgent": "Audit FileRead FileSystemMgmt FileWrite Unrestricted",
+}
+PRIVILEGES = frozenset(f"{group}.{name}" for group, names in _PRIVILEGES.items() for name in names.split())
 """All privileges of 9.2 (VM.Monitor is gone)."""
 
 OPERATOR = frozenset(("Sys.Audit", "Sys.Console", "VM.Audit", "VM.PowerMgmt", "Datastore.Audit"))
 """What pveha needs on `/`."""
+
+AUDITOR = frozenset(("Sys.Audit", "VM.Audit", "Datastore.Audit", "Pool.Audit", "SDN.Audit"))
+"""The role PVEAuditor, as far as the calls served here look at it."""
 
 _LISTED = ("/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms")
 """Paths that `/access/permissions` lists for everybody, beside those of the caller's own ACLs."""
@@ -30,7 +37,7 @@ _LISTED = ("/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storag
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated caller. `token` is empty for a login with a password, the only one that may skip locks."""
+    """An authenticated caller. `token` is empty for a login with a password: only root's may skip locks."""
 
     user: str
     token: str = ""

@@ -20,7 +20,8 @@ Change = Callable[[pmxcfs.Tree], object]
 class ApiError(Exception):
     """An answer other than 200. `message` is what Proxmox dies with; its first line is the HTTP reason.
 
-    `silent`: the body is empty, as it is where the answer comes from the HTTP server itself. `delay` in seconds.
+    `silent`: the body is empty, as it is where the answer comes from the HTTP server itself. `delay` in
+    seconds.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class Paged:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Call:
-    """A call that has passed authentication, permissions and parameter checks; `node` is the node that answers it."""
+    """A call that has passed authentication, permissions and parameter checks; `node` is the node that
+    answers it.
+    """
 
     world: "worlds.World"
     node: str

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pveha.sim import api_call, api_guests, api_tasks
+from pveha.sim import api_call, api_guests, api_tasks, views
 
 VERSION = {"version": "9.2.11", "release": "9.2", "repoid": "14a22df3c0de5a1b"}
 DISK = 256 << 30
@@ -117,7 +117,7 @@ def node_entry(call: api_call.Call, name: str) -> dict[str, Any]:
     world = call.world
     about = world.machines[name].about
     entry: dict[str, Any] = {"id": f"node/{name}", "type": "node", "node": name, "level": ""}
-    entry["status"] = _online(call, name)
+    entry["status"] = views.node_status(world, call.node, name)
     since = world.membership.separated_at.get((call.node, name))
     if since is not None and world.now() - since > world.timings.status_lifetime:
         del entry["level"]
@@ -128,21 +128,11 @@ def node_entry(call: api_call.Call, name: str) -> dict[str, Any]:
     if entry["status"] == "online":
         entry |= {
             "cpu": 0.05,
-            "mem": api_guests.used_memory(world, name),
+            "mem": views.used_memory(world, name),
             "disk": DISK // 10,
             "uptime": int(world.machines[name].uptime),
         }
     return entry
-
-
-def _online(call: api_call.Call, name: str) -> str:
-    world = call.world
-    if not world.membership.sees(call.node, name):
-        return "offline"
-    joined = world.membership.joined_at.get(name)
-    if joined is not None and world.now() - joined < world.timings.newcomer_unknown:
-        return "unknown"
-    return "online"
 
 
 def _node_resource(call: api_call.Call, name: str) -> dict[str, Any]:
@@ -180,7 +170,9 @@ def _storages(call: api_call.Call) -> Iterator[dict[str, Any]]:
                 "shared": int(storage.shared),
                 "plugintype": storage.type,
                 "content": _CONTENT[storage.shared],
-                "status": "available" if world.storage_reported(call.node, name, storage.name) else "unknown",
+                "status": "available"
+                if views.storage_available(world, call.node, name, storage.name)
+                else "unknown",
             }
             if entry["status"] == "available":
                 entry |= {"disk": DISK // 10, "maxdisk": DISK}

@@ -5,19 +5,29 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from pveha.model import cluster, guests
-from pveha.sim import api_call, guestfile, pmxcfs
+from pveha.sim import api_call, guestfile, pmxcfs, views
 
 if TYPE_CHECKING:
     from pveha.sim import world as worlds
 
 _NUMBERS = {
     guests.GuestKind.VM: frozenset(("cores", "sockets", "kvm", "onboot", "template", "numa", "protection")),
-    guests.GuestKind.CONTAINER: frozenset(("cores", "memory", "swap", "onboot", "template", "unprivileged", "protection")),
+    guests.GuestKind.CONTAINER: frozenset(
+        ("cores", "memory", "swap", "onboot", "template", "unprivileged", "protection")
+    ),
 }
 """Configuration keys that the API returns as numbers; a VM's memory is a string."""
 
 _PRESSURE = dict.fromkeys(
-    ("pressurecpufull", "pressurecpusome", "pressureiofull", "pressureiosome", "pressurememoryfull", "pressurememorysome"), 0
+    (
+        "pressurecpufull",
+        "pressurecpusome",
+        "pressureiofull",
+        "pressureiosome",
+        "pressurememoryfull",
+        "pressurememorysome",
+    ),
+    0,
 )
 _IDLE = {"disk": 0, "diskread": 0, "diskwrite": 0, "netin": 0, "netout": 0, "mem": 0, "cpu": 0}
 _DISK = 8 << 30
@@ -44,7 +54,10 @@ async def listed(call: api_call.Call, kind: guests.GuestKind) -> object:
 
 async def config(call: api_call.Call, kind: guests.GuestKind) -> object:
     file = _file(call, kind)
-    return {**_properties(file), "digest": hashlib.sha1(file.text.encode(), usedforsecurity=False).hexdigest()}
+    return {
+        **_properties(file),
+        "digest": hashlib.sha1(file.text.encode(), usedforsecurity=False).hexdigest(),
+    }
 
 
 async def current(call: api_call.Call, kind: guests.GuestKind) -> object:
@@ -61,22 +74,16 @@ async def current(call: api_call.Call, kind: guests.GuestKind) -> object:
     return entry
 
 
-def used_memory(world: "worlds.World", node: str) -> int:
-    """Memory in use on a node, in bytes: what the host itself needs, and its guests' whole memory."""
-    on = world.machines[node]
-    files = world.fs.trees[node].guests
-    held = sum(_memory(files[vmid]) for vmid in on.processes if vmid in files)
-    return min(on.about.memory, (2 << 30) + held)
-
-
-def _resource(world: "worlds.World", witness: str, tree: pmxcfs.Tree, file: guestfile.GuestFile) -> dict[str, Any]:
+def _resource(
+    world: "worlds.World", witness: str, tree: pmxcfs.Tree, file: guestfile.GuestFile
+) -> dict[str, Any]:
     vmid = file.ref.vmid
     entry: dict[str, Any] = {
         "id": str(file.ref),
         "type": file.ref.kind.value,
         "vmid": vmid,
         "node": file.node,
-        "status": world.reported_status(witness, file),
+        "status": views.guest_status(world, witness, file),
     }
     if service := tree.manager.services.get(file.ref.sid):
         entry["hastate"] = service.state
@@ -215,7 +222,11 @@ async def migrate(call: api_call.Call, kind: guests.GuestKind) -> object:
     running = ref.vmid in call.world.machines[call.node].processes
     if ref.kind is guests.GuestKind.VM and running and not call.flag("online"):
         raise api_call.failed("can't migrate running VM without --online")
-    if ref.kind is guests.GuestKind.CONTAINER and running and not (call.flag("online") or call.flag("restart")):
+    if (
+        ref.kind is guests.GuestKind.CONTAINER
+        and running
+        and not (call.flag("online") or call.flag("restart"))
+    ):
         raise api_call.failed("CT is running, use 'restart' to migrate it")
     if _ha_managed(call, ref):
         command = ("migrate", ref.sid, target)
@@ -229,7 +240,14 @@ async def migrate_precondition(call: api_call.Call, kind: guests.GuestKind) -> o
     file = _file(call, kind)
     others = [name for name in call.world.machines if name != call.node]
     local = [
-        {"volid": f"{name}:{volume}", "drivename": "scsi0", "size": _DISK, "shared": 0, "cdrom": 0, "is_attached": 1}
+        {
+            "volid": f"{name}:{volume}",
+            "drivename": "scsi0",
+            "size": _DISK,
+            "shared": 0,
+            "cdrom": 0,
+            "is_attached": 1,
+        }
         for name, volume in file.volumes
         if not call.world.storage.by_name[name].shared
     ]
@@ -254,12 +272,18 @@ async def _stop(call: api_call.Call, kind: guests.GuestKind, *, shutdown: bool) 
     if _ha_managed(call, ref):
         command = ("stop", ref.sid)
         return await _queue(
-            call, ref, "hastop", f"stop for {_word(ref)} {ref.vmid}", lambda tree: tree.commands.append(command)
+            call,
+            ref,
+            "hastop",
+            f"stop for {_word(ref)} {ref.vmid}",
+            lambda tree: tree.commands.append(command),
         )
     return call.world.guests.stop(call.node, ref, call.caller.name, shutdown=shutdown).upid
 
 
-async def _queue(call: api_call.Call, ref: guests.GuestRef, kind: str, words: str, change: api_call.Change) -> str:
+async def _queue(
+    call: api_call.Call, ref: guests.GuestRef, kind: str, words: str, change: api_call.Change
+) -> str:
     """A task that only tells the CRM, and ends at once; returns its UPID."""
     task = call.world.tasks.begin(call.world.machines[call.node], kind, str(ref.vmid), call.caller.name)
     task.log.append(f"Requesting HA {words}")

@@ -160,7 +160,11 @@ def _changed(call: api_call.Call, resource: cluster.HAResource) -> cluster.HARes
         for name in re.split(r"[,; ]+", call.text("delete"))
         if name in ("comment", "failback", "max_restart", "max_relocate", "state")
     }
-    fields |= {name: call.values[name] for name in ("comment", "failback", "max_restart", "max_relocate") if name in call.values}
+    fields |= {
+        name: call.values[name]
+        for name in ("comment", "failback", "max_restart", "max_relocate")
+        if name in call.values
+    }
     if state := call.text("state"):
         fields["state"] = cluster.HAState("started" if state == "enabled" else state)
     return dataclasses.replace(resource, **fields)
@@ -219,7 +223,9 @@ async def update_rule(call: api_call.Call) -> object:
 
 
 async def delete_rule(call: api_call.Call) -> object:
-    await api_call.write(call, lambda tree: tree.rules.pop(call.text("rule"), None), "delete ha rule failed: ")
+    await api_call.write(
+        call, lambda tree: tree.rules.pop(call.text("rule"), None), "delete ha rule failed: "
+    )
     return None
 
 
@@ -270,13 +276,17 @@ def _put_rule(tree: pmxcfs.Tree, rule: cluster.HARule, what: str) -> None:
     if rule.type == "node-affinity":
         used = {sid for other in others if other.type == rule.type for sid in other.sids}
         complaints += [
-            f"resource '{sid}' is already used in another node affinity rule" for sid in sorted(rule.sids & used)
+            f"resource '{sid}' is already used in another node affinity rule"
+            for sid in sorted(rule.sids & used)
         ]
     else:
         if len(rule.sids) < 2:
             complaints.append("rule is ineffective as there are less than two resources")
         kind = "negative" if rule.positive else "positive"
-        if any(o.type == rule.type and o.positive != rule.positive and len(o.sids & rule.sids) > 1 for o in others):
+        if any(
+            o.type == rule.type and o.positive != rule.positive and len(o.sids & rule.sids) > 1
+            for o in others
+        ):
             complaints.append(f"rule shares two or more resources with a {kind} resource affinity rule")
         if any(o.sids & rule.sids and len(set(o.nodes.values())) > 1 for o in others):
             complaints.append("resources are in node affinity rules with multiple priorities")
@@ -313,15 +323,18 @@ async def current_status(call: api_call.Call) -> object:
             "quorate": int(quorate),
         }
     ]
-    suffix = f" - disarmed, resource mode: {manager.disarm}" if manager.disarm else ""
+    suffix = ""
+    if manager.disarm_state == "disarmed":
+        suffix = f" - disarmed, resource mode: {manager.disarm_mode}"
     if manager.master:
+        age = _age(now, manager.timestamp)
         entries.append(
             {
                 "id": "master",
                 "type": "master",
                 "node": manager.master,
                 "timestamp": manager.timestamp,
-                "status": f"{manager.master} ({_age(now, manager.timestamp)}, {_clock(manager.timestamp)}){suffix}",
+                "status": f"{manager.master} ({age}, {_clock(manager.timestamp)}){suffix}",
             }
         )
     entries.append(_fencing_entry(call.node, manager, now))
@@ -343,9 +356,9 @@ async def disarm(call: api_call.Call) -> object:
 
 def _fencing_entry(node: str, manager: pmxcfs.Manager, now: float) -> dict[str, Any]:
     entry: dict[str, Any] = {"id": "fencing", "type": "fencing", "node": manager.master or node}
-    if manager.disarm:
-        shown = f"disarmed, resource mode: {manager.disarm} (CRM watchdog released)"
-        return entry | {"armed-state": "disarmed", "resource_mode": manager.disarm, "status": shown}
+    if manager.disarm_state == "disarmed":
+        shown = f"disarmed, resource mode: {manager.disarm_mode} (CRM watchdog released)"
+        return entry | {"armed-state": "disarmed", "resource_mode": manager.disarm_mode, "status": shown}
     if manager.master and now - manager.timestamp <= OLD_SECONDS:
         return entry | {"armed-state": "armed", "status": "armed (CRM watchdog active)"}
     return entry | {"armed-state": "standby", "status": "standby (CRM watchdog standby)"}

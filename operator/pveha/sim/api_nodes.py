@@ -1,6 +1,6 @@
 """Calls about one node: status, reboot and shutdown."""
 
-from pveha.sim import api_call, api_cluster, api_guests
+from pveha.sim import api_call, api_cluster, views
 
 KERNEL = "6.18.44-2-pve"
 
@@ -11,7 +11,7 @@ async def version(call: api_call.Call) -> object:
 
 async def status(call: api_call.Call) -> object:
     on = call.world.machines[call.node]
-    memory, used = on.about.memory, api_guests.used_memory(call.world, call.node)
+    memory, used = on.about.memory, views.used_memory(call.world, call.node)
     disk = api_cluster.DISK
     build = "#1 SMP PREEMPT_DYNAMIC"
     return {

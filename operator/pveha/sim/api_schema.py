@@ -1,7 +1,8 @@
-"""The calls the simulated API serves, with their parameters and the privileges they need, as Proxmox VE 9.2 has them.
+"""The calls the simulated API serves, with their parameters and the privileges they need, as Proxmox VE 9.2
+has them.
 
-A contract test compares this table with the API's own schema. Parameters are checked as PVE's JSONSchema does, and
-complaints are worded as it words them.
+A contract test compares this table with the API's own schema. Parameters are checked as PVE's JSONSchema
+does, and complaints are worded as it words them.
 """
 
 import dataclasses
@@ -15,7 +16,16 @@ UNKNOWN = "property is not defined in schema and the schema does not allow addit
 _VMID = re.compile(r"[1-9][0-9]{2,8}")
 _CONFIG_ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]+")
 _NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?")
-_BOOLEANS = {"0": False, "off": False, "no": False, "false": False, "1": True, "on": True, "yes": True, "true": True}
+_BOOLEANS = {
+    "0": False,
+    "off": False,
+    "no": False,
+    "false": False,
+    "1": True,
+    "on": True,
+    "yes": True,
+    "true": True,
+}
 
 Value = str | int | bool
 Parameters = Mapping[str, Value]
@@ -131,7 +141,8 @@ _MIGRATE = {"migration_network": _TEXT, "migration_type": Parameter(choices=("se
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Route:
-    """One method of one path. `privileges`: any of them on `on` lets the call pass; none: the handler filters.
+    """One method of one path. `privileges`: any of them on `on` lets the call pass; none: the handler
+    filters.
 
     `proxied`: answered by the node in the path. `protected`: needs that node's pvedaemon.
     """
@@ -160,16 +171,16 @@ def _routes() -> tuple[Route, ...]:
         Route("GET", "/version", {}),
         Route("GET", "/access/permissions", {"path": _TEXT, "userid": _TEXT}),
         Route("GET", "/cluster/status", {}, privileges=audit, protected=True),
-        Route(
-            "GET", "/cluster/resources", {"type": Parameter(choices=("vm", "storage", "node", "sdn"))}
-        ),
+        Route("GET", "/cluster/resources", {"type": Parameter(choices=("vm", "storage", "node", "sdn"))}),
         Route("GET", "/cluster/tasks", {}),
         Route("GET", "/cluster/replication", {}),
         Route("GET", resources, {"type": _KIND}, privileges=audit),
         Route("POST", resources, {**_RESOURCE, "type": _KIND}, privileges=console, protected=True),
         Route("GET", f"{resources}/{{sid}}", sid, privileges=audit),
         Route("PUT", f"{resources}/{{sid}}", {**_RESOURCE, **update}, privileges=console, protected=True),
-        Route("DELETE", f"{resources}/{{sid}}", {**sid, "purge": _BOOLEAN}, privileges=console, protected=True),
+        Route(
+            "DELETE", f"{resources}/{{sid}}", {**sid, "purge": _BOOLEAN}, privileges=console, protected=True
+        ),
         *(
             Route(
                 "POST",
@@ -236,7 +247,9 @@ def _guest_routes(kind: str) -> tuple[Route, ...]:
     path = f"/nodes/{{node}}/{kind}/{{vmid}}"
     vm = kind == "qemu"
 
-    def guest(method: str, end: str, parameters: Mapping[str, Parameter], privilege: str, *, protected: bool) -> Route:
+    def guest(
+        method: str, end: str, parameters: Mapping[str, Parameter], privilege: str, *, protected: bool
+    ) -> Route:
         return Route(
             method,
             path + end,
@@ -252,7 +265,10 @@ def _guest_routes(kind: str) -> tuple[Route, ...]:
     stop = {**skiplock, "overrule-shutdown": _BOOLEAN, **(timeout if vm else {})}
     shutdown = {**timeout, "forceStop": _BOOLEAN, **(skiplock if vm else {})}
     target = {"target": REQUIRED_NODE, "online": _BOOLEAN}
-    migrate = {**target, **({**_MIGRATE, "force": _BOOLEAN, "with-local-disks": _BOOLEAN} if vm else {"restart": _BOOLEAN})}
+    migrate = {
+        **target,
+        **({**_MIGRATE, "force": _BOOLEAN, "with-local-disks": _BOOLEAN} if vm else {"restart": _BOOLEAN}),
+    }
     config = {"current": _BOOLEAN, "snapshot": _CONFIG}
     return (
         Route(
@@ -264,7 +280,9 @@ def _guest_routes(kind: str) -> tuple[Route, ...]:
         ),
         guest("GET", "/config", config, "VM.Audit", protected=False),
         guest("GET", "/status/current", {}, "VM.Audit", protected=True),
-        guest("POST", "/status/start", {**skiplock, **(timeout if vm else {})}, "VM.PowerMgmt", protected=True),
+        guest(
+            "POST", "/status/start", {**skiplock, **(timeout if vm else {})}, "VM.PowerMgmt", protected=True
+        ),
         guest("POST", "/status/stop", stop, "VM.PowerMgmt", protected=True),
         guest("POST", "/status/shutdown", shutdown, "VM.PowerMgmt", protected=True),
         guest("GET", "/migrate", {"target": _NODE_NAME}, "VM.Migrate", protected=True),
@@ -284,14 +302,18 @@ def find(method: str, path: str) -> tuple[Route, dict[str, str]] | None:
     parts = path.split("/")
     for route in _BY_SHAPE.get((method, len(parts) - 1), ()):
         names = route.path.split("/")
-        if all(name == part or (name.startswith("{") and part) for name, part in zip(names, parts, strict=True)):
+        if all(
+            name == part or (name.startswith("{") and part) for name, part in zip(names, parts, strict=True)
+        ):
             return route, {
                 name[1:-1]: part for name, part in zip(names, parts, strict=True) if name.startswith("{")
             }
     return None
 
 
-def read(parameters: Mapping[str, Parameter], given: Mapping[str, str]) -> tuple[dict[str, Value], dict[str, str]]:
+def read(
+    parameters: Mapping[str, Parameter], given: Mapping[str, str]
+) -> tuple[dict[str, Value], dict[str, str]]:
     """The values of `given`, and the complaints by parameter."""
     values: dict[str, Value] = {}
     complaints = {

@@ -1,4 +1,6 @@
-"""Certificates of the simulated data centre: an own authority, as every Proxmox cluster has one, and self-signed BMCs."""
+"""Certificates of the simulated data centre: an own authority, as every Proxmox cluster has one, and self-
+signed BMCs.
+"""
 
 import dataclasses
 import datetime
@@ -51,9 +53,7 @@ class Authority:
     def issue(self, *names: str) -> Identity:
         """A server certificate for DNS names and IP addresses; the first is its common name."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(
-            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])]), self._subject, key
-        )
+        builder = _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])]), self._subject, key)
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return _identity(_for_names(builder, names).add_extension(issuer, critical=False), self._key, key)
 

@@ -5,6 +5,7 @@ systems (only where no system is named), the system, and its action `#ComputerSy
 """
 
 import asyncio
+import base64
 import dataclasses
 import json
 import urllib.parse
@@ -189,8 +190,11 @@ class RedfishPower:
                 method,
                 f"https://{host}:{bmc.port}{path}",
                 json=body,
-                auth=aiohttp.BasicAuth(bmc.username, bmc.password, encoding="utf-8"),
-                headers={"Accept": "application/json", "OData-Version": "4.0"},
+                headers={
+                    "Accept": "application/json",
+                    "Authorization": _basic(bmc.username, bmc.password),
+                    "OData-Version": "4.0",
+                },
                 ssl=self._trust[name].verification,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None),
@@ -220,6 +224,10 @@ class _Deadline:
             await self._timeout.__aexit__(*exception)
         except TimeoutError as error:
             raise errors.Unreachable(self._message) from error
+
+
+def _basic(username: str, password: str) -> str:
+    return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
 
 
 async def _limited(response: aiohttp.ClientResponse, trying: str) -> bytes:

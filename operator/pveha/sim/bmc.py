@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class Bmc:
     """The BMC of one node.
 
-    `machine` is the machine it really switches, `identities` what it says it is (two BMCs swapped: both differ).
+    `machine` is the machine it really switches, `identities` what it says it is (two BMCs swapped: both
+    differ).
     """
 
     name: str
@@ -58,7 +59,9 @@ class Bmcs:
     def answers(self, name: str) -> bool:
         """Whether the BMC answers at all (the path to it apart)."""
         bmc = self.by_name.get(name)
-        return bool(bmc and bmc.alive and not (bmc.dies_with_node and not self._world.machines[bmc.machine].powered))
+        return bool(
+            bmc and bmc.alive and not (bmc.dies_with_node and not self._world.machines[bmc.machine].powered)
+        )
 
     def state(self, name: str) -> power.PowerState:
         bmc = self.by_name[name]
@@ -69,7 +72,8 @@ class Bmcs:
         return self._world.between(self._world.timings.bmc_call) + self.by_name[name].delay
 
     def command(self, name: str, command: str) -> bool:
-        """Carry out `off`, `shutdown`, `on` or `cycle`. False: refused. True: acknowledged; the effect comes later."""
+        """Carry out `off`, `shutdown`, `on` or `cycle`. False: refused. True: acknowledged; the effect comes
+        later."""
         bmc = self.by_name[name]
         outcome = "refused" if bmc.refuses else "acknowledged, not done" if bmc.lies else "acknowledged"
         self.log.append(Command(self._world.now(), name, command, outcome))

@@ -1,6 +1,7 @@
 """Virtual time: an event loop that jumps to its next timer instead of sleeping.
 
-Nothing here touches a socket, a thread or the wall clock, so the same program takes the same steps every time.
+Nothing here touches a socket, a thread or the wall clock, so the same program takes the same steps every
+time.
 """
 
 import asyncio
@@ -19,7 +20,8 @@ class NothingScheduledError(RuntimeError):
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """An asyncio event loop on its own clock, which starts at `start` seconds and moves only between callbacks."""
+    """An asyncio event loop on its own clock, which starts at `start` seconds and moves only between
+    callbacks."""
 
     _ready: collections.deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]

@@ -1,7 +1,8 @@
-"""What a simulated data centre consists of: frozen values, with the defaults of a real Proxmox VE 9.2 cluster.
+"""What a simulated data centre consists of: frozen values, with the defaults of a real Proxmox VE 9.2
+cluster.
 
-Durations are in seconds unless the name says otherwise, memory in bytes. Numbers marked *measured* come from a real
-three-node 9.2 cluster.
+Durations are in seconds unless the name says otherwise, memory in bytes. Numbers marked *measured* come from
+a real three-node 9.2 cluster.
 """
 
 import dataclasses
@@ -20,7 +21,8 @@ def stable_uuid(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Node:
-    """A machine. Empty `address`, `uuid`, `serial` and zero `nodeid` are filled in by `World`'s configuration."""
+    """A machine. Empty `address`, `uuid`, `serial` and zero `nodeid` are filled in by `World`'s
+    configuration."""
 
     name: str
     address: str = ""
@@ -42,7 +44,8 @@ class Node:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Storage:
-    """A storage definition; `nodes` empty: on every node. `type` is Proxmox's (dir, lvm, nfs, rbd, zfspool...)."""
+    """A storage definition; `nodes` empty: on every node. `type` is Proxmox's (dir, lvm, nfs, rbd,
+    zfspool...)."""
 
     name: str
     shared: bool = True
@@ -98,10 +101,12 @@ class Corosync:
     """0: not set, the sum of the nodes' votes."""
 
     def loss_seconds(self, remaining: int) -> float:
-        """From the loss of a member to the new membership: token loss, then consensus among those that remain.
+        """From the loss of a member to the new membership: token loss, then consensus among those that
+        remain.
 
-        3000 ms + coefficient for each node over two, and consensus = 1.2 x token. Counted over the `remaining` nodes
-        it gives 6.6 s for three nodes, as measured (6.54-6.63); counted over the configured ones it would be 6.88.
+        3000 ms + coefficient for each node over two, and consensus = 1.2 x token. Counted over the
+        `remaining` nodes it gives 6.6 s for three nodes, as measured (6.54-6.63); counted over the configured
+        ones it would be 6.88.
         """
         token = self.token + self.token_coefficient * max(0, remaining - 2)
         return (token + token * 12 // 10) / 1000
@@ -196,7 +201,9 @@ class Config:
         return dataclasses.replace(self, nodes=nodes, guests=filled)
 
 
-def managed(vmid: int, node: str, state: cluster.HAState = cluster.HAState.STARTED, **fields: object) -> Guest:
+def managed(
+    vmid: int, node: str, state: cluster.HAState = cluster.HAState.STARTED, **fields: object
+) -> Guest:
     """A guest registered with Proxmox's HA."""
     guest = Guest(vmid, node, **fields)  # type: ignore[arg-type]
     return dataclasses.replace(guest, ha=cluster.HAResource(guest.ref.sid, state))

@@ -12,7 +12,8 @@ _FOLDERS = {kind.config_folder: kind for kind in guests.GuestKind}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GuestFile:
-    """`nodes/NODE/qemu-server/VMID.conf` with its text; `since` is the world's time at which it came to the node."""
+    """`nodes/NODE/qemu-server/VMID.conf` with its text; `since` is the world's time at which it came to the
+    node."""
 
     ref: guests.GuestRef
     node: str
@@ -39,7 +40,11 @@ class GuestFile:
     @property
     def volumes(self) -> tuple[tuple[str, str], ...]:
         """(storage, volume) of each disk."""
-        return tuple(re.findall(r"^(?:scsi|virtio|sata|ide|rootfs|mp)\d*: ([\w.-]+):([^,\s]+)", self.text, re.MULTILINE))
+        return tuple(
+            re.findall(
+                r"^(?:scsi|virtio|sata|ide|rootfs|mp)\d*: ([\w.-]+):([^,\s]+)", self.text, re.MULTILINE
+            )
+        )
 
 
 def value(text: str, key: str) -> str:
@@ -76,7 +81,9 @@ def render(guest: config.Guest) -> str:
         if guest.kind is guests.GuestKind.VM:
             lines[f"scsi{number}"] = volume
         else:
-            lines["rootfs" if number == 0 else f"mp{number - 1}"] = volume + (f",mp=/mnt{number}" if number else "")
+            lines["rootfs" if number == 0 else f"mp{number - 1}"] = volume + (
+                f",mp=/mnt{number}" if number else ""
+            )
     if guest.kind is guests.GuestKind.VM:
         lines["smbios1"] = f"uuid={guest.uuid}"
         if guest.agent:

@@ -1,6 +1,7 @@
 """Guests: starting, stopping and migrating them, as tasks of a node that create and end processes.
 
-A configuration and a process are different things: a rename moves the first and leaves the second where it is.
+A configuration and a process are different things: a rename moves the first and leaves the second where it
+is.
 """
 
 import dataclasses
@@ -32,17 +33,22 @@ class GuestOps:
         self.about = {guest.vmid: guest for guest in world.config.guests}
         self.history: dict[int, list[Interval]] = {}
         self.status_log: dict[tuple[str, int], list[tuple[float, str]]] = {}
-        """Status of a guest's process on a node, from when on: what pvestatd reports from. The newest `HISTORY`."""
+        """Status of a guest's process on a node, from when on: what pvestatd reports from. The newest
+        `HISTORY`."""
 
     # Processes
 
-    def create(self, node: machine.Machine, file: guestfile.GuestFile, state: str = "running") -> machine.Process:
+    def create(
+        self, node: machine.Machine, file: guestfile.GuestFile, state: str = "running"
+    ) -> machine.Process:
         """A new process. Nothing prevents a second one on another node: that is the point."""
         vmid, now = file.ref.vmid, self._world.now()
         about = self.about.get(vmid)
         ready_at = now + (about.boot_seconds if about else 10.0)
         storages = tuple(sorted({name for name, _ in file.volumes}))
-        process = machine.Process(file.ref, node.name, node.next_pid(), node.ticks, now, state, ready_at, storages)
+        process = machine.Process(
+            file.ref, node.name, node.next_pid(), node.ticks, now, state, ready_at, storages
+        )
         node.processes[vmid] = process
         self._world.storage.opened(process)
         self._note(process, state)
@@ -50,7 +56,10 @@ class GuestOps:
 
     def set_state(self, process: machine.Process, state: str) -> None:
         """Change a process's QMP run state."""
-        if process.state != state and self._world.machines[process.node].processes.get(process.ref.vmid) is process:
+        if (
+            process.state != state
+            and self._world.machines[process.node].processes.get(process.ref.vmid) is process
+        ):
             process.state = state
             self._note(process, state)
 
@@ -89,14 +98,20 @@ class GuestOps:
 
     # Tasks
 
-    def start(self, node: str, ref: guests.GuestRef, user: str = "root@pam", skiplock: bool = False) -> tasks.Task:
+    def start(
+        self, node: str, ref: guests.GuestRef, user: str = "root@pam", skiplock: bool = False
+    ) -> tasks.Task:
         """Begin a start task on `node`; whether it works shows in the task's exit status."""
         on = self._world.machines[node]
-        task = self._world.tasks.begin(on, "qmstart" if ref.kind is guests.GuestKind.VM else "vzstart", str(ref.vmid), user)
+        task = self._world.tasks.begin(
+            on, "qmstart" if ref.kind is guests.GuestKind.VM else "vzstart", str(ref.vmid), user
+        )
         on.later(0.05, self._start_checks, on, ref, task, skiplock)
         return task
 
-    def _start_checks(self, on: machine.Machine, ref: guests.GuestRef, task: tasks.Task, skiplock: bool) -> None:
+    def _start_checks(
+        self, on: machine.Machine, ref: guests.GuestRef, task: tasks.Task, skiplock: bool
+    ) -> None:
         vmid = ref.vmid
         word = "VM" if ref.kind is guests.GuestKind.VM else "CT"
         file = self._world.fs.trees[on.name].guests.get(vmid)
@@ -126,7 +141,9 @@ class GuestOps:
             self.create(on, file)
         self._world.tasks.end(task, problem or "OK")
 
-    def stop(self, node: str, ref: guests.GuestRef, user: str = "root@pam", shutdown: bool = False) -> tasks.Task:
+    def stop(
+        self, node: str, ref: guests.GuestRef, user: str = "root@pam", shutdown: bool = False
+    ) -> tasks.Task:
         """Begin a stop (or shutdown) task."""
         on, timings = self._world.machines[node], self._world.timings
         prefix = "qm" if ref.kind is guests.GuestKind.VM else "vz"
@@ -137,10 +154,14 @@ class GuestOps:
     def _stopped(self, on: machine.Machine, ref: guests.GuestRef, task: tasks.Task) -> None:
         file = self._world.fs.trees[on.name].guests.get(ref.vmid)
         if file is None or file.node != on.name:
-            self._world.tasks.end(task, f"Configuration file '{guestfile.path_of(ref, on.name)}' does not exist")
+            self._world.tasks.end(
+                task, f"Configuration file '{guestfile.path_of(ref, on.name)}' does not exist"
+            )
             return
         if file.lock:
-            self._world.tasks.end(task, f"{'VM' if ref.kind is guests.GuestKind.VM else 'CT'} is locked ({file.lock})")
+            self._world.tasks.end(
+                task, f"{'VM' if ref.kind is guests.GuestKind.VM else 'CT'} is locked ({file.lock})"
+            )
             return
         if process := on.processes.get(ref.vmid):
             self.end(process, "stopped")
@@ -156,14 +177,20 @@ class GuestOps:
 
 
 class Migration:
-    """One migration, phase by phase. It is driven by the source: what its death leaves behind stays as it is then.
+    """One migration, phase by phase. It is driven by the source: what its death leaves behind stays as it is
+    then.
 
-    Phases: lock the configuration, incoming process on the target, transfer, source `postmigrate` and configuration
-    moved, target resumed, source process ended and lock removed.
+    Phases: lock the configuration, incoming process on the target, transfer, source `postmigrate` and
+    configuration moved, target resumed, source process ended and lock removed.
     """
 
     def __init__(
-        self, world: "worlds.World", source: machine.Machine, ref: guests.GuestRef, target: str, task: tasks.Task
+        self,
+        world: "worlds.World",
+        source: machine.Machine,
+        ref: guests.GuestRef,
+        target: str,
+        task: tasks.Task,
     ) -> None:
         self._world = world
         self._source = source
@@ -178,7 +205,11 @@ class Migration:
         return self._world.fs.trees[self._source.name].guests.get(self._ref.vmid)
 
     def _reachable(self) -> bool:
-        return self._target.up and not self._target.hung and self._world.linked(self._source.name, self._target.name)
+        return (
+            self._target.up
+            and not self._target.hung
+            and self._world.linked(self._source.name, self._target.name)
+        )
 
     def _fail(self, reason: str) -> None:
         self._world.tasks.end(self._task, reason)
@@ -198,7 +229,9 @@ class Migration:
         file = self._file
         word = "VM" if self._ref.kind is guests.GuestKind.VM else "CT"
         if file is None or file.node != self._source.name:
-            self._fail(f"Configuration file '{guestfile.path_of(self._ref, self._source.name)}' does not exist")
+            self._fail(
+                f"Configuration file '{guestfile.path_of(self._ref, self._source.name)}' does not exist"
+            )
         elif file.lock:
             self._fail(f"{word} is locked ({file.lock})")
         elif not self._reachable():
@@ -252,10 +285,10 @@ class Migration:
         if self._moving:
             self._world.guests.end(self._moving, "ended after migration", quiet=True)
         file = self._file
-        if file is not None and file.node == self._target.name and file.lock == "migrate":
-            if not self._write(file.with_lock("")):
-                self._fail("failed to clear migrate lock")
-                return
+        moved = file is not None and file.node == self._target.name and file.lock == "migrate"
+        if file is not None and moved and not self._write(file.with_lock("")):
+            self._fail("failed to clear migrate lock")
+            return
         if self._ref.kind is guests.GuestKind.CONTAINER and self._moving:
             self._world.guests.start(self._target.name, self._ref)
         self._world.tasks.end(self._task)

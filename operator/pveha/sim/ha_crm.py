@@ -1,8 +1,9 @@
 """The cluster resource manager: one daemon a node, one of them master, a round every 10 s.
 
-A round reads membership and the LRMs' results, takes in changed resources and commands, moves each service through its
-states until nothing changes, and writes `manager_status` once at the end. If recovery finds a configuration elsewhere
-than its record says, the round dies before that write, every time: HA of the whole cluster stands still (S8).
+A round reads membership and the LRMs' results, takes in changed resources and commands, moves each service
+through its states until nothing changes, and writes `manager_status` once at the end. If recovery finds a
+configuration elsewhere than its record says, the round dies before that write, every time: HA of the whole
+cluster stands still (S8).
 """
 
 import dataclasses
@@ -16,7 +17,17 @@ if TYPE_CHECKING:
 
 LOCK = "ha_manager_lock"
 CLEARED_LOCKS = frozenset(
-    "backup mounted migrate clone rollback snapshot snapshot-delete suspending suspended".split()
+    [
+        "backup",
+        "mounted",
+        "migrate",
+        "clone",
+        "rollback",
+        "snapshot",
+        "snapshot-delete",
+        "suspending",
+        "suspended",
+    ]
 )
 _STARTED = cluster.HAState.STARTED
 
@@ -70,7 +81,8 @@ class Crm:
     # Rounds
 
     def _tick(self, begun_at: float | None = None) -> None:
-        """A round, and the timer for the next. A round that falls into a membership change waits for its end."""
+        """A round, and the timer for the next. A round that falls into a membership change waits for its
+        end."""
         node, world = self._node, self._world
         begun_at = world.now() if begun_at is None else begun_at
         works = node.runs("pve-ha-crm") and node.runs("pmxcfs")
@@ -128,7 +140,9 @@ class Crm:
 class _Round:
     """One round of the master, on a copy of its records."""
 
-    def __init__(self, world: "worlds.World", name: str, tree: pmxcfs.Tree, last_online: dict[str, float]) -> None:
+    def __init__(
+        self, world: "worlds.World", name: str, tree: pmxcfs.Tree, last_online: dict[str, float]
+    ) -> None:
         self._world = world
         self._name = name
         self._tree = tree
@@ -142,7 +156,9 @@ class _Round:
         return (
             not self.changed
             and all(status in ("online", "maintenance") for status in self.manager.node_status.values())
-            and all(s.state in ("started", "stopped", "error", "freeze") for s in self.manager.services.values())
+            and all(
+                s.state in ("started", "stopped", "error", "freeze") for s in self.manager.services.values()
+            )
             and self.manager.disarm_state != "disarming"
         )
 
@@ -278,9 +294,13 @@ class _Round:
         service = self.manager.services[sid]
         where = f" (node = {node or service.node}{', target = ' + target if target else ''})"
         self._say(sid, f"{service.state} => {state}{where}")
-        failed = service.failed_nodes if state in ("started", "relocate") else ()
-        keep = dataclasses.replace(service, state=state, node=node or service.node, target=target, uid=self._uid())
-        self.manager.services[sid] = dataclasses.replace(keep, running=False, stop_first=False, failed_nodes=failed)
+        failed = service.failed_nodes if state in ("started", "relocate", "migrate") else ()
+        keep = dataclasses.replace(
+            service, state=state, node=node or service.node, target=target, uid=self._uid()
+        )
+        self.manager.services[sid] = dataclasses.replace(
+            keep, running=False, stop_first=False, failed_nodes=failed
+        )
 
     def _result(self, service: pmxcfs.Service) -> int | None:
         lrm = self._tree.lrms.get(service.node)
@@ -291,7 +311,9 @@ class _Round:
         lrm = self._tree.lrms.get(service.node)
         return bool(lrm and lrm.mode == "restart" and self.manager.node_status.get(service.node) != "fence")
 
-    def _choose(self, sid: str, service: pmxcfs.Service, failback: bool) -> str | None:
+    def _choose(
+        self, sid: str, service: pmxcfs.Service, failback: bool, avoid: tuple[str, ...] = ()
+    ) -> str | None:
         return ha_place.choose(
             sid,
             service.node,
@@ -299,7 +321,7 @@ class _Round:
             self.manager.services,
             self._tree.rules,
             failback=failback,
-            avoid=frozenset(service.failed_nodes),
+            avoid=frozenset(avoid),
         )
 
     def _in_request_start(self, sid: str, service: pmxcfs.Service, resource: cluster.HAResource) -> None:
@@ -338,7 +360,8 @@ class _Round:
     def _start_failed(self, sid: str, service: pmxcfs.Service, resource: cluster.HAResource) -> None:
         failed = (*service.failed_nodes, service.node)
         service.failed_nodes = failed
-        target = self._choose(sid, service, failback=True) if len(failed) <= resource.max_relocate else None
+        again = len(failed) <= resource.max_relocate
+        target = self._choose(sid, service, failback=True, avoid=failed) if again else None
         if target is None:
             self._change(sid, "error")
         else:
@@ -462,7 +485,9 @@ def begin_steady(world: "worlds.World", master: str) -> None:
             continue
         started = resource.state is _STARTED
         uid = f"{world.rng.getrandbits(128):032x}"
-        tree.manager.services[sid] = pmxcfs.Service("started" if started else "stopped", file.node, uid, running=started)
+        tree.manager.services[sid] = pmxcfs.Service(
+            "started" if started else "stopped", file.node, uid, running=started
+        )
     crm = world.crms[master]
     crm.become_master(quietly=True)
     world.fs.lock(master, LOCK, crm.owner)

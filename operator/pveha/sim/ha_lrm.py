@@ -1,7 +1,8 @@
-"""The local resource manager of each node: it does on its node what the CRM's records say, under its agent lock.
+"""The local resource manager of each node: it does on its node what the CRM's records say, under its agent
+lock.
 
-While it is active it feeds the node's watchdog with every renewal of the lock: a node that cannot write to pmxcfs any
-more is reset 60 to 70 s later. Idle ones feed nothing and their nodes live on.
+While it is active it feeds the node's watchdog with every renewal of the lock: a node that cannot write to
+pmxcfs any more is reset 60 to 70 s later. Idle ones feed nothing and their nodes live on.
 """
 
 from collections.abc import Callable
@@ -92,7 +93,8 @@ class Lrm:
     # Rounds
 
     def _tick(self, next_at: float | None = None) -> None:
-        """A round, and the timer for the next. A round that falls into a membership change waits for its end."""
+        """A round, and the timer for the next. A round that falls into a membership change waits for its
+        end."""
         node, world = self._node, self._world
         if self._left:
             return
@@ -119,7 +121,11 @@ class Lrm:
         mine = self._services(tree)
         if tree.manager.disarm_state and not self._leaving:
             self.mode = "disarm"
-            if self.state == "active" and not self._workers and all(s.state == "freeze" for s in mine.values()):
+            if (
+                self.state == "active"
+                and not self._workers
+                and all(s.state == "freeze" for s in mine.values())
+            ):
                 self._release()
             if self.state != "active":
                 return
@@ -152,12 +158,17 @@ class Lrm:
         self._world.say(f"lrm {self._node.name}", "idle")
 
     def _flush(self, tree: pmxcfs.Tree) -> None:
-        """Write lrm_status: every round when idle, every second one when active, at once when it says something new."""
+        """Write lrm_status: every round when idle, every second one when active, at once when it says
+        something new."""
         old = tree.lrms.get(self._node.name)
         known = {service.uid for service in tree.manager.services.values()}
         results = {uid: result for uid, result in self._results.items() if uid in known}
         new = old is None or (old.state, old.mode, old.results) != (self.state, self.mode, results)
-        if new or self.state != "active" or self._world.now() - self._flushed > 1.5 * self._world.timings.lrm_round:
+        if (
+            new
+            or self.state != "active"
+            or self._world.now() - self._flushed > 1.5 * self._world.timings.lrm_round
+        ):
             timestamp = int(self._world.wall_now(self._node.name))
             tree.lrms[self._node.name] = pmxcfs.Lrm(self.state, self.mode, timestamp, results)
             self._flushed = self._world.now()
@@ -244,14 +255,18 @@ class Lrm:
         if self.mode == "restart":
             ready = all(service.state == "freeze" for service in mine.values()) or self.state != "active"
         elif self.mode == "maintenance":
-            ready = not any(s.state in ("started", "migrate", "relocate", "request_stop") for s in mine.values())
+            ready = not any(
+                s.state in ("started", "migrate", "relocate", "request_stop") for s in mine.values()
+            )
         else:
             self._stop_all(mine)
             refs = [ref for sid in mine if (ref := guests.parse_sid(sid))]
             ready = not self._workers and not any(ref.vmid in self._node.processes for ref in refs)
         if ready:
             self._leave_now()
-        elif self.state == "active" and self._world.fs.lock(self._node.name, lock_name(self._node.name), self.owner):
+        elif self.state == "active" and self._world.fs.lock(
+            self._node.name, lock_name(self._node.name), self.owner
+        ):
             self._feed()
             if self.mode == "maintenance":
                 for sid, service in mine.items():
@@ -289,4 +304,3 @@ class Lrm:
         node.power_off(f"{how}: powered down")
         if how == "reboot":
             node.power_on()
-

@@ -1,4 +1,5 @@
-"""Where Proxmox's HA would put a service: node-affinity and resource-affinity rules, then the fewest services."""
+"""Where Proxmox's HA would put a service: node-affinity and resource-affinity rules, then the fewest
+services."""
 
 from collections.abc import Mapping
 
@@ -18,8 +19,8 @@ def choose(
 ) -> str | None:
     """The node for service `sid`, or None when no online node is allowed.
 
-    `current` is kept where the rules allow it (with `failback`: where no better priority is online). `avoid` are nodes
-    on which it failed to start.
+    `current` is kept where the rules allow it (with `failback`: where no better priority is online). `avoid`
+    are nodes on which it failed to start.
     """
     candidates = online - avoid
     preferred = candidates
@@ -40,7 +41,9 @@ def choose(
         if not rule.positive:
             candidates, preferred = candidates - taken, preferred - taken
         elif together := candidates & taken:
-            most = max(sorted(together), key=lambda name: sum(placed[o] == name for o in rule.sids & placed.keys()))
+            most = max(
+                sorted(together), key=lambda name: sum(placed[o] == name for o in rule.sids & placed.keys())
+            )
             candidates = preferred = frozenset({most})
     if current in candidates and (current in preferred or not failback):
         return current

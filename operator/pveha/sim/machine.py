@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -43,14 +44,18 @@ class Machine:
         self.powered = False
         self.up = False
         self.hung = False
-        """The kernel hangs: nothing on it answers, nothing runs on; its guests are taken to be able to write."""
+        """The kernel hangs: nothing on it answers, nothing runs on; its guests are taken to be able to
+        write."""
         self.was_on = False
         """Powered when the mains were lost."""
         self.boot_id = 0
         """Counts power-ons; timers of an earlier life do nothing."""
         self.booted_at = 0.0
-        self.dark_since = 0.0
-        """When it last went dark (power, hang); meaningful while it is not up."""
+        self.up_since = -math.inf
+        self.dark_since = -math.inf
+        """When it last went dark (power, hang)."""
+        self.service_since: dict[str, float] = {}
+        """When a service last came to its state."""
         self.planned = ""
         """`reboot` or `shutdown` while an orderly one is under way."""
         self.services: dict[str, str] = dict.fromkeys(SERVICES, "stopped")
@@ -112,6 +117,7 @@ class Machine:
     def booted(self) -> None:
         """Services start; the beginning of a world calls this directly."""
         self.up, self.hung, self.planned = True, False, ""
+        self.up_since = self._world.now()
         self.services = dict.fromkeys(SERVICES, "running")
         self._world.say(self.name, "booted")
         self._world.node_up(self)

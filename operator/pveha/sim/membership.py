@@ -1,7 +1,8 @@
 """Corosync: who sees whom, after which timeouts, and who has quorum.
 
-A membership ("ring") is a set of nodes that all reach each other. A lost member shows after token loss and consensus;
-until then its ring is unsettled and pmxcfs writes wait. A member that comes back shows `rejoin` seconds later.
+A membership ("ring") is a set of nodes that all reach each other. A lost member shows after token loss and
+consensus; until then its ring is unsettled and pmxcfs writes wait. A member that comes back shows `rejoin`
+seconds later.
 """
 
 import asyncio
@@ -58,7 +59,9 @@ class Membership:
     def settled(self, node: str) -> bool:
         """Whether the node's ring is intact, so that pmxcfs writes from it do not wait."""
         machine = self._world.machines[node]
-        return not machine.corosync_frozen and not any(peer in self._broken_since for peer in self.rings[node])
+        return not machine.corosync_frozen and not any(
+            peer in self._broken_since for peer in self.rings[node]
+        )
 
     @property
     def unsafe_options(self) -> frozenset[str]:
@@ -112,7 +115,8 @@ class Membership:
         self.touch()
 
     def _plan(self, clique: frozenset[str], now: float) -> None:
-        """Set a timer for the moment at which `clique` becomes the membership of its nodes, if it is not already."""
+        """Set a timer for the moment at which `clique` becomes the membership of its nodes, if it is not
+        already."""
         broken = [self._broken_since[name] for name in clique if name in self._broken_since]
         joinable = [self._joinable_since[name] for name in clique if name in self._joinable_since]
         if broken:
@@ -161,7 +165,8 @@ class Membership:
             self._world.later(0.0, waiter)
 
     def _cliques(self) -> list[frozenset[str]]:
-        """Nodes that talk, in groups that all reach each other. A node keeps to those it already is together with."""
+        """Nodes that talk, in groups that all reach each other. A node keeps to those it already is together
+        with."""
         left = [name for name, machine in self._world.machines.items() if machine.corosync_talks]
         cliques = []
         while left:
@@ -169,7 +174,9 @@ class Membership:
             for first in left:
                 ring = self.rings[first]
                 group = [first]
-                for other in sorted(left, key=lambda name: (name not in ring, self._world.machines[name].nodeid)):
+                for other in sorted(
+                    left, key=lambda name: (name not in ring, self._world.machines[name].nodeid)
+                ):
                     if other != first and all(self._world.linked(other, member) for member in group):
                         group.append(other)
                 if len(group) > len(best):
@@ -183,7 +190,9 @@ class Membership:
     def members_file(self, node: str) -> dict[str, Any]:
         """`.members` as `node` reads it."""
         nodes = self._world.config.nodes
-        listed = {n.name: {"id": n.nodeid, "online": int(self.sees(node, n.name)), "ip": n.address} for n in nodes}
+        listed = {
+            n.name: {"id": n.nodeid, "online": int(self.sees(node, n.name)), "ip": n.address} for n in nodes
+        }
         about = {"name": self._world.config.cluster_name, "version": len(nodes), "nodes": len(nodes)}
         about["quorate"] = int(self.quorate(node))
         return {"nodename": node, "version": len(self.separated_at) + 1, "cluster": about, "nodelist": listed}
@@ -191,8 +200,8 @@ class Membership:
     def corosync_conf(self) -> str:
         """`corosync.conf`."""
         entries = "".join(
-            f"  node {{\n    name: {n.name}\n    nodeid: {n.nodeid}\n    quorum_votes: {n.votes}\n"
-            f"    ring0_addr: {n.address}\n  }}\n"
+            f"  node {{\n    name: {n.name}\n    nodeid: {n.nodeid}\n"
+            f"    quorum_votes: {n.votes}\n    ring0_addr: {n.address}\n  }}\n"
             for n in self._world.config.nodes
         )
         flags = "".join(f"  {name}: 1\n" for name in UNSAFE_OPTIONS if getattr(self._options, name))
@@ -201,8 +210,9 @@ class Membership:
         return (
             f"logging {{\n  debug: off\n  to_syslog: yes\n}}\n\nnodelist {{\n{entries}}}\n\n"
             f"quorum {{\n  provider: corosync_votequorum\n{flags}}}\n\n"
-            f"totem {{\n  cluster_name: {self._world.config.cluster_name}\n  config_version: {len(self.votes)}\n"
-            f"  interface {{\n    linknumber: 0\n  }}\n  ip_version: ipv4-6\n  link_mode: passive\n  secauth: on\n"
+            f"totem {{\n  cluster_name: {self._world.config.cluster_name}\n"
+            f"  config_version: {len(self.votes)}\n  interface {{\n    linknumber: 0\n  }}\n"
+            "  ip_version: ipv4-6\n  link_mode: passive\n  secauth: on\n"
             f"  token_coefficient: {self._options.token_coefficient}\n  version: 2\n}}\n"
         )
 
@@ -210,7 +220,9 @@ class Membership:
         """Output of `corosync-quorumtool -s` on `node`."""
         ring = self.rings[node]
         quorate = self.quorate(node)
-        flags = " ".join(["Quorate"] * quorate + [{"two_node": "2Node"}.get(f, f) for f in sorted(self.unsafe_options)])
+        flags = " ".join(
+            ["Quorate"] * quorate + [{"two_node": "2Node"}.get(f, f) for f in sorted(self.unsafe_options)]
+        )
         rows = "".join(
             f"{n.nodeid:>10}{n.votes:>11} {n.name}{' (local)' if n.name == node else ''}\n"
             for n in self._world.config.nodes
@@ -221,10 +233,12 @@ class Membership:
             "Quorum information\n------------------\n"
             f"Quorum provider:  corosync_votequorum\nNodes:            {len(ring)}\n"
             f"Node ID:          0x{self._world.machines[node].nodeid:08x}\n"
-            f"Ring ID:          1.{len(self.separated_at) + 1:x}\nQuorate:          {'Yes' if quorate else 'No'}\n\n"
+            f"Ring ID:          1.{len(self.separated_at) + 1:x}\n"
+            f"Quorate:          {'Yes' if quorate else 'No'}\n\n"
             "Votequorum information\n----------------------\n"
             f"Expected votes:   {self.expected}\nHighest expected: {self.expected}\n"
-            f"Total votes:      {sum(self.votes[name] for name in ring)}\nQuorum:           {self.quorum}{activity}\n"
+            f"Total votes:      {sum(self.votes[name] for name in ring)}\n"
+            f"Quorum:           {self.quorum}{activity}\n"
             f"Flags:            {flags}\n\nMembership information\n----------------------\n"
             f"    Nodeid      Votes Name\n{rows}"
         )

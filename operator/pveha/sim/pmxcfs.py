@@ -1,10 +1,11 @@
 """pmxcfs: the replicated `/etc/pve`.
 
-Nodes of one membership share one `Tree`; whoever leaves keeps a copy as of that moment and may only read it. Writes
-happen in one order, need quorum, and wait while membership is changing (`blocked`). Paths are relative to `/etc/pve`.
+Nodes of one membership share one `Tree`; whoever leaves keeps a copy as of that moment and may only read it.
+Writes happen in one order, need quorum, and wait while membership is changing (`blocked`). Paths are relative
+to `/etc/pve`.
 
-Errors are the OSErrors that programs on a node see: EACCES without quorum, ENOENT for a missing source, EEXIST for a
-second configuration of one vmid, ENOTCONN when pmxcfs itself is down.
+Errors are the OSErrors that programs on a node see: EACCES without quorum, ENOENT for a missing source,
+EEXIST for a second configuration of one vmid, ENOTCONN when pmxcfs itself is down.
 """
 
 import dataclasses
@@ -12,10 +13,10 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pveha.model import cluster, guests
+from pveha.model import cluster
 from pveha.sim import guestfile
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ class Result:
 
 @dataclasses.dataclass(slots=True)
 class Lrm:
-    """`nodes/NODE/lrm_status`. `state`: wait_for_agent_lock, active, lost_agent_lock; `mode`: active, restart, ..."""
+    """`nodes/NODE/lrm_status`. `state`: wait_for_agent_lock, active, lost_agent_lock; `mode`: active,
+    restart, ..."""
 
     state: str = "wait_for_agent_lock"
     mode: str = "active"
@@ -105,7 +107,8 @@ class Tree:
     lrms: dict[str, Lrm] = dataclasses.field(default_factory=dict)
     locks: dict[str, "Lock"] = dataclasses.field(default_factory=dict)
     noticed: dict[str, tuple[int, float]] = dataclasses.field(default_factory=dict)
-    """When a lock's present stamp was first looked at: its lifetime counts from there, not from the renewal."""
+    """When a lock's present stamp was first looked at: its lifetime counts from there, not from the
+    renewal."""
     stamp: int = 0
     version: int = 0
     """Counts writes that mean something (lock renewals and timestamps do not): "has anything changed?"."""
@@ -139,7 +142,8 @@ class Pmxcfs:
         self.trees: dict[str, Tree] = {}
 
     def tree(self, node: str) -> Tree:
-        """What `node` reads: current in a quorate membership, old elsewhere. ENOTCONN when its pmxcfs is down."""
+        """What `node` reads: current in a quorate membership, old elsewhere. ENOTCONN when its pmxcfs is
+        down."""
         machine = self._world.machines[node]
         if not machine.up or machine.services["pmxcfs"] != "running":
             raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), node)
@@ -157,7 +161,8 @@ class Pmxcfs:
         return not self._world.membership.settled(node)
 
     async def settle(self, node: str) -> None:
-        """Wait until writes from `node` no longer wait. Ends only with a membership, so give it a deadline."""
+        """Wait until writes from `node` no longer wait. Ends only with a membership, so give it a
+        deadline."""
         while self.blocked(node):
             await self._world.membership.changed()
 
@@ -179,7 +184,7 @@ class Pmxcfs:
             return json.dumps(lrm_json(tree.lrms[path.split("/")[1]]))
         if path in tree.files:
             return tree.files[path]
-        if path in tree.folders:
+        if self._is_folder(tree, path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         raise _missing(path)
 
@@ -221,14 +226,22 @@ class Pmxcfs:
             if old and (old.node, old.ref.kind) != (folder, ref.kind):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
             since = old.since if old else self._world.now()
-            tree.guests[ref.vmid] = guestfile.GuestFile(ref, folder, text, since, old.came_from if old else None)
+            tree.guests[ref.vmid] = guestfile.GuestFile(
+                ref, folder, text, since, old.came_from if old else None
+            )
         elif path == "ha/resources.cfg":
             tree.resources = parse_resources(text)
         else:
-            if path.rpartition("/")[0] not in tree.folders:
+            if not self._is_folder(tree, path.rpartition("/")[0]):
                 raise _missing(path)
             tree.files[path] = text
         self._wrote(tree)
+
+    def _is_folder(self, tree: Tree, path: str) -> bool:
+        parts = path.split("/")
+        if parts[0] == "nodes" and len(parts) in (2, 3):
+            return parts[1] in self._world.machines and parts[2:] in ([], ["qemu-server"], ["lxc"], ["priv"])
+        return path in tree.folders
 
     def mkdir(self, node: str, path: str) -> None:
         tree = self.writable(node)
@@ -250,7 +263,11 @@ class Pmxcfs:
 
     def unlink(self, node: str, path: str) -> None:
         tree = self.writable(node)
-        if (found := guestfile.parse_path(path)) and (file := tree.guests.get(found[0].vmid)) and file.path == path:
+        if (
+            (found := guestfile.parse_path(path))
+            and (file := tree.guests.get(found[0].vmid))
+            and file.path == path
+        ):
             del tree.guests[found[0].vmid]
         elif path in tree.files:
             del tree.files[path]
@@ -259,14 +276,15 @@ class Pmxcfs:
         self._wrote(tree)
 
     def rename(self, node: str, source: str, target: str) -> None:
-        """Move a file. ENOENT when the source is gone; **an existing target is silently replaced**, as really is."""
+        """Move a file. ENOENT when the source is gone; **an existing target is silently replaced**, as really
+        is."""
         tree = self.writable(node)
         here, there = guestfile.parse_path(source), guestfile.parse_path(target)
         if not (here and there):
             if source not in tree.files:
                 raise _missing(source)
-            tree.files[target] = tree.files.pop(source)
-            self._wrote(tree)
+            self.write(node, target, tree.files[source])
+            del tree.files[source]
             return
         file = tree.guests.get(here[0].vmid)
         if file is None or file.path != source:
@@ -316,8 +334,13 @@ class Pmxcfs:
 
     # Membership
 
+    def restarted(self, node: str) -> None:
+        """pmxcfs starts with what its disk holds; what its memory held (when locks were noticed) is gone."""
+        self.trees[node] = self.trees[node].copy()
+
     def split(self, ring: Iterable[str]) -> None:
-        """Give the nodes of a new membership one tree: the newest of theirs; others keep copies of what they had."""
+        """Give the nodes of a new membership one tree: the newest of theirs; others keep copies of what they
+        had."""
         ring = set(ring)
         newest = max((self.trees[name] for name in sorted(ring)), key=lambda tree: (tree.version, tree.stamp))
         for name, tree in self.trees.items():
@@ -422,6 +445,10 @@ def _members(world: "worlds.World", node: str, tree: Tree) -> str:
     return json.dumps(world.membership.members_file(node))
 
 
+def _corosync_conf(world: "worlds.World", node: str, tree: Tree) -> str:
+    return world.membership.corosync_conf()
+
+
 def _vmlist(world: "worlds.World", node: str, tree: Tree) -> str:
     ids = {
         str(vmid): {"node": file.node, "type": file.ref.kind.value, "version": vmid}
@@ -430,13 +457,11 @@ def _vmlist(world: "worlds.World", node: str, tree: Tree) -> str:
     return json.dumps({"version": tree.version, "ids": ids})
 
 
-_GENERATED = {
+_GENERATED: dict[str, Callable[["worlds.World", str, Tree], str]] = {
     ".members": _members,
     ".vmlist": _vmlist,
     "ha/resources.cfg": lambda world, node, tree: render_resources(tree.resources),
     "ha/rules.cfg": lambda world, node, tree: render_rules(tree.rules),
     "ha/manager_status": lambda world, node, tree: json.dumps(manager_json(tree.manager)),
-    "corosync.conf": lambda world, node, tree: world.membership.corosync_conf(),
+    "corosync.conf": _corosync_conf,
 }
-
-

@@ -1,7 +1,9 @@
-"""Storage as guests see it: which node reaches which volume, what a dead client's lock holds up, and who writes.
+"""Storage as guests see it: which node reaches which volume, what a dead client's lock holds up, and who
+writes.
 
-Every live process in QMP state `running` (a container: any) on a powered machine that reaches the guest's storages is
-a writer. Two writers of one vmid are what must never happen: `Storage.double_runs` counts each beginning of it.
+Every live process in QMP state `running` (a container: any) on a powered machine that reaches the guest's
+storages is a writer. Two writers of one vmid are what must never happen: `Storage.double_runs` counts each
+beginning of it.
 """
 
 import dataclasses
@@ -29,8 +31,8 @@ class Storage:
     def __init__(self, world: "worlds.World") -> None:
         self._world = world
         self.by_name: dict[str, config.Storage] = {storage.name: storage for storage in world.config.storages}
-        self.cut: set[tuple[str, str]] = set()
-        """(node, storage) whose path is broken."""
+        self.cut: dict[tuple[str, str], float] = {}
+        """(node, storage) whose path is broken, since when."""
         self.homes: dict[int, str] = {guest.vmid: guest.node for guest in world.config.guests}
         """Where a guest's local volumes are."""
         self.double_runs = 0
@@ -46,7 +48,8 @@ class Storage:
         return self.defined_on(storage, node) and (node, storage) not in self.cut
 
     def obstacle(self, file: guestfile.GuestFile, node: str) -> str | None:
-        """Why the guest's disks cannot be opened on `node`: the exit status of its start task; None if they can."""
+        """Why the guest's disks cannot be opened on `node`: the exit status of its start task; None if they
+        can."""
         for name, volume in file.volumes:
             about = self.by_name.get(name)
             if about is None:
@@ -75,14 +78,16 @@ class Storage:
                 rest = 0.0 if orderly else self.by_name[name].lock_seconds
                 self._held[key] = (process.node, self._world.now() + rest)
 
+    def _reaches_all(self, process: "machines.Process") -> bool:
+        return all(self.reachable(name, process.node) for name in process.storages)
+
     def writers(self, vmid: int) -> list["machines.Process"]:
         """Live processes of the guest that can write now."""
         found = []
         for machine in self._world.machines.values():
             process = machine.processes.get(vmid)
-            if process and process.state == "running" and machine.powered:
-                if all(self.reachable(name, machine.name) for name in process.storages):
-                    found.append(process)
+            if process and process.state == "running" and self._reaches_all(process):
+                found.append(process)
         return found
 
     def check(self, vmid: int) -> None:
@@ -97,8 +102,8 @@ class Storage:
     def set_path(self, node: str, storage: str, up: bool) -> None:
         """Cut or restore a node's path to a storage."""
         if up:
-            self.cut.discard((node, storage))
+            self.cut.pop((node, storage), None)
         else:
-            self.cut.add((node, storage))
+            self.cut.setdefault((node, storage), self._world.now())
         for vmid in self._world.machines[node].processes:
             self.check(vmid)

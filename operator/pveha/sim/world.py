@@ -1,8 +1,9 @@
 """The world: one data centre with one Proxmox VE cluster, from the mains to the guests' disks.
 
-Everything in it runs on the running event loop's `time()` and `call_at`, and on one seeded random generator: on
-`clock.VirtualLoop` it is a simulation that repeats itself exactly, on an ordinary loop it runs in real time.
-Build it, call `start()` inside the loop, break things with the methods below, read `log` and the counters.
+Everything in it runs on the running event loop's `time()` and `call_at`, and on one seeded random generator:
+on `clock.VirtualLoop` it is a simulation that repeats itself exactly, on an ordinary loop it runs in real
+time. Build it, call `start()` inside the loop, break things with the methods below, read `log` and the
+counters.
 """
 
 import asyncio
@@ -13,7 +14,20 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from pveha.model import cluster, errors, guests
-from pveha.sim import bmc, config, guestfile, guestops, ha_crm, ha_lrm, machine, membership, pmxcfs, storage, tasks
+from pveha.sim import (
+    bmc,
+    config,
+    guestfile,
+    guestops,
+    ha_crm,
+    ha_lrm,
+    machine,
+    membership,
+    pmxcfs,
+    storage,
+    tasks,
+    views,
+)
 
 PATHS = ("api", "ssh", "bmc")
 
@@ -52,6 +66,8 @@ class World:
         """Nodes whose cluster network is cut: no other node, no API and no SSH from the operator."""
         self.operator_cut: set[tuple[str, str]] = set()
         """(node, path) with a path of `PATHS` that the operator cannot use."""
+        self.deaf: set[str] = set()
+        """Nodes whose API does what it is asked and whose answers never arrive."""
         self._callbacks: list[Callable[[], object]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._epoch = 0.0
@@ -131,7 +147,8 @@ class World:
         return None
 
     def on_change(self, callback: Callable[[], object]) -> None:
-        """Call `callback` (synchronously, it must not raise) after each change that somebody outside could see."""
+        """Call `callback` (synchronously, it must not raise) after each change that somebody outside could
+        see."""
         self._callbacks.append(callback)
 
     def changed(self) -> None:
@@ -169,6 +186,14 @@ class World:
             for vmid, file in sorted(tree.guests.items())
         }
 
+    def reported_status(self, witness: str, file: guestfile.GuestFile) -> str:
+        """A guest's status as `witness` shows it in `/cluster/resources`: late, and sometimes stale."""
+        return views.guest_status(self, witness, file)
+
+    def storage_reported(self, witness: str, node: str, store: str) -> bool:
+        """Whether `witness` shows a storage as available on `node`."""
+        return views.storage_available(self, witness, node, store)
+
     # Links
 
     def linked(self, a: str, b: str) -> bool:
@@ -185,7 +210,8 @@ class World:
 
     @contextlib.asynccontextmanager
     async def config_write(self, node: str) -> AsyncIterator[pmxcfs.Tree]:
-        """Hold the lock of HA's configuration on `node`, as long as such a write takes, and yield the tree to change.
+        """Hold the lock of HA's configuration on `node`, as long as such a write takes, and yield the tree to
+        change.
 
         Errors: `NoQuorum`, after 9.9 s as the real call; `Unreachable` if the node's pmxcfs is down.
         """
@@ -205,7 +231,9 @@ class World:
             chance, longest = self.timings.config_write_tail
             low, high = self.timings.config_write
             tail = self.rng.random() < chance
-            await asyncio.sleep(self.rng.uniform(high, longest) if tail else self.rng.uniform(low, high) - 0.03)
+            await asyncio.sleep(
+                self.rng.uniform(high, longest) if tail else self.rng.uniform(low, high) - 0.03
+            )
             tree = self.fs.writable(node)
             yield tree
             tree.version += 1
@@ -215,6 +243,7 @@ class World:
 
     def node_up(self, node: machine.Machine) -> None:
         """A machine finished booting."""
+        self.fs.restarted(node.name)
         self.membership.touch()
         self.lrms[node.name].start()
         self.crms[node.name].start()
@@ -228,7 +257,8 @@ class World:
         self.membership.touch()
 
     def _start_onboot(self, node: machine.Machine) -> None:
-        """pve-guests: start what has `onboot`, once there is quorum. HA's guests (not ignored ones) are HA's."""
+        """pve-guests: start what has `onboot`, once there is quorum. HA's guests (not ignored ones) are
+        HA's."""
         if not self.membership.quorate(node.name) or self.fs.blocked(node.name):
             node.later(5.0, self._start_onboot, node)
             return
@@ -318,6 +348,7 @@ class World:
             return
         self.say(name, f"{service} {state}")
         before, node.services[service] = node.services[service], state
+        node.service_since[service] = self.now()
         if service == "corosync" and state == "stopped" and before == "running":
             self.membership.leave(name)
         elif service == "corosync":
@@ -342,12 +373,31 @@ class World:
         self.set_service(name, "corosync", "hung")
 
     def hang_node(self, name: str) -> None:
-        """The kernel stands still; a watchdog that is armed still bites. Its guests count as able to write."""
+        """The kernel stands still; a watchdog that is armed still bites. Its guests count as able to
+        write."""
         node = self.machines[name]
         if node.up and not node.hung:
             node.hung = True
             node.dark_since = self.now()
             self._links_changed(name, "hangs")
+
+    def kill_guest(self, vmid: int, name: str) -> None:
+        """The guest's process on a node crashes."""
+        if process := self.machines[name].processes.get(vmid):
+            self.guests.end(process, "crashed")
+
+    def set_lock(self, vmid: int, lock: str) -> None:
+        """Somebody's job leaves (or "" removes) a lock in a guest's configuration."""
+        tree = self._some_tree()
+        tree.guests[vmid] = tree.guests[vmid].with_lock(lock)
+        tree.version += 1
+        self.changed()
+
+    def expect_votes(self, votes: int) -> None:
+        """Somebody types `pvecm expected`; 0 undoes it."""
+        self.membership.expected_override = votes
+        self.say("corosync", f"expected votes {self.membership.expected}")
+        self.changed()
 
     def unhang_node(self, name: str) -> None:
         """The kernel goes on where it stood."""
@@ -371,6 +421,11 @@ class World:
         bmcs[a], bmcs[b] = dataclasses.replace(bmcs[b], name=a), dataclasses.replace(bmcs[a], name=b)
         self.say(f"bmc {a}", f"swapped with the one of {b}")
 
+    def lose_answers(self, name: str, lost: bool = True) -> None:
+        """The node's API acts, and the operator's calls to it time out all the same."""
+        self.deaf = self.deaf | {name} if lost else self.deaf - {name}
+        self.say(name, "answers get lost" if lost else "answers arrive again")
+
     def shutdown(self, name: str) -> None:
         """An orderly shutdown of a node."""
         self.lrms[name].leave("shutdown")
@@ -387,7 +442,10 @@ class World:
         else:
             tree.resources[resource.sid] = resource
         tree.version += 1
-        self.say("user", f"HA resource {sid or (resource and resource.sid)}: {resource.state if resource else 'removed'}")
+        self.say(
+            "user",
+            f"HA resource {sid or (resource and resource.sid)}: {resource.state if resource else 'removed'}",
+        )
         self.changed()
 
     def set_ha_state(self, sid: str, state: str) -> None:

@@ -1,0 +1,149 @@
+"""Faults and people's actions as lines of text, for scenario files and the demo: `apply(world, "power off
+pve2")`."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pveha.sim import world as worlds
+
+_NODE = r"(\S+)"
+_VMID = r"(\d+)"
+_SID = r"((?:vm|ct):\d+)"
+
+
+class UnknownFaultError(ValueError):
+    """A line that says nothing known, or names something that does not exist."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fault:
+    """A form of line (`usage`), and what it does with the words that vary."""
+
+    usage: str
+    pattern: str
+    act: "Callable[..., object]"
+
+
+def _bmc(field: str, value: object) -> "Callable[..., object]":
+    def act(world: "worlds.World", name: str) -> None:
+        setattr(world.bmcs.by_name[name], field, value)
+        world.say(f"bmc {name}", f"{field.replace('_', ' ')}: {value}")
+
+    return act
+
+
+def _slow(world: "worlds.World", name: str, seconds: str) -> None:
+    world.bmcs.by_name[name].delay = float(seconds)
+
+
+def _partition(world: "worlds.World", groups: str) -> None:
+    world.partition(*(tuple(group.split()) for group in groups.split("|")))
+
+
+FAULTS = (
+    Fault("power off NODE", rf"power off {_NODE}", lambda w, n: w.power_off(n)),
+    Fault("power on NODE", rf"power on {_NODE}", lambda w, n: w.power_on(n)),
+    Fault("mains lost", "mains lost", lambda w: w.mains_lost()),
+    Fault("mains back", "mains back", lambda w: w.mains_back()),
+    Fault("shutdown NODE", rf"shutdown {_NODE}", lambda w, n: w.shutdown(n)),
+    Fault("reboot NODE", rf"reboot {_NODE}", lambda w, n: w.reboot(n)),
+    Fault("hang node NODE", rf"hang node {_NODE}", lambda w, n: w.hang_node(n)),
+    Fault("resume node NODE", rf"resume node {_NODE}", lambda w, n: w.unhang_node(n)),
+    Fault("cut network NODE", rf"cut network {_NODE}", lambda w, n: w.cut_network(n)),
+    Fault("cut link NODE NODE", rf"cut link {_NODE} {_NODE}", lambda w, a, b: w.cut_link(a, b)),
+    Fault("partition NODE... | NODE...", r"partition (.+\|.+)", _partition),
+    Fault("cut operator NODE|all [api|ssh|bmc]", rf"cut operator {_NODE}", lambda w, n: w.cut_operator(n)),
+    Fault("", rf"cut operator {_NODE} (api|ssh|bmc)", lambda w, n, p: w.cut_operator(n, p)),
+    Fault("heal operator NODE|all [api|ssh|bmc]", rf"heal operator {_NODE}", lambda w, n: w.heal_operator(n)),
+    Fault("", rf"heal operator {_NODE} (api|ssh|bmc)", lambda w, n, p: w.heal_operator(n, p)),
+    Fault("cut storage NODE STORAGE", rf"cut storage {_NODE} (\S+)", lambda w, n, s: w.cut_storage(n, s)),
+    Fault(
+        "heal storage NODE STORAGE",
+        rf"heal storage {_NODE} (\S+)",
+        lambda w, n, s: w.storage.set_path(n, s, up=True),
+    ),
+    Fault("heal [NODE]", "heal", lambda w: w.heal()),
+    Fault("", rf"heal {_NODE}", lambda w, n: w.heal(n)),
+    Fault("hang api NODE", rf"hang api {_NODE}", lambda w, n: w.hang_api(n)),
+    Fault("freeze corosync NODE", rf"freeze corosync {_NODE}", lambda w, n: w.freeze_corosync(n)),
+    Fault(
+        "stop SERVICE NODE", rf"stop ([a-z][a-z-]+) {_NODE}", lambda w, s, n: w.set_service(n, s, "stopped")
+    ),
+    Fault("hang SERVICE NODE", rf"hang ([a-z][a-z-]+) {_NODE}", lambda w, s, n: w.set_service(n, s, "hung")),
+    Fault(
+        "start SERVICE NODE", rf"start ([a-z][a-z-]+) {_NODE}", lambda w, s, n: w.set_service(n, s, "running")
+    ),
+    Fault("lose answers NODE", rf"lose answers {_NODE}", lambda w, n: w.lose_answers(n)),
+    Fault("deliver answers NODE", rf"deliver answers {_NODE}", lambda w, n: w.lose_answers(n, lost=False)),
+    Fault("kill bmc NODE", rf"kill bmc {_NODE}", lambda w, n: w.kill_bmc(n)),
+    Fault("revive bmc NODE", rf"revive bmc {_NODE}", _bmc("alive", value=True)),
+    Fault("bmc lies NODE", rf"bmc lies {_NODE}", lambda w, n: w.bmc_lies(n)),
+    Fault("bmc obeys NODE", rf"bmc obeys {_NODE}", _bmc("lies", value=False)),
+    Fault("bmc refuses NODE", rf"bmc refuses {_NODE}", _bmc("refuses", value=True)),
+    Fault("bmc accepts NODE", rf"bmc accepts {_NODE}", _bmc("refuses", value=False)),
+    Fault("bmc reads off NODE", rf"bmc reads off {_NODE}", _bmc("reads_off", value=True)),
+    Fault("bmc reads true NODE", rf"bmc reads true {_NODE}", _bmc("reads_off", value=False)),
+    Fault("bmc dies with NODE", rf"bmc dies with {_NODE}", _bmc("dies_with_node", value=True)),
+    Fault("bmc slow NODE SECONDS", rf"bmc slow {_NODE} ([\d.]+)", _slow),
+    Fault("swap bmcs NODE NODE", rf"swap bmcs {_NODE} {_NODE}", lambda w, a, b: w.swap_bmcs(a, b)),
+    Fault("bmc COMMAND NODE", rf"bmc (off|on|cycle|shutdown) {_NODE}", lambda w, c, n: w.bmcs.command(n, c)),
+    Fault(
+        "set SID STATE",
+        rf"set {_SID} (started|stopped|disabled|ignored)",
+        lambda w, s, t: w.set_ha_state(s, t),
+    ),
+    Fault("remove SID", rf"remove {_SID}", lambda w, s: w.set_ha(None, s)),
+    Fault(
+        "migrate guest VMID NODE",
+        rf"migrate guest {_VMID} {_NODE}",
+        lambda w, v, n: w.migrate_guest(int(v), n),
+    ),
+    Fault("start guest VMID", rf"start guest {_VMID}", lambda w, v: w.start_guest(int(v))),
+    Fault("stop guest VMID", rf"stop guest {_VMID}", lambda w, v: w.stop_guest(int(v))),
+    Fault("crash guest VMID NODE", rf"crash guest {_VMID} {_NODE}", lambda w, v, n: w.kill_guest(int(v), n)),
+    Fault(
+        "move config VMID NODE by NODE",
+        rf"move config {_VMID} {_NODE} by {_NODE}",
+        lambda w, v, n, b: w.move_config(int(v), n, b),
+    ),
+    Fault(
+        "lock guest VMID LOCK", rf"lock guest {_VMID} ([a-z-]+)", lambda w, v, lock: w.set_lock(int(v), lock)
+    ),
+    Fault("unlock guest VMID", rf"unlock guest {_VMID}", lambda w, v: w.set_lock(int(v), "")),
+    Fault(
+        "maintenance on NODE",
+        rf"maintenance on {_NODE}",
+        lambda w, n: w.crm_command("enable-node-maintenance", n),
+    ),
+    Fault(
+        "maintenance off NODE",
+        rf"maintenance off {_NODE}",
+        lambda w, n: w.crm_command("disable-node-maintenance", n),
+    ),
+    Fault(
+        "disarm freeze|ignore", r"disarm (freeze|ignore)", lambda w, mode: w.crm_command("disarm-ha", mode)
+    ),
+    Fault("arm", "arm", lambda w: w.crm_command("arm-ha")),
+    Fault("expected votes N", r"expected votes (\d+)", lambda w, votes: w.expect_votes(int(votes))),
+)
+"""The first form that matches counts."""
+
+
+def apply(world: "worlds.World", line: str) -> None:
+    """Do what a line says. `UnknownFaultError` tells what could have been said; `NoQuorum` if it needs a
+    quorate node."""
+    words = " ".join(line.split())
+    for fault in FAULTS:
+        if match := re.fullmatch(fault.pattern, words):
+            try:
+                fault.act(world, *match.groups())
+            except KeyError as error:
+                message = f"{line!r}: there is no {error}"
+                raise UnknownFaultError(message) from error
+            return
+    known = "; ".join(fault.usage for fault in FAULTS if fault.usage)
+    message = f"{line!r} is none of: {known}"
+    raise UnknownFaultError(message)

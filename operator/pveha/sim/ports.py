@@ -1,0 +1,447 @@
+"""The model's ports on a world in the same process: no sockets, the same deadlines and failures as the real
+ones.
+
+What a caller gives up on goes on: the server's side of a call is a task of its own, and its effect may come
+after the caller has been told `Unreachable`.
+"""
+
+import asyncio
+import json
+import shlex
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pveha.model import cluster, errors, guests, node, power
+from pveha.nodeshell import answers, pveha_node, ssh
+from pveha.proxmox import client
+from pveha.sim import node_system, pmxcfs, views
+
+if TYPE_CHECKING:
+    from pveha.sim import world as worlds
+
+T = TypeVar("T")
+_PMXCFS_DOWN_SECONDS = 3.0
+_BMC_SECONDS = 5.0
+_FULL = frozenset({"Sys.Audit", "Sys.Console"})
+
+
+class _Server:
+    """Runs the server's side of calls, apart from their callers."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def ask(self, work: Coroutine[Any, Any, T], seconds: float, what: str) -> T:
+        """The result of `work`, or `Unreachable` after `seconds`, with `work` going on."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+        if not done:
+            message = f"{what}: no answer within {seconds:g} s"
+            raise errors.Unreachable(message)
+        return task.result()
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _silence() -> None:
+    """Never answers."""
+    await asyncio.Event().wait()
+
+
+class SimHypervisor:
+    """`Hypervisor` on a world; deadlines and the choice of an endpoint are the real client's."""
+
+    def __init__(self, world: "worlds.World") -> None:
+        self._world = world
+        self._server = _Server()
+        self._failed: dict[str, float] = {}
+        self._quorate: dict[str, bool] = {}
+
+    async def membership(self, witness: str) -> cluster.MembershipView:
+        world = self._world
+        if witness not in world.machines:
+            message = f"no node of the cluster is called {witness}"
+            raise errors.NotFound(message)
+
+        async def answer() -> cluster.MembershipView:
+            online = {name: world.membership.sees(witness, name) for name in world.machines}
+            addresses = {each.name: each.address for each in world.config.nodes}
+            quorate = world.membership.quorate(witness)
+            return cluster.MembershipView(witness, quorate, online, addresses, _now())
+
+        view = await self._at(witness, client.PROBE_SECONDS, answer)
+        self._quorate[witness] = view.quorate
+        self._failed.pop(witness, None)
+        return view
+
+    async def inventory(self) -> cluster.Inventory:
+        return await self._read(self._inventory)
+
+    async def ha_config(self) -> cluster.HAConfig:
+        def answer(at: str, tree: pmxcfs.Tree) -> cluster.HAConfig:
+            return cluster.HAConfig(dict(tree.resources), tree.digest if tree.resources else "", _now())
+
+        return await self._read(answer)
+
+    async def ha_rules(self) -> tuple[cluster.HARule, ...]:
+        return await self._read(lambda at, tree: tuple(tree.rules.values()))
+
+    async def ha_status(self) -> cluster.HAStatus:
+        def answer(at: str, tree: pmxcfs.Tree) -> cluster.HAStatus:
+            manager = tree.manager
+            services = {
+                sid: cluster.ServiceStatus(service.state, service.node, service.target or None, service.uid)
+                for sid, service in manager.services.items()
+            }
+            lrms = {
+                n: cluster.LRMStatus(lrm.state, lrm.mode, lrm.timestamp)
+                for n, lrm in tree.lrms.items()
+                if lrm.timestamp
+            }
+            return cluster.HAStatus(
+                manager.master or None,
+                manager.timestamp,
+                dict(manager.node_status),
+                services,
+                lrms,
+                not manager.disarm_state,
+                _now(),
+            )
+
+        return await self._read(answer)
+
+    async def replicated_vmids(self) -> frozenset[int]:
+        about = self._world.guests.about
+        return await self._read(
+            lambda at, tree: frozenset(
+                vmid for vmid in tree.guests if vmid in about and about[vmid].replicated
+            )
+        )
+
+    async def privileges(self) -> cluster.Privileges:
+        vms = frozenset({"VM.Audit", "VM.PowerMgmt", "VM.Migrate"})
+        storage = frozenset({"Datastore.Audit"})
+        return await self._read(lambda at, tree: cluster.Privileges(_FULL, vms, storage, "9.2.0"))
+
+    async def create_ha_resource(self, resource: cluster.HAResource) -> None:
+        def change(tree: pmxcfs.Tree) -> None:
+            if resource.sid in tree.resources:
+                message = f"create resource failed: resource ID '{resource.sid}' already defined"
+                raise errors.AlreadyExists(message)
+            tree.resources[resource.sid] = resource
+
+        await self._write(change)
+
+    async def update_ha_resource(self, resource: cluster.HAResource, digest: str | None) -> None:
+        def change(tree: pmxcfs.Tree) -> None:
+            if digest is not None and (not digest or tree.digest != digest):
+                message = "update resources config failed: detected modified configuration - try again"
+                raise errors.Conflict(message)
+            if resource.sid not in tree.resources:
+                message = f"no such resource '{resource.sid}'"
+                raise errors.NotFound(message)
+            tree.resources[resource.sid] = resource
+
+        await self._write(change)
+
+    async def delete_ha_resource(self, sid: str) -> None:
+        def change(tree: pmxcfs.Tree) -> None:
+            if tree.resources.pop(sid, None) is None:
+                message = f"cannot delete service '{sid}', not HA managed!"
+                raise errors.NotFound(message)
+
+        await self._write(change)
+
+    async def start(self, ref: guests.GuestRef, on: str) -> str:
+        world = self._world
+
+        async def answer() -> str:
+            await self._pvedaemon(on)
+            if not world.membership.quorate(on):
+                message = f"{on}: cluster not ready - no quorum?"
+                raise errors.NoQuorum(message)
+            resource = world.fs.tree(on).resources.get(ref.sid)
+            if resource is not None and resource.state is not cluster.HAState.IGNORED:
+                task = world.tasks.begin(world.machines[on], "hastart", str(ref.vmid))
+                world.tasks.end(task)
+                return task.upid
+            return world.guests.start(on, ref).upid
+
+        return await self._at(on, client.WRITE_SECONDS, answer)
+
+    async def task(self, upid: str) -> cluster.TaskStatus:
+        parts = upid.split(":")
+        if len(parts) < 3 or parts[1] not in self._world.machines:
+            message = f"no such task: {upid}"
+            raise errors.NotFound(message)
+
+        async def answer() -> cluster.TaskStatus:
+            return self._world.tasks.status(upid)
+
+        return await self._at(parts[1], client.READ_SECONDS, answer)
+
+    async def guest_runtime(self, ref: guests.GuestRef, on: str) -> cluster.GuestRuntime:
+        world = self._world
+
+        async def answer() -> cluster.GuestRuntime:
+            await self._pvedaemon(on)
+            file = world.fs.tree(on).guests.get(ref.vmid)
+            if file is None or file.node != on:
+                message = (
+                    f"Configuration file 'nodes/{on}/{ref.kind.config_folder}/{ref.vmid}.conf' does not exist"
+                )
+                raise errors.NotFound(message)
+            process = world.machines[on].processes.get(ref.vmid)
+            state = process.state if process else "stopped"
+            qmp = state if ref.kind is guests.GuestKind.VM else None
+            uptime = world.now() - process.started_at if process else 0.0
+            return cluster.GuestRuntime("running" if process else "stopped", qmp, uptime, file.lock or None)
+
+        return await self._at(on, client.READ_SECONDS, answer)
+
+    # How a call goes
+
+    async def _at(self, name: str, seconds: float, answer: Callable[[], Awaitable[T]]) -> T:
+        """A call to one node's API."""
+        world, on = self._world, self._world.machines[name]
+
+        async def serve() -> T:
+            if not world.reachable(name, "api") or not on.up or on.hung or on.services["pveproxy"] == "hung":
+                await _silence()
+            if on.services["pveproxy"] == "stopped":
+                message = f"{name}: Connection refused"
+                raise errors.Unreachable(message)
+            if on.services["pmxcfs"] != "running":
+                await asyncio.sleep(_PMXCFS_DOWN_SECONDS)
+                message = f"{name}: RPCEnvironment init request failed: Unable to load access control list"
+                raise errors.Unreachable(message)
+            life = on.boot_id
+            await asyncio.sleep(world.between(world.timings.api_call))
+            if on.boot_id != life or not on.powered or on.hung:
+                await _silence()
+            result = await answer()
+            if name in world.deaf or not world.reachable(name, "api") or not on.powered:
+                await _silence()
+            return result
+
+        return await self._server.ask(serve(), seconds, f"API of {name}")
+
+    async def _pvedaemon(self, name: str) -> None:
+        state = self._world.machines[name].services["pvedaemon"]
+        if state == "stopped":
+            message = f"{name}: 595 Connection refused"
+            raise errors.Unreachable(message)
+        if state == "hung":
+            await _silence()
+
+    def _ranked(self) -> list[str]:
+        """Nodes in the order in which they are asked: those that failed lately and those without quorum
+        last."""
+        names = list(self._world.machines)
+        return sorted(
+            names, key=lambda n: (n in self._failed, not self._quorate.get(n, True), self._failed.get(n, 0.0))
+        )
+
+    async def _somewhere(self, seconds: float, question: Callable[[str], Awaitable[T]]) -> T:
+        deadline = _now() + seconds
+        problem: errors.OutsideError = errors.Unreachable("there is no endpoint to ask")
+        names = self._ranked()
+        for number, name in enumerate(names):
+            left = deadline - _now()
+            if left <= 0:
+                break
+            each = left if number == len(names) - 1 else min(left, client.ATTEMPT_SECONDS)
+            try:
+                result = await self._at(name, each, lambda name=name: question(name))  # type: ignore[misc]
+            except errors.Unreachable as error:
+                problem = error
+                self._failed[name] = _now()
+                if name in self._world.deaf:
+                    break
+                continue
+            self._failed.pop(name, None)
+            return result
+        raise problem
+
+    async def _read(self, answer: Callable[[str, pmxcfs.Tree], T]) -> T:
+        async def question(at: str) -> T:
+            return answer(at, self._world.fs.tree(at))
+
+        return await self._somewhere(client.READ_SECONDS, question)
+
+    async def _write(self, change: Callable[[pmxcfs.Tree], None]) -> None:
+        """A write is sent to one node; another is tried only while it cannot have been sent."""
+        world = self._world
+
+        async def question(at: str) -> None:
+            async with world.config_write(at) as tree:
+                change(tree)
+
+        for name in self._ranked():
+            on = world.machines[name]
+            if not world.reachable(name, "api") or not on.powered or not on.up:
+                await asyncio.sleep(client.ATTEMPT_SECONDS)
+                self._failed[name] = _now()
+            elif on.services["pveproxy"] == "stopped":
+                self._failed[name] = _now()
+            else:
+                await self._at(name, client.WRITE_SECONDS, lambda name=name: question(name))  # type: ignore[misc]
+                return
+        message = "there is no endpoint to ask"
+        raise errors.Unreachable(message)
+
+    def _inventory(self, at: str, tree: pmxcfs.Tree) -> cluster.Inventory:
+        world = self._world
+        nodes = {}
+        for name, on in world.machines.items():
+            online = views.node_status(world, at, name) == "online"
+            gone = world.membership.separated_at.get((at, name))
+            stale = gone is not None and world.now() - gone > world.timings.status_lifetime
+            nodes[name] = cluster.NodeResource(
+                name,
+                online,
+                None if stale else on.about.memory,
+                views.used_memory(world, name) if online else None,
+                on.uptime if online else None,
+            )
+        storages = tuple(
+            cluster.StorageResource(
+                name, about.name, about.shared, views.storage_available(world, at, name, about.name)
+            )
+            for about in world.config.storages
+            for name in about.nodes or tuple(world.machines)
+        )
+        found = {vmid: self._guest(at, tree, vmid) for vmid in tree.guests}
+        return cluster.Inventory(nodes, found, storages, _now())
+
+    def _guest(self, at: str, tree: pmxcfs.Tree, vmid: int) -> cluster.GuestResource:
+        file = tree.guests[vmid]
+        about = self._world.guests.about.get(vmid)
+        status = views.guest_status(self._world, at, file)
+        service = tree.manager.services.get(file.ref.sid)
+        resource = tree.resources.get(file.ref.sid)
+        ha_state = service.state if service else str(resource.state) if resource else None
+        pool = about.pool or None if about else None
+        if status == "unknown" or about is None:
+            return cluster.GuestResource(
+                file.ref, file.node, status, "", 0, False, None, ha_state, frozenset(), pool
+            )
+        return cluster.GuestResource(
+            file.ref,
+            file.node,
+            status,
+            about.name,
+            about.memory,
+            about.template,
+            file.lock or None,
+            ha_state,
+            frozenset(about.tags),
+            pool,
+        )
+
+
+class SimNodeShell:
+    """`NodeShell` on a world: `pveha-node` itself, on simulated nodes."""
+
+    def __init__(self, world: "worlds.World") -> None:
+        self._world = world
+        self._server = _Server()
+
+    async def status(self, on: str) -> node.NodeStatus:
+        return answers.status(await self._ask(on, ssh.STATUS_SECONDS, "status"), on, _now())
+
+    async def inventory(self, on: str) -> node.GuestConfigs:
+        return answers.inventory(await self._ask(on, ssh.INVENTORY_SECONDS, "inventory"), on, _now())
+
+    async def processes(self, on: str) -> node.NodeProcesses:
+        return answers.processes(await self._ask(on, ssh.STATUS_SECONDS, "processes"), on, _now())
+
+    async def begin(self, on: str, owner: str, take_over: str | None = None) -> int:
+        take = () if take_over is None else ("--take-over", take_over)
+        return answers.begin(await self._ask(on, ssh.BEGIN_SECONDS, "begin", "--owner", owner, *take), on)
+
+    async def claim(
+        self, on: str, epoch: int, op: str, dead: str, refs: tuple[guests.GuestRef, ...]
+    ) -> tuple[node.ClaimResult, ...]:
+        words = ["--epoch", str(epoch), "--op", op, "--from", dead, "--to", on]
+        for ref in refs:
+            words += ["--guest", ref.path]
+        return answers.claim(await self._ask(on, ssh.CLAIM_SECONDS, "claim", *words), on, refs)
+
+    async def kill(self, on: str, epoch: int, process: node.GuestProcess) -> None:
+        words = ["--epoch", str(epoch), "--vmid", str(process.ref.vmid), "--pid", str(process.pid)]
+        words += ["--start-time", str(process.start_time)]
+        answers.kill(await self._ask(on, ssh.KILL_SECONDS, "kill", *words), on)
+
+    async def _ask(self, on: str, seconds: float, verb: str, *words: str) -> object:
+        if on not in self._world.machines:
+            message = f"node {on} has no address for the node shell"
+            raise errors.InvalidConfiguration(message)
+        command = shlex.join((f"pveha-node/{pveha_node.PROTOCOL}", verb, *words))
+        text = await self._server.ask(self._serve(on, verb, command), seconds, f"node shell of {on}, {verb}")
+        return answers.read(text, on)
+
+    async def _serve(self, on: str, verb: str, command: str) -> str:
+        world, at = self._world, self._world.machines[on]
+        if not world.reachable(on, "ssh") or not at.up or at.hung or at.services["sshd"] == "hung":
+            await _silence()
+        if at.services["sshd"] == "stopped":
+            message = f"node shell of {on}: Connection refused"
+            raise errors.Unreachable(message)
+        life = at.boot_id
+        await asyncio.sleep(world.between(world.timings.shell_call))
+        if verb in ("begin", "claim") and at.runs("pmxcfs"):
+            await world.fs.settle(on)
+        if at.boot_id != life or not at.up or at.hung:
+            await _silence()
+        answer = pveha_node.main(["serve"], node_system.NodeSystem(world, on), command)
+        await asyncio.sleep(world.timings.rename * command.count("--guest"))
+        if not world.reachable(on, "ssh") or at.boot_id != life or not at.powered:
+            await _silence()
+        return json.dumps(answer)
+
+
+class SimPower:
+    """`PowerControl` on a world's BMCs."""
+
+    def __init__(self, world: "worlds.World") -> None:
+        self._world = world
+        self._server = _Server()
+
+    async def read(self, name: str) -> power.PowerReading:
+        async def answer() -> power.PowerReading:
+            asked_at = _now()
+            await self._reach(name)
+            bmcs = self._world.bmcs
+            return power.PowerReading(bmcs.state(name), bmcs.by_name[name].identities, asked_at, _now())
+
+        return await self._server.ask(answer(), _BMC_SECONDS, f"BMC of {name}, reading the power state")
+
+    async def force_off(self, name: str) -> None:
+        async def answer() -> None:
+            await self._reach(name)
+            if not self._world.bmcs.command(name, "off"):
+                message = f"BMC of {name} refuses ForceOff"
+                raise errors.Refused(message)
+
+        await self._server.ask(answer(), _BMC_SECONDS, f"BMC of {name}, forcing the power off")
+
+    async def _reach(self, name: str) -> None:
+        """The way there and the BMC's own time."""
+        if name not in self._world.bmcs.by_name:
+            message = f"node {name} has no BMC"
+            raise errors.InvalidConfiguration(message)
+        if not self._world.reachable(name, "bmc") or not self._world.bmcs.answers(name):
+            await _silence()
+        await asyncio.sleep(self._world.bmcs.latency(name))
+        if not self._world.bmcs.answers(name):
+            await _silence()

@@ -1,7 +1,6 @@
 """The loop of one cluster: observe, decide, act, report, while this replica leads."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -58,9 +57,27 @@ async def run_cluster(
             health.round(key, 0.0)
             await asyncio.sleep(RETRY_SECONDS)
             continue
+
+        async def changed(specs_now: specs.Specs, made: links.Links = made) -> bool:
+            with contextlib.suppress(errors.PvehaError, TimeoutError):
+                return (
+                    await links.fingerprint(specs_now.cluster.spec, key.namespace, read) != made.fingerprint
+                )
+            return False
+
         try:
             memo = await run_linked(
-                key, wanted, made, leadership, reporter, health, owner, memo, wall_now, read
+                key,
+                wanted,
+                made.outside,
+                made.learn,
+                changed,
+                leadership,
+                reporter,
+                health,
+                owner,
+                memo,
+                wall_now,
             )
         finally:
             await made.close()

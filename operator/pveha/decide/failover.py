@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from pveha.api import hacluster
 from pveha.api.conditions import Acting, FailoverReady
-from pveha.decide import evidence, guards, memory, placement, protection
+from pveha.decide import evidence, guards, memory, placement, protection, recall
 from pveha.model import cluster, operations, snapshot
 
 MANAGER_SILENT_SECONDS = 60.0
@@ -52,10 +52,10 @@ def recover(
             continue
         if fence := _fence(name, verdict, seen, spec, memo, members, recovery):
             start.append(fence)
-        elif verdict.state is evidence.State.FENCED:
+        elif verdict.state is evidence.State.FENCED and recall.is_current(seen, memo):
             batches, memo = _batches(recovery, seen, spec, memo, members, protected)
             start.extend(batches)
-    if allowed.finish and memo.epoch is not None:
+    if allowed.finish and memo.epoch is not None and recall.is_current(seen, memo):
         resumed, memo = _resume(seen, memo, members, verdicts, protected)
         start.extend(resumed)
     memo = _complete(memo, seen, verdicts)

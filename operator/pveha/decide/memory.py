@@ -104,6 +104,8 @@ class Memory:
     """Open marks were found when the epoch began, so S15's wait applies."""
     superseded: str = ""
     """Why nobody of this owner may act: another owner, or a newer epoch than ours."""
+    acted_at: float = float("-inf")
+    """When the last takeover or change of HA resources ended: what was read before says nothing about now."""
     begin_retry_at: float = 0.0
     edit_retry_at: float = 0.0
     edit_problems: Mapping[str, str] = dataclasses.field(default_factory=dict)

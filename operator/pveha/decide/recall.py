@@ -51,6 +51,8 @@ def recall(
     for state in seen.operations:
         if state.outcome is not None:
             memo = _fold(memo, state.operation, state.outcome, seen)
+            if isinstance(state.operation, operations.Takeover | operations.EditHA):
+                memo = dataclasses.replace(memo, acted_at=max(memo.acted_at, state.outcome.at))
     return _epoch(memo, seen)
 
 
@@ -149,9 +151,18 @@ def _void_by_others(
     return result
 
 
+def is_current(seen: snapshot.Snapshot, memo: memory.Memory) -> bool:
+    """Whether guests and HA resources were read after our last change of them."""
+    return (
+        seen.inventory is not None
+        and seen.ha_config is not None
+        and min(seen.inventory.answered_at, seen.ha_config.answered_at) > memo.acted_at
+    )
+
+
 def _guests(seen: snapshot.Snapshot, memo: memory.Memory) -> dict[str, memory.GuestMemory]:
     """Follow what the CRM does with resources that carry a mark; forget guests without mark or trouble."""
-    if seen.ha_config is None or seen.ha_status is None:
+    if seen.ha_config is None or seen.ha_status is None or not is_current(seen, memo):
         return dict(memo.guests)
     result = {}
     for sid, resource in seen.ha_config.resources.items():

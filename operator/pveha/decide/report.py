@@ -11,6 +11,9 @@ from pveha.model import decision, mark, operations, snapshot, specs
 MANAGER_STUCK_SECONDS = 30.0
 """A CRM flushes its state every 10 s; longer silence with a live master is a fault (S9)."""
 SHOWN_OPERATIONS = 20
+PASSING = frozenset({evidence.State.SUSPECT, evidence.State.UNCONFIRMED, evidence.State.FENCING})
+"""States on the way to another: status shows them, but they make no Event."""
+HARMLESS = frozenset({evidence.State.ONLINE, evidence.State.PLANNED_DOWN})
 CONNECTED_REASONS: Mapping[str, conditions.Connected] = {
     "SecretMissing": conditions.Connected.SECRET_MISSING,
     "SecretInvalid": conditions.Connected.SECRET_INVALID,
@@ -551,12 +554,11 @@ def _failover_ready(guest: protection.Protected, now: Round) -> Told:
 def _events(now: Round, before: memory.Memory) -> tuple[list[decision.Event], frozenset[str]]:
     """Changes of node states, ends of operations, and (once a cause) what is not or would be done."""
     result = []
-    warnings = (evidence.State.ONLINE, evidence.State.PLANNED_DOWN, evidence.State.SUSPECT)
     for name, verdict in now.verdicts.items():
         old = before.node(name).state
-        if old and old != verdict.state:
+        if old and old != verdict.state and verdict.state not in PASSING:
             text = f"node {name} is {verdict.state}" + (f": {verdict.reason}" if verdict.reason else "")
-            result.append(decision.Event(f"Node{verdict.state}", text, verdict.state not in warnings))
+            result.append(decision.Event(f"Node{verdict.state}", text, verdict.state not in HARMLESS))
     for state in now.seen.operations:
         if state.outcome is not None:
             result.extend(_ended(state.operation, state.outcome, now))

@@ -112,6 +112,8 @@ def _edits(
     in_flight = any(isinstance(s.operation, operations.EditHA) and s.outcome is None for s in seen.operations)
     if in_flight or memo.epoch is None or not allowed.finish or seen.now < memo.edit_retry_at:
         return []
+    if not recall.is_current(seen, memo):
+        return []
     due = adoption.edits(seen, memo, verdicts, protected, recoveries)
     if allowed.begin and not any(verdict.lost for verdict in verdicts.values()):
         named = frozenset(pvm.spec.vmid for pvm in wanted.guests.values())

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import random
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
@@ -202,7 +201,6 @@ class Watcher:
 
     async def _watch_membership(self, name: str) -> None:
         """Ask a node for its membership; its answering is also the probe that it is alive."""
-        await asyncio.sleep(random.uniform(0.0, 0.05))
         while True:
             asked_at = self._loop.time()
             old = self._probes.get(name, snapshot.Probe(asked_at, float("-inf"), None))

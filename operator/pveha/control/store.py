@@ -100,6 +100,10 @@ class Store:
         """Objects that the models refuse, with the reason."""
         return self._refused
 
+    def cluster_of(self, ref: ObjectRef) -> ClusterKey | None:
+        """The cluster that a ProtectedVM names, also if the rest of it is refused."""
+        return _cluster_of(self._raw.get(ref, {}))
+
     def guests_without_cluster(self) -> list[api.ProtectedVM]:
         """ProtectedVMs that name an HACluster which does not exist."""
         clusters = self.clusters()

@@ -2,7 +2,7 @@
 
 Kopf runs in a thread with an event loop of its own. It ends all tasks of its loop when it stops, and a watch
 that it cannot continue ends it; here that is a complaint and a new start, and nothing else notices. Only
-`on.event` handlers are registered, because all others make kopf write finalizers or annotations to the objects.
+`on.event` handlers are registered: all others make kopf write finalizers or annotations to the objects.
 """
 
 import asyncio
@@ -215,7 +215,7 @@ class _Kopf(threading.Thread):
 
     async def _login(self, **_: object) -> kopf.ConnectionInfo:
         found = await self._access.load()
-        scheme, _, token = (await found.get_api_key_with_prefix("BearerToken") or "").rpartition(" ")
+        scheme, _space, token = (await found.get_api_key_with_prefix("BearerToken") or "").rpartition(" ")
         return kopf.ConnectionInfo(
             server=found.host,
             ca_path=found.ssl_ca_cert,

@@ -1,0 +1,90 @@
+"""`pveha run`: the operator."""
+
+import argparse
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any
+
+from pveha.cli import logs
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "run",
+        help="run the operator",
+        description="Run the operator until SIGTERM. Any number of replicas may run; one of them leads each cluster.",
+    )
+    parser.add_argument(
+        "--kubeconfig",
+        type=Path,
+        metavar="FILE",
+        help="how to reach the API server; default: $KUBECONFIG, the pod's service account, ~/.kube/config",
+    )
+    parser.add_argument(
+        "--context", metavar="NAME", help="context of the kubeconfig; default: its current one"
+    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "--namespace",
+        action="append",
+        dest="namespaces",
+        metavar="NAME",
+        help="namespace whose resources are served; may be repeated",
+    )
+    where.add_argument("--all-namespaces", action="store_true", help="serve the resources of all namespaces")
+    parser.add_argument(
+        "--health-host",
+        default="0.0.0.0",
+        metavar="ADDRESS",
+        help="address of /healthz, /readyz and /metrics; default: %(default)s",
+    )
+    parser.add_argument(
+        "--health-port",
+        type=int,
+        default=8080,
+        metavar="PORT",
+        help="their port; 0 takes a free one and logs it; default: %(default)s",
+    )
+    parser.add_argument(
+        "--identity",
+        default=socket.gethostname(),
+        metavar="NAME",
+        help="name of this replica in Leases and Events; default: the host name",
+    )
+    parser.add_argument(
+        "--lease-seconds",
+        type=_lease_seconds,
+        default=15,
+        metavar="SECONDS",
+        help="how long a leader that is gone keeps the others waiting (at least 5); default: %(default)s",
+    )
+    parser.add_argument("--log-format", choices=logs.FORMATS, default="text", help="default: %(default)s")
+    parser.add_argument("--log-level", choices=logs.LEVELS, default="info", help="default: %(default)s")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until SIGTERM (0) or until a part fails that cannot go on (1)."""
+    from pveha.control import loop, operator
+    from pveha.kube import config
+
+    logs.configure(args.log_format, args.log_level)
+    options = operator.Options(
+        access=config.Access(args.kubeconfig, args.context),
+        namespaces=None if args.all_namespaces else tuple(args.namespaces),
+        identity=args.identity,
+        lease_seconds=args.lease_seconds,
+        health_host=args.health_host,
+        health_port=args.health_port,
+    )
+    return asyncio.run(operator.run(options, loop.run_cluster))
+
+
+def _lease_seconds(text: str) -> int:
+    """At least 5: with less there is no time between renewals."""
+    seconds = int(text)
+    if seconds < 5:
+        raise argparse.ArgumentTypeError(f"{seconds} is less than 5")
+    return seconds

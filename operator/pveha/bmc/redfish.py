@@ -34,7 +34,10 @@ _STATES = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BmcAddress:
-    """A node's BMC. `system_id` may be None where the BMC has exactly one system; `ca` is PEM text."""
+    """A node's BMC. `system_id` may be None where the BMC has exactly one system.
+
+    `ca` is PEM text, `fingerprint` SHA-256 in hex; one of them at most. Raises `InvalidConfiguration`.
+    """
 
     host: str
     username: str
@@ -43,6 +46,13 @@ class BmcAddress:
     system_id: str | None = None
     ca: str | None = None
     fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.trust
+
+    @property
+    def trust(self) -> tls.Trust:
+        return tls.Trust(self.ca, (self.fingerprint,) if self.fingerprint else ())
 
 
 _Shape = TypeVar("_Shape", bound=pydantic.BaseModel)
@@ -96,10 +106,7 @@ class RedfishPower:
     def __init__(self, bmcs: Mapping[str, BmcAddress], timeout: float = 5.0) -> None:
         self._bmcs = dict(bmcs)
         self._timeout = timeout
-        self._trust = {
-            name: tls.Trust(bmc.ca, (bmc.fingerprint,) if bmc.fingerprint else ())
-            for name, bmc in bmcs.items()
-        }
+        self._trust = {name: bmc.trust for name, bmc in bmcs.items()}
         self._paths: dict[str, str] = {}
         self._session: aiohttp.ClientSession | None = None
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,6 +170,13 @@ class Tree:
             finally:
                 listener.shutdown(socket.SHUT_RDWR)
                 thread.join()
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[Tree]:
+    """A tree directly below the folder for temporary files, because the path of a socket must be short."""
+    with tempfile.TemporaryDirectory(prefix="pn") as root:
+        yield Tree(Path(root))
 
 
 def _serve_qmp(listener: socket.socket, state: str, silent: bool) -> None:

@@ -178,7 +178,10 @@ class ProxmoxClient:
     async def _introduced(self, endpoint: endpoints.Endpoint) -> cluster.MembershipView:
         """Ask an endpoint for its membership, and take down which node it is and where the others are."""
         root = self._transport.root(endpoint, self._probe_seconds)
-        view = shapes.membership(await root.cluster.status.get(), _now())
+        try:
+            view = shapes.membership(await root.cluster.status.get(), _now())
+        except errors.Forbidden as error:
+            raise self._forbidden(error) from None
         if endpoint.node is None:
             endpoint.node = view.witness
         self._endpoints.learn(view.addresses)

@@ -78,7 +78,11 @@ class SimHypervisor:
             quorate = world.membership.quorate(witness)
             return cluster.MembershipView(witness, quorate, online, addresses, _now())
 
-        view = await self._at(witness, client.PROBE_SECONDS, answer)
+        try:
+            view = await self._at(witness, client.PROBE_SECONDS, answer)
+        except errors.Unreachable:
+            self._failed[witness] = _now()
+            raise
         self._quorate[witness] = view.quorate
         self._failed.pop(witness, None)
         return view

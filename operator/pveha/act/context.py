@@ -37,7 +37,8 @@ class Context:
         remaining = self.leadership.remaining()
         if remaining < seconds:
             raise errors.NotLeader(
-                f"{max(remaining, 0.0):.1f} s of the lease are left, {seconds:g} s are needed: nothing was sent"
+                f"{max(remaining, 0.0):.1f} s of the lease are left, {seconds:g} s are needed: "
+                "nothing was sent"
             )
 
 

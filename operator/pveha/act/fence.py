@@ -8,7 +8,8 @@ from pveha.model import errors, operations, power
 READ_SECONDS = 5.0
 """Deadline of one read of a BMC."""
 APART_SECONDS = 3.0
-"""How far apart the two reads of Off must be (S2): a power cycle reads off for 5-10 s, but not before our command."""
+"""How far apart the two reads of Off must be (S2): a power cycle reads off for 5-10 s, but not before our
+command."""
 POLL_SECONDS = 0.5
 PROBE_SECONDS = 0.5
 """How long the node has to answer a last question in the second of the forced off (S5)."""

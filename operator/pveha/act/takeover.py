@@ -1,4 +1,5 @@
-"""Take a batch of guests over to one node: scan, disown, claim, start, verify (design §7; S2, S7, S14, S17, S18)."""
+"""Take a batch of guests over to one node: scan, disown, claim, start, verify (design §7; S2, S7, S14, S17,
+S18)."""
 
 import asyncio
 import dataclasses
@@ -102,7 +103,8 @@ async def _clear(
     """End what a broken migration left on a survivor, or refuse the guest."""
     if item.lock != "migrate" or process.state not in KILLABLE:
         raise errors.Refused(
-            f"a process of {item.ref} (pid {process.pid}, {process.state}) lives on {where}: look at it, end the wrong one"
+            f"a process of {item.ref} (pid {process.pid}, {process.state}) lives on {where}: look "
+            "at it, end the wrong one"
         )
     with_.require(WRITE_SECONDS)
     await with_.shell.kill(where, operation.epoch, process)
@@ -245,7 +247,8 @@ async def _start(
 
 
 async def _follow(upid: str, with_: context.Context) -> bool:
-    """Wait for a start task; True if the guest ran already, which the process scan has shown to be no duplicate."""
+    """Wait for a start task; True if the guest ran already, which the process scan has shown to be no
+    duplicate."""
     while True:
         status = await with_.hypervisor.task(upid)
         if not status.running:
@@ -259,7 +262,8 @@ async def _follow(upid: str, with_: context.Context) -> bool:
 
 
 async def _see_running(ref: guests.GuestRef, target: str, started_at: float, with_: context.Context) -> None:
-    """A VM runs when QMP says so with an uptime no longer than since our start; a container with a live init (S17)."""
+    """A VM runs when QMP says so with an uptime no longer than since our start; a container with a live init
+    (S17)."""
     loop = asyncio.get_running_loop()
     while True:
         runtime = await with_.hypervisor.guest_runtime(ref, target)

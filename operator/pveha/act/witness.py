@@ -33,8 +33,8 @@ async def scan(
 def confirm_gone(lost: str, epoch: int, told: Mapping[str, node.NodeProcesses], survivors: int) -> None:
     """Raise Refused unless live, quorate witnesses of this very epoch agree that `lost` is no member.
 
-    A witness that shows `epoch` has taken part in a pmxcfs write made after the failure, so it is not frozen. Two are
-    needed, or all survivors if only one is left.
+    A witness that shows `epoch` has taken part in a pmxcfs write made after the failure, so it is not frozen.
+    Two are needed, or all survivors if only one is left.
     """
     for name, answer in told.items():
         if answer.quorate and answer.members.get(lost, False):
@@ -44,5 +44,6 @@ def confirm_gone(lost: str, epoch: int, told: Mapping[str, node.NodeProcesses], 
     alive = [name for name, answer in told.items() if answer.quorate and answer.newest_epoch == epoch]
     if len(alive) < min(2, survivors):
         raise errors.Refused(
-            f"only {len(alive)} of {survivors} survivors confirm as live quorate witnesses that {lost} is gone"
+            f"only {len(alive)} of {survivors} survivors confirm as live quorate witnesses that "
+            f"{lost} is gone"
         )

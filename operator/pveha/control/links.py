@@ -58,7 +58,8 @@ class Secrets:
                 self.seen[name] = await self._read(name)
             except errors.NotFound:
                 raise SecretMissing(
-                    f"Secret {name} in namespace {self._namespace}, named by {field}, does not exist: create it"
+                    f"Secret {name} in namespace {self._namespace}, named by {field}, does not "
+                    "exist: create it"
                 ) from None
         try:
             return self.seen[name][key].decode().strip()
@@ -77,7 +78,8 @@ class SecretInvalid(errors.InvalidConfiguration):
 
 
 async def connect(spec: hacluster.HAClusterSpec, namespace: str, read: SecretReader) -> Links:
-    """The ports for `spec`. What is wrong with node shell or BMCs is noted in `problems`; the cluster's own raises."""
+    """The ports for `spec`. What is wrong with node shell or BMCs is noted in `problems`; the cluster's own
+    raises."""
     secrets = Secrets(namespace, read)
     hypervisor = await _hypervisor(spec, secrets)
     closers: list[Callable[[], Awaitable[None]]] = [hypervisor.close]
@@ -94,8 +96,10 @@ async def connect(spec: hacluster.HAClusterSpec, namespace: str, read: SecretRea
 
     bmcs: dict[str, redfish.BmcAddress] = {}
     for node in spec.nodes:
+        if not node.fencing:
+            continue
         try:
-            bmcs.update({node.name: await _bmc(node, secrets) for _ in node.fencing})
+            bmcs[node.name] = await _bmc(node, secrets)
         except errors.PvehaError as problem:
             problems[f"power/{node.name}"] = snapshot.Problem(type(problem).__name__, str(problem), 0.0)
     power: ports.PowerControl | None = None

@@ -1,6 +1,7 @@
 """The loop of one cluster: observe, decide, act, report, while this replica leads."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -39,7 +40,8 @@ async def run_cluster(
     health: health_.Health,
     wall_now: Clock = time.time,
 ) -> None:
-    """Run rounds until cancelled or the HACluster is gone. Links are made anew when it or its Secrets change."""
+    """Run rounds until cancelled or the HACluster is gone. Links are made anew when it or its Secrets
+    change."""
     owner = f"{await kubernetes.identity()}/{key.namespace}/{key.name}"
     memo: memory.Memory | None = None
 

@@ -1,8 +1,8 @@
 """The resources as last seen: fed by the watch event by event, corrected by listing everything now and then.
 
 Events and listings arrive in any order, so an object is replaced only by one with a newer resourceVersion,
-and a deletion is remembered until a listing has confirmed it. Kopf does not tell of objects that vanished while a
-watch was broken (410); the listing does.
+and a deletion is remembered until a listing has confirmed it. Kopf does not tell of objects that vanished
+while a watch was broken (410); the listing does.
 """
 
 import asyncio

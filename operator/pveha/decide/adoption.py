@@ -1,7 +1,8 @@
 """Put guests back under native HA, and repair what an interrupted takeover left (S8, S9, S11).
 
-Everything is read from the world: an HA resource that is `ignored` with our mark waits to be adopted, one that has its state
-back but still the mark waits for its LRM, and one that somebody else has changed meanwhile only loses the mark.
+Everything is read from the world: an HA resource that is `ignored` with our mark waits to be adopted, one
+that has its state back but still the mark waits for its LRM, and one that somebody else has changed meanwhile
+only loses the mark.
 """
 
 import dataclasses
@@ -59,7 +60,8 @@ def _finish(
     memo: memory.Memory,
     retried: bool,
 ) -> operations.Edit | None:
-    assert comment.mark is not None and seen.ha_status is not None
+    assert comment.mark is not None
+    assert seen.ha_status is not None
     remembered = memo.guest(sid)
     without_mark = str(comment.with_mark(None))
     listed = sid in seen.ha_status.services
@@ -139,7 +141,8 @@ def _hold_back(
     memo: memory.Memory,
     protected: protection.Protection,
 ) -> operations.Edit | None:
-    """Keep native HA from recovering a guest of a node that nobody proves dead and no watchdog will reset (S11)."""
+    """Keep native HA from recovering a guest of a node that nobody proves dead and no watchdog will reset
+    (S11)."""
     assert seen.ha_status is not None
     if guest is None or where is None or guest.ref.vmid not in protected.guests:
         return None

@@ -1,4 +1,5 @@
-"""What state each node is in, from membership, our own probe and the BMC (design §6, the table in docs/safety.md)."""
+"""What state each node is in, from membership, our own probe and the BMC (design §6, the table in
+docs/safety.md)."""
 
 import dataclasses
 import enum
@@ -35,7 +36,8 @@ class State(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verdict:
-    """State of one node with the sentence that explains it; `fence_at` is when patience ends (None: never fence)."""
+    """State of one node with the sentence that explains it; `fence_at` is when patience ends (None: never
+    fence)."""
 
     node: str
     state: State
@@ -78,7 +80,10 @@ def membership(seen: snapshot.Snapshot, detection: hacluster.Detection) -> Membe
     for view in quorate:
         for other in quorate:
             if not view.online.get(other.witness, False):
-                split = f"{view.witness} and {other.witness} are both quorate, but {view.witness} does not see {other.witness}"
+                split = (
+                    f"{view.witness} and {other.witness} are both quorate, but {view.witness} does not see "
+                    f"{other.witness}"
+                )
     return Membership(quorate, nodes, bool(quorate), bool(fresh), split)
 
 
@@ -205,7 +210,8 @@ def _verdict(
 
 
 def _contradiction(name: str, probe: snapshot.Probe | None, reading: power.PowerReading | None) -> str:
-    """A BMC that reads off while the node answers a call made after that reading belongs to another machine."""
+    """A BMC that reads off while the node answers a call made after that reading belongs to another
+    machine."""
     if probe is None or reading is None or reading.state is not power.PowerState.OFF:
         return ""
     answered = probe.failed_since is None and probe.answered_at >= probe.asked_at > reading.answered_at

@@ -94,7 +94,8 @@ def _recovery(
     verdicts: Mapping[str, evidence.Verdict],
     protected: protection.Protection,
 ) -> Recovery:
-    """The guests whose configuration is on `dead` (S16; those in mid-migration are resumed where their file is)."""
+    """The guests whose configuration is on `dead` (S16; those in mid-migration are resumed where their file
+    is)."""
     refusals: dict[int, protection.Refusal] = {}
     wanted = []
     for guest in protected.guests.values():
@@ -171,8 +172,8 @@ def votes_unsafe(seen: snapshot.Snapshot, among: Iterable[str]) -> str:
         if not shell.votes.trustworthy:
             configured = sum(shell.votes.configured.values()) + shell.votes.qdevice
             return (
-                f"corosync on {shell.node} expects {shell.votes.expected} votes but {configured} are configured: "
-                f"'pvecm expected {configured}'"
+                f"corosync on {shell.node} expects {shell.votes.expected} votes but {configured} are "
+                f"configured: 'pvecm expected {configured}'"
             )
     return ""
 
@@ -308,7 +309,8 @@ def _resume(
     verdicts: Mapping[str, evidence.Verdict],
     protected: protection.Protection,
 ) -> tuple[list[operations.Takeover], memory.Memory]:
-    """Start what an interrupted takeover has claimed, and what a migration from or to a lost node left behind (S16)."""
+    """Start what an interrupted takeover has claimed, and what a migration from or to a lost node left behind
+    (S16)."""
     in_flight = running_items(seen)
     lost = {name for name, verdict in verdicts.items() if verdict.state is evidence.State.FENCED}
     chosen: dict[tuple[str, str], list[operations.TakeoverItem]] = {}
@@ -410,7 +412,8 @@ def _complete(
 def _cancellations(
     seen: snapshot.Snapshot, members: evidence.Membership, allowed: guards.Permission
 ) -> list[str]:
-    """Operations against a node that is back, or that we may no longer run. Nothing is begun against a live member."""
+    """Operations against a node that is back, or that we may no longer run. Nothing is begun against a live
+    member."""
     result = []
     for state in seen.operations:
         operation = state.operation

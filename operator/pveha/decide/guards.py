@@ -18,7 +18,8 @@ DATA_FRESH_SECONDS = 30.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Permission:
-    """`begin`: may start what was not begun. `finish`: may finish or undo what was. `reason` of condition Acting."""
+    """`begin`: may start what was not begun. `finish`: may finish or undo what was. `reason` of condition
+    Acting."""
 
     begin: bool
     finish: bool
@@ -100,6 +101,6 @@ def blast_radius(spec: hacluster.HAClusterSpec, verdicts: Mapping[str, evidence.
     if len(lost) <= allowed:
         return ""
     return (
-        f"{len(lost)} of {len(verdicts)} nodes are lost ({', '.join(lost)}), but safety.maxFailedNodesPercent allows "
-        f"{allowed}: pveha leaves them to Proxmox's own HA"
+        f"{len(lost)} of {len(verdicts)} nodes are lost ({', '.join(lost)}), but "
+        f"safety.maxFailedNodesPercent allows {allowed}: pveha leaves them to Proxmox's own HA"
     )

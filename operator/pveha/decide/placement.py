@@ -1,4 +1,5 @@
-"""Where the guests of a lost node go: memory, storage, a live LRM, and the rules Proxmox's own HA would keep (S12)."""
+"""Where the guests of a lost node go: memory, storage, a live LRM, and the rules Proxmox's own HA would keep
+(S12)."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,8 @@ from pveha.decide import evidence, memory, protection
 from pveha.model import cluster, snapshot
 
 LRM_FRESH_SECONDS = 40.0
-"""An LRM reports every 5-10 s; the CRM calls it dead after 30 s without (native-ha facts). One round of ours on top."""
+"""An LRM reports every 5-10 s; the CRM calls it dead after 30 s without (native-ha facts). One round of ours
+on top."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,7 +74,8 @@ def can_host(
     memo: memory.Memory,
     verdicts: Mapping[str, evidence.Verdict],
 ) -> bool:
-    """Whether guests may be started on `name` at all: online long enough, its LRM alive and in active mode (S11)."""
+    """Whether guests may be started on `name` at all: online long enough, its LRM alive and in active mode
+    (S11)."""
     remembered = memo.node(name)
     lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
     return (
@@ -143,7 +146,8 @@ def _fits(guest: protection.Protected, target: _Target) -> bool:
 def allowed_nodes(
     sid: str, names: frozenset[str], rules: tuple[cluster.HARule, ...], locations: Mapping[str, str]
 ) -> frozenset[str]:
-    """What of `names` the CRM would leave `sid` on: affinity by configuration locations, best node priority only."""
+    """What of `names` the CRM would leave `sid` on: affinity by configuration locations, best node priority
+    only."""
     for rule in rules:
         if sid not in rule.sids:
             continue

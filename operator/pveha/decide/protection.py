@@ -95,8 +95,9 @@ def protect(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) -
             if known and current and known != current:
                 resolved = Refusal(
                     GuestReady.GUEST_REPLACED,
-                    f"vmid {vmid} now belongs to another guest (identity {current}, was {known}): nothing is done to it; "
-                    "delete this ProtectedVM and create it anew to protect the new guest",
+                    f"vmid {vmid} now belongs to another guest (identity {current}, was {known}): "
+                    "nothing is done to it; delete this ProtectedVM and create it anew to protect the new "
+                    "guest",
                 )
             elif known or current:
                 identities[vmid] = known or current
@@ -115,22 +116,25 @@ def _age(pvm: protectedvm.ProtectedVM) -> tuple[float, str]:
 def _resolve(
     pvm: protectedvm.ProtectedVM, seen: snapshot.Snapshot, wanted: specs.Specs
 ) -> Protected | Refusal:
-    assert seen.inventory is not None and seen.ha_config is not None and seen.ha_status is not None
+    assert seen.inventory is not None
+    assert seen.ha_config is not None
+    assert seen.ha_status is not None
     policy = failoverpolicy.FailoverPolicySpec()
     if pvm.spec.policy_ref is not None:
         named = wanted.policies.get(pvm.spec.policy_ref.name)
         if named is None:
             return Refusal(
                 GuestReady.POLICY_NOT_FOUND,
-                f"there is no FailoverPolicy {pvm.spec.policy_ref.name} in namespace {pvm.metadata.namespace}: create it, "
-                "or leave policyRef out for the defaults",
+                f"there is no FailoverPolicy {pvm.spec.policy_ref.name} in namespace "
+                f"{pvm.metadata.namespace}: create it, or leave policyRef out for the defaults",
             )
         policy = named.spec
     guest = seen.inventory.guests.get(pvm.spec.vmid)
     if guest is None:
         return Refusal(
             GuestReady.GUEST_NOT_FOUND,
-            f"Proxmox cluster {wanted.cluster.metadata.name} has no guest {pvm.spec.vmid}, or the token may not see it",
+            f"Proxmox cluster {wanted.cluster.metadata.name} has no guest {pvm.spec.vmid}, or the "
+            "token may not see it",
         )
     if guest.template:
         return Refusal(GuestReady.IS_TEMPLATE, f"guest {guest.ref} is a template, which never runs")
@@ -154,7 +158,8 @@ def unrecoverable(guest: Protected, seen: snapshot.Snapshot, memo: memory.Memory
         if guest.registered.state is cluster.HAState.IGNORED:
             return Refusal(
                 FailoverReady.USER_IGNORED,
-                f"somebody set its HA state to ignored: 'ha-manager set {guest.sid} --state started' undoes it",
+                f"somebody set its HA state to ignored: 'ha-manager set {guest.sid} --state "
+                "started' undoes it",
             )
         if guest.registered.state is cluster.HAState.DISABLED:
             return Refusal(
@@ -164,7 +169,8 @@ def unrecoverable(guest: Protected, seen: snapshot.Snapshot, memo: memory.Memory
     if guest.service is not None and guest.service.state == "error":
         return Refusal(
             FailoverReady.HA_STATE_ERROR,
-            f"Proxmox HA has it in state error: look into why, then set {guest.sid} to disabled and to started again",
+            f"Proxmox HA has it in state error: look into why, then set {guest.sid} to disabled "
+            "and to started again",
         )
     if guest.vmid in seen.replicated:
         return Refusal(
@@ -215,6 +221,7 @@ def provable(name: str, spec: hacluster.HAClusterSpec, memo: memory.Memory) -> R
     if not remembered.bound:
         return Refusal(
             FailoverReady.FENCING_UNVERIFIED,
-            f"the BMC of node {name} has not yet shown the identity that the node itself tells (UUID or serial number)",
+            f"the BMC of node {name} has not yet shown the identity that the node itself tells "
+            "(UUID or serial number)",
         )
     return None

@@ -16,7 +16,8 @@ EDIT_RETRY_SECONDS = 10.0
 
 
 def first(status: hacluster.HAClusterStatus) -> memory.Memory:
-    """The memory of an operator that has just started: only what survives in the status, the BMC bindings (S1)."""
+    """The memory of an operator that has just started: only what survives in the status, the BMC bindings
+    (S1)."""
     return memory.Memory(
         nodes={
             binding.name: memory.NodeMemory(
@@ -143,11 +144,8 @@ def _void_by_others(
                 and node.commanded_at is not None
                 and 0 <= at - node.commanded_at <= CONTRADICTION_WINDOW_SECONDS
             ):
-                result[name] = dataclasses.replace(
-                    node,
-                    proof=None,
-                    voided=f"{other} dropped out {at - node.commanded_at:.0f} s after {name} was switched off",
-                )
+                after = f"{at - node.commanded_at:.0f} s after {name} was switched off"
+                result[name] = dataclasses.replace(node, proof=None, voided=f"{other} dropped out {after}")
     return result
 
 

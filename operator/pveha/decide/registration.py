@@ -1,4 +1,5 @@
-"""Keep protected guests registered in Proxmox's own HA, the safety net, and leave everybody else's entries alone."""
+"""Keep protected guests registered in Proxmox's own HA, the safety net, and leave everybody else's entries
+alone."""
 
 from collections.abc import Mapping
 
@@ -13,9 +14,11 @@ def edits(
     protected: protection.Protection,
     named: frozenset[int],
 ) -> list[operations.Edit]:
-    """Changes of HA resources: missing ones are created, our own kept as the policy says and removed with the ProtectedVM.
+    """Changes of HA resources: missing ones are created, our own kept as the policy says and removed with the
+    ProtectedVM.
 
-    `named` are the vmids of all ProtectedVMs, also of those that stand for no guest: theirs are never removed.
+    `named` are the vmids of all ProtectedVMs, also of those that stand for no guest: theirs are never
+    removed.
     """
     if seen.ha_config is None or seen.ha_status is None or not seen.ha_status.armed:
         return []
@@ -62,7 +65,8 @@ def _create(guest: protection.Protected, owner: str) -> operations.Edit | None:
 
 
 def _tend(guest: protection.Protected, registered: cluster.HAResource) -> operations.Edit | None:
-    """Our own entry as it should be. The state is written for Always and Halted only, and only over its opposite."""
+    """Our own entry as it should be. The state is written for Always and Halted only, and only over its
+    opposite."""
     state = registered.state
     strategy = guest.pvm.spec.run_strategy
     if strategy is protectedvm.RunStrategy.ALWAYS and state is cluster.HAState.STOPPED:

@@ -154,12 +154,11 @@ def _quorate(now: Round) -> Told:
 
 def _owned(now: Round) -> Told:
     if now.memo.superseded:
-        return (
-            False,
-            conditions.Owned.ANOTHER_OPERATOR,
-            f"the Proxmox cluster is owned by {now.memo.superseded}; to take it over, annotate the HACluster with "
-            f"{meta.TAKE_OVER_ANNOTATION}={now.memo.superseded}",
+        text = (
+            f"the Proxmox cluster is owned by {now.memo.superseded}; to take it over, annotate the HACluster "
+            f"with {meta.TAKE_OVER_ANNOTATION}={now.memo.superseded}"
         )
+        return False, conditions.Owned.ANOTHER_OPERATOR, text
     if now.memo.epoch is not None:
         return True, conditions.Owned.OK, "the epoch register names this HACluster"
     return None, conditions.Owned.NOT_CLAIMED, "no epoch has been opened yet"
@@ -236,12 +235,11 @@ def _ha_healthy(now: Round) -> Told:
     master = now.verdicts.get(status.master)
     alive = master is not None and master.state is evidence.State.ONLINE
     if alive and now.seen.now - now.memo.manager_moved_at > MANAGER_STUCK_SECONDS:
-        return (
-            False,
-            conditions.HAHealthy.HA_MANAGER_STUCK,
+        text = (
             f"the CRM master {status.master} is online but has not written its state for more than 30 s: "
-            f"'journalctl -u pve-ha-crm' on {status.master} tells why",
+            f"'journalctl -u pve-ha-crm' on {status.master} tells why"
         )
+        return False, conditions.HAHealthy.HA_MANAGER_STUCK, text
     silent = [
         name
         for name, verdict in now.verdicts.items()
@@ -376,7 +374,8 @@ def _bindings(now: Round) -> tuple[hacluster.Binding, ...]:
 
 
 def _shown(states: Iterable[operations.OperationState]) -> list[operations.OperationState]:
-    """Fences and takeovers in flight: changes of HA resources end within a round and would only make noise."""
+    """Fences and takeovers in flight: changes of HA resources end within a round and would only make
+    noise."""
     shown = [
         state
         for state in states
@@ -424,7 +423,8 @@ def _policy(policy: failoverpolicy.FailoverPolicy, now: Round) -> failoverpolicy
 
 
 def policy_time(policy: failoverpolicy.FailoverPolicy) -> float:
-    """A policy is ready from its creation: several clusters report the same, so no clock of theirs is used."""
+    """A policy is ready from its creation: several clusters report the same, so no clock of theirs is
+    used."""
     created = policy.metadata.creation_timestamp
     return created.timestamp() if created else 0.0
 
@@ -525,12 +525,11 @@ def _guest_ready(guest: protection.Protected, now: Round) -> Told:
         return False, conditions.GuestReady.PENDING, "it is about to be registered in Proxmox HA"
     wants_no_failback = guest.policy.failback.mode is failoverpolicy.FailbackMode.NEVER
     if guest.comment.owner != now.seen.owner and guest.registered.failback and wants_no_failback:
-        return (
-            True,
-            conditions.GuestReady.FOREIGN_ENTRY,
-            "its HA entry was made by somebody else and has failback on, which moves it back after a failure in spite of "
-            f"its policy: 'ha-manager set {guest.sid} --failback 0'",
+        text = (
+            "its HA entry was made by somebody else and has failback on, which moves it back after a failure "
+            f"in spite of its policy: 'ha-manager set {guest.sid} --failback 0'"
         )
+        return True, conditions.GuestReady.FOREIGN_ENTRY, text
     return True, conditions.GuestReady.PROTECTED, "registered in Proxmox HA and watched"
 
 
@@ -586,7 +585,8 @@ def _ended(
                     "Recovered", f"{result.ref} of {operation.dead} is on {operation.target}", name=name
                 )
             else:
-                text = f"{result.ref} of {operation.dead} is not yet recovered ({result.reason}): {result.message}"
+                what = f"{result.ref} of {operation.dead}"
+                text = f"{what} is not yet recovered ({result.reason}): {result.message}"
                 yield decision.Event("NotRecovered", text, True, name)
 
 

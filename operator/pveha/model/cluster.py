@@ -26,7 +26,8 @@ class MembershipView:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NodeResource:
-    """A node's entry in `/cluster/resources`. Memory is in bytes; None where a node that is not online hides it."""
+    """A node's entry in `/cluster/resources`. Memory is in bytes; None where a node that is not online hides
+    it."""
 
     name: str
     online: bool
@@ -40,8 +41,8 @@ class NodeResource:
 class GuestResource:
     """A guest's entry in `/cluster/resources`; `node` is where its configuration file is.
 
-    `status` is the QMP state (`running`, `stopped`, `paused`, `postmigrate`, ...) as last reported by `node`: it is
-    stale when that node is not online, and right after a configuration has moved.
+    `status` is the QMP state (`running`, `stopped`, `paused`, `postmigrate`, ...) as last reported by `node`:
+    it is stale when that node is not online, and right after a configuration has moved.
     """
 
     ref: guests.GuestRef
@@ -99,7 +100,8 @@ class HAResource:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HAConfig:
-    """`GET /cluster/ha/resources`; `digest` is the compare-and-swap of the whole file ("" for an empty list)."""
+    """`GET /cluster/ha/resources`; `digest` is the compare-and-swap of the whole file ("" for an empty
+    list)."""
 
     resources: Mapping[str, HAResource]
     digest: str
@@ -131,7 +133,8 @@ class ServiceStatus:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LRMStatus:
-    """What a node's LRM last reported. `state`: active, wait_for_agent_lock, ...; `mode`: active, shutdown, restart, ..."""
+    """What a node's LRM last reported. `state`: active, wait_for_agent_lock, ...; `mode`: active, shutdown,
+    restart, ..."""
 
     state: str
     mode: str
@@ -181,7 +184,8 @@ class TaskStatus:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Privileges:
-    """What the token may do: privileges on `/`, `/vms` and `/storage`, and the Proxmox version asked beside them."""
+    """What the token may do: privileges on `/`, `/vms` and `/storage`, and the Proxmox version asked beside
+    them."""
 
     root: frozenset[str]
     vms: frozenset[str]

@@ -1,4 +1,5 @@
-"""What follows from a snapshot: operations to start and cancel, what to tell users, and when to look again."""
+"""What follows from a snapshot: operations to start and cancel, what to tell users, and when to look
+again."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ M = TypeVar("M")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Event:
-    """A Kubernetes Event about an object of the cluster: `name` None means the HACluster, else a ProtectedVM."""
+    """A Kubernetes Event about an object of the cluster: `name` None means the HACluster, else a
+    ProtectedVM."""
 
     reason: str
     message: str
@@ -24,7 +26,8 @@ class Event:
 class Report:
     """The statuses as they should be, by object name, and what just happened.
 
-    Conditions carry the time of this round: the status writer keeps the old one where the status did not change.
+    Conditions carry the time of this round: the status writer keeps the old one where the status did not
+    change.
     """
 
     cluster: hacluster.HAClusterStatus

@@ -24,7 +24,7 @@ class ClusterKey:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ObjectRef:
-    """One object of pveha's kinds. A `uid` guards against an object of the same name created meanwhile."""
+    """One object of pveha's kinds. `uid` tells it from an earlier or later one of the same name."""
 
     kind: str
     namespace: str
@@ -48,8 +48,8 @@ class Listing:
 class Lease:
     """A Lease of coordination.k8s.io/v1. An empty `holder` means that anybody may take it at once.
 
-    `renew_timestamp` is the holder's wall clock, for people: nobody decides by it, but it must differ between two
-    renewals, because an update that changes nothing leaves `resource_version` as it was.
+    `renew_timestamp` is the holder's wall clock, for people: nobody decides by it, but it must differ between
+    two renewals, because an update that changes nothing leaves `resource_version` as it was.
     """
 
     namespace: str

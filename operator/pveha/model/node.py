@@ -16,7 +16,8 @@ class Votes:
     expected: int
     total: int
     unsafe_options: frozenset[str]
-    """Those of two_node, last_man_standing, auto_tie_breaker, allow_downscale, expected_votes that are set."""
+    """Those of two_node, last_man_standing, auto_tie_breaker, allow_downscale, expected_votes that are
+    set."""
 
     @property
     def trustworthy(self) -> bool:
@@ -26,7 +27,8 @@ class Votes:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """Verb `status`. `newest_epoch` is 0 before the first `begin`; `identities` are DMI UUID and serial, lower case."""
+    """Verb `status`. `newest_epoch` is 0 before the first `begin`; `identities` are DMI UUID and serial,
+    lower case."""
 
     node: str
     version: str
@@ -41,20 +43,23 @@ class NodeStatus:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GuestConfig:
-    """A guest's configuration as far as failover depends on it (verb `inventory`, which reads the whole cluster's)."""
+    """A guest's configuration as far as failover depends on it (verb `inventory`, which reads the whole
+    cluster's)."""
 
     ref: guests.GuestRef
     node: str
     name: str
     identity: str
-    """smbios1 uuid of a VM; for a container its volumes, joined: what tells a reused vmid from the guest protected."""
+    """smbios1 uuid of a VM; for a container its volumes, joined: what tells a reused vmid from the guest
+    protected."""
     memory_bytes: int
     storages: frozenset[str]
     """Storages of volumes the guest cannot start without (removable media included)."""
     lock: str | None
     template: bool
     local_devices: frozenset[str]
-    """Configuration keys that bind the guest to hardware or paths of one node (hostpci0, mp0 with a path, ...)."""
+    """Configuration keys that bind the guest to hardware or paths of one node (hostpci0, mp0 with a path,
+    ...)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,7 +77,8 @@ class GuestProcess:
     ref: guests.GuestRef
     pid: int
     start_time: int
-    """Field 22 of /proc/PID/stat (clock ticks since boot): tells the process from a later one with the same pid."""
+    """Field 22 of /proc/PID/stat (clock ticks since boot): tells the process from a later one with the same
+    pid."""
     state: str
     """QMP run state (`running`, `paused`, `inmigrate`, `postmigrate`, ...), `unknown` if QMP does not answer;
     `running` for containers."""
@@ -97,5 +103,6 @@ class ClaimResult:
     ref: guests.GuestRef
     claimed: bool
     reason: str
-    """`Claimed`, or why not: StaleEpoch, NotQuorate, NodeOnline, NotDisowned, TargetExists, SourceGone, TooSlow, LockHeld."""
+    """`Claimed`, or why not: StaleEpoch, NotQuorate, NodeOnline, NotDisowned, TargetExists, SourceGone,
+    TooSlow, LockHeld."""
     cleared_lock: str | None = None

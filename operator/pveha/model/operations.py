@@ -1,7 +1,7 @@
 """What pveha does to the world, and how far it got.
 
-An operation is a task that runs beside the loop; its state is part of the next snapshot. Its exit is a hint: the next
-observation is truth.
+An operation is a task that runs beside the loop; its state is part of the next snapshot. Its exit is a hint:
+the next observation is truth.
 """
 
 import dataclasses
@@ -21,7 +21,8 @@ class Begin:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Proof:
-    """A node is proven off (S2): two reads of Off at least 3 s apart, the later after the forced off was answered."""
+    """A node is proven off (S2): two reads of Off at least 3 s apart, the later after the forced off was
+    answered."""
 
     node: str
     commanded_at: float
@@ -49,7 +50,8 @@ class Fence:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TakeoverItem:
-    """One guest of a takeover. `was` is the HA state to restore; `claimed` when its file is at the target already."""
+    """One guest of a takeover. `was` is the HA state to restore; `claimed` when its file is at the target
+    already."""
 
     ref: guests.GuestRef
     was: cluster.HAState
@@ -76,7 +78,8 @@ class Takeover:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Edit:
-    """One change of an HA resource: `expected` is what was seen (None: absent), `desired` what to write (None: remove)."""
+    """One change of an HA resource: `expected` is what was seen (None: absent), `desired` what to write
+    (None: remove)."""
 
     sid: str
     expected: cluster.HAResource | None
@@ -86,7 +89,8 @@ class Edit:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EditHA:
-    """Change HA resources one after the other; what no longer looks as expected is left for the next round."""
+    """Change HA resources one after the other; what no longer looks as expected is left for the next
+    round."""
 
     id: str
     edits: tuple[Edit, ...]

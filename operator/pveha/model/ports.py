@@ -1,7 +1,8 @@
 """The ports: the only ways to the outside. Each has a real and a simulated implementation.
 
-All methods raise `errors.OutsideError` subclasses, end within their deadline (seconds, chosen by the implementation from
-the constants it documents), and can be cancelled at any await. A write that raised `Unreachable` may have had its effect.
+All methods raise `errors.OutsideError` subclasses, end within their deadline (seconds, chosen by the
+implementation from the constants it documents), and can be cancelled at any await. A write that raised
+`Unreachable` may have had its effect.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ class Hypervisor(Protocol):
     """One Proxmox VE cluster through its API."""
 
     async def membership(self, witness: str) -> cluster.MembershipView:
-        """Ask `witness` itself, never through another node; its answering is also our probe that it is alive."""
+        """Ask `witness` itself, never through another node; its answering is also our probe that it is
+        alive."""
         ...
 
     async def inventory(self) -> cluster.Inventory: ...
@@ -34,7 +36,8 @@ class Hypervisor(Protocol):
     async def create_ha_resource(self, resource: cluster.HAResource) -> None: ...
 
     async def update_ha_resource(self, resource: cluster.HAResource, digest: str | None) -> None:
-        """Write state, comment, failback and limits; `Conflict` if the file changed since `digest` was read."""
+        """Write state, comment, failback and limits; `Conflict` if the file changed since `digest` was
+        read."""
         ...
 
     async def delete_ha_resource(self, sid: str) -> None: ...
@@ -102,11 +105,11 @@ class Kubernetes(Protocol):
         ...
 
     async def apply_status(
-        self, ref: kubernetes.ObjectRef, status: kubernetes.Manifest
+        self, ref: kubernetes.ObjectRef, status: kubernetes.Manifest, resource_version: str = ""
     ) -> kubernetes.Manifest:
         """Make `status` all that pveha says of the object (server-side apply); returns the object as stored.
 
-        `NotFound` if it is gone, `Conflict` if another object has the name by now.
+        `NotFound` if it is gone, `Conflict` if it is no longer of `resource_version` (when one is given).
         """
         ...
 
@@ -125,5 +128,5 @@ class Kubernetes(Protocol):
         ...
 
     async def update_lease(self, lease: kubernetes.Lease) -> kubernetes.Lease:
-        """Write the Lease if its `resource_version` is still the stored one, else `Conflict`."""
+        """Write the Lease if its `resource_version` is the stored one, else `Conflict`; make it if it is gone."""
         ...

@@ -13,13 +13,15 @@ class Probe:
     asked_at: float
     answered_at: float
     failed_since: float | None
-    """When the first of the unanswered calls since the last answer was made; None if the last one was answered."""
+    """When the first of the unanswered calls since the last answer was made; None if the last one was
+    answered."""
     problem: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
-    """An observation that failed: since when, what kind (name of the error class), and the sentence for the user."""
+    """An observation that failed: since when, what kind (name of the error class), and the sentence for the
+    user."""
 
     kind: str
     message: str
@@ -28,7 +30,8 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is known at `now`. Parts that were never seen are None or empty; each carries when it was answered."""
+    """What is known at `now`. Parts that were never seen are None or empty; each carries when it was
+    answered."""
 
     now: float
     wall: float
@@ -36,7 +39,8 @@ class Snapshot:
     """When this operator began to watch this cluster."""
     lease_remaining: float
     owner: str
-    """How this HACluster names itself as owner of the Proxmox cluster: UID of kube-system, namespace and name (S14)."""
+    """How this HACluster names itself as owner of the Proxmox cluster: UID of kube-system, namespace and name
+    (S14)."""
     views: Mapping[str, cluster.MembershipView]
     probes: Mapping[str, Probe]
     inventory: cluster.Inventory | None

@@ -11,7 +11,8 @@ from pveha.model import cluster, decision, errors, node, operations, ports, powe
 T = TypeVar("T")
 
 URGENT_MEMBERSHIP_SECONDS = 0.25
-"""Between two questions to a node while any node is in doubt: half of this is added to every recovery on average."""
+"""Between two questions to a node while any node is in doubt: half of this is added to every recovery on
+average."""
 URGENT_SECONDS = 1.0
 """Between two reads of guests and HA state while a failure is handled."""
 CALM_SECONDS = 5.0
@@ -26,7 +27,8 @@ POWER_DEADLINE_SECONDS = 5.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outside:
-    """The ports of one cluster. Without node shell or BMC credentials those are None, with the reason in `problems`."""
+    """The ports of one cluster. Without node shell or BMC credentials those are None, with the reason in
+    `problems`."""
 
     hypervisor: ports.Hypervisor
     shell: ports.NodeShell | None
@@ -183,7 +185,8 @@ class Watcher:
             await self._pause(began + pause, look, pace)
 
     async def _pause(self, until: float, look: asyncio.Event, pace: Callable[[], float]) -> None:
-        """Sleep, but wake when attention changes; a change never delays and never doubles a read that was just made."""
+        """Sleep, but wake when attention changes; a change never delays and never doubles a read that was
+        just made."""
         began = self._loop.time()
         while (left := until - self._loop.time()) > 0:
             with contextlib.suppress(TimeoutError):

@@ -38,7 +38,8 @@ class Rig:
     def __init__(
         self, about: config.Config, spec: dict[str, Any] | None = None, protect: Iterable[int] = ()
     ) -> None:
-        """`spec` is merged over a complete HACluster in Enforce; `protect` names the guests with a ProtectedVM."""
+        """`spec` is merged over a complete HACluster in Enforce; `protect` names the guests with a
+        ProtectedVM."""
         self.world = world.World(about)
         self.kubernetes = kubernetes.SimulatedKubernetes()
         self.store = store.Store()

@@ -14,7 +14,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser = subparsers.add_parser(
         "run",
         help="run the operator",
-        description="Run the operator until SIGTERM. Any number of replicas may run; one of them leads each cluster.",
+        description="Run the operator until SIGTERM. Any number of replicas may run; one leads each cluster.",
     )
     parser.add_argument(
         "--kubeconfig",

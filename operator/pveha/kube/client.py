@@ -87,14 +87,14 @@ class ApiServer:
                 return kubernetes.Listing(tuple(objects), str(metadata.get("resourceVersion", "")))
 
     async def apply_status(
-        self, ref: kubernetes.ObjectRef, status: kubernetes.Manifest
+        self, ref: kubernetes.ObjectRef, status: kubernetes.Manifest, resource_version: str = ""
     ) -> kubernetes.Manifest:
-        """See the port."""
-        uid = {"uid": ref.uid} if ref.uid else {}
+        """See the port. (A uid in the body is not looked at by the server, a resourceVersion is.)"""
+        version = {"resourceVersion": resource_version} if resource_version else {}
         body = {
             "apiVersion": api.API_VERSION,
             "kind": ref.kind,
-            "metadata": {"namespace": ref.namespace, "name": ref.name, **uid},
+            "metadata": {"namespace": ref.namespace, "name": ref.name, **version},
             "status": status,
         }
         path = f"{_collection(ref.kind, ref.namespace)}/{_quote(ref.name)}/status"

@@ -83,6 +83,10 @@ class StatusApplier:
             return _status(seen)
         return known.stored if known is not None and known.stored is not None else {}
 
+    def _version(self, ref: ObjectRef, known: _Object) -> str:
+        """resourceVersion of the newest state known; "" if none is."""
+        return str(max(version(self._seen(ref) or {}), known.version) or "")
+
     def generation(self, ref: ObjectRef) -> int:
         """metadata.generation of the object as the watch showed it; 0 if it did not."""
         return int(((self._seen(ref) or {}).get("metadata") or {}).get("generation", 0))
@@ -152,11 +156,13 @@ class StatusApplier:
         delay = MIN_INTERVAL
         if status is not None and not self._is_stored(ref, known, status):
             try:
-                answer = await self._kubernetes.apply_status(ref, status)
-            except (errors.NotFound, errors.Conflict) as error:
-                # Deleted, or another object by now: the next decision knows.
+                answer = await self._kubernetes.apply_status(ref, status, self._version(ref, known))
+            except errors.NotFound as error:
                 log.debug("status of %s dropped: %s", ref, error)
                 self._count("Gone")
+            except errors.Conflict:
+                # Changed, perhaps made anew, a moment ago: the watch will tell, and the next decision knows.
+                self._count("Outdated")
             except errors.OutsideError as error:
                 delay = RETRY_SECONDS[min(known.failures, len(RETRY_SECONDS) - 1)]
                 level = logging.WARNING if known.failures == 0 else logging.DEBUG

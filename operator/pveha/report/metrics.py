@@ -48,7 +48,7 @@ class Metrics:
         )
         self.status_writes = prometheus_client.Counter(
             "pveha_status_writes",
-            "Statuses written to the API server, by outcome (Written, Failed, Gone).",
+            "Statuses written to the API server, by outcome (Written, Outdated, Gone, Failed).",
             (*_CLUSTER, "outcome"),
             registry=own,
         )

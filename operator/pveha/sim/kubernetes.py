@@ -93,14 +93,14 @@ class SimulatedKubernetes:
         return listing
 
     async def apply_status(
-        self, ref: kubernetes.ObjectRef, status: kubernetes.Manifest
+        self, ref: kubernetes.ObjectRef, status: kubernetes.Manifest, resource_version: str = ""
     ) -> kubernetes.Manifest:
         await self._before("apply_status")
         obj = self._objects.get(ref)
         if obj is None:
             raise errors.NotFound(f"{ref} does not exist")
-        if ref.uid and ref.uid != obj["metadata"]["uid"]:
-            raise errors.Conflict(f"{ref} is another object by now")
+        if resource_version and resource_version != obj["metadata"]["resourceVersion"]:
+            raise errors.Conflict(f"{ref} has changed")
         if obj.get("status", {}) != status:
             self._store(ref, {**obj, "status": copy.deepcopy(dict(status))})
         answer = copy.deepcopy(self._objects[ref])
@@ -138,11 +138,10 @@ class SimulatedKubernetes:
     async def update_lease(self, lease: kubernetes.Lease) -> kubernetes.Lease:
         await self._before("update_lease")
         key = lease.namespace, lease.name
-        if key not in self._leases:
-            raise errors.NotFound(f"Lease {lease.namespace}/{lease.name} does not exist")
-        if lease.resource_version != self._leases[key].resource_version:
+        stored = self._leases.get(key)
+        if stored and lease.resource_version != stored.resource_version:
             raise errors.Conflict(f"Lease {lease.namespace}/{lease.name} has changed")
-        if lease != self._leases[key]:
+        if lease != stored:
             self._leases[key] = dataclasses.replace(lease, resource_version=self._next_version())
         updated = self._leases[key]
         await self.lose("update_lease")

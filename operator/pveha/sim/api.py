@@ -7,11 +7,12 @@ that node may be dead), its pvedaemon, the parameters, and at last the handler. 
 answer. The texts are Proxmox's own.
 """
 
+import asyncio
 import collections
 import dataclasses
 import errno
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING
 
 from pveha.model import guests
@@ -117,6 +118,7 @@ class Api:
         self._fingerprints = fingerprints or {}
         self._unreachable_since: dict[tuple[str, str], float] = {}
         """(from, to): when the first proxied call to an unreachable node was made."""
+        self._work: set[asyncio.Task[None]] = set()
 
     async def handle(
         self,
@@ -170,8 +172,13 @@ class Api:
         if route.protected:
             self._needs_pvedaemon(on)
         values = _values(route, {**parameters, **in_path})
-        call = api_call.Call(self.world, on, caller, values, self._fingerprints)
+        call = api_call.Call(self.world, on, caller, values, self._fingerprints, self._spawn)
         return await _HANDLERS[route.key](call)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
 
     def _pass_on(self, node: str, to: str) -> None:
         """What happens when `node` proxies a call to another: the error if that one does not answer."""

@@ -1,7 +1,7 @@
 """What the handlers of the simulated API are given, and how they answer."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pveha.model import errors
@@ -69,6 +69,8 @@ class Call:
     caller: api_access.Caller
     values: Mapping[str, api_schema.Value]
     fingerprints: Mapping[str, str]
+    spawn: Callable[[Coroutine[object, object, None]], object]
+    """Runs the work of a task beside the call."""
 
     def text(self, name: str, default: str = "") -> str:
         return str(self.values.get(name, default))

@@ -196,7 +196,7 @@ async def start(call: api_call.Call, kind: guests.GuestKind) -> object:
     api_call.needs_quorum(call)
     ref = _ref(call, kind)
     if _ha_managed(call, ref):
-        return await _queue(call, ref, "hastart", f"start for {_word(ref)} {ref.vmid}", _set_started(ref.sid))
+        return _queue(call, ref, "hastart", f"start for {_word(ref)} {ref.vmid}", _set_started(ref.sid))
     return call.world.guests.start(call.node, ref, call.caller.name, call.flag("skiplock")).upid
 
 
@@ -231,7 +231,7 @@ async def migrate(call: api_call.Call, kind: guests.GuestKind) -> object:
     if _ha_managed(call, ref):
         command = ("migrate", ref.sid, target)
         words = f"migration for {_word(ref)} {ref.vmid} to node {target}"
-        return await _queue(call, ref, "hamigrate", words, lambda tree: tree.commands.append(command))
+        return _queue(call, ref, "hamigrate", words, lambda tree: tree.commands.append(command))
     return call.world.guests.migrate(call.node, ref, target, call.caller.name).upid
 
 
@@ -266,12 +266,12 @@ async def migrate_precondition(call: api_call.Call, kind: guests.GuestKind) -> o
 
 
 async def _stop(call: api_call.Call, kind: guests.GuestKind, *, shutdown: bool) -> object:
+    """Needs no quorum: a guest can always be stopped; what HA makes of it is another matter."""
     _allow_skiplock(call)
-    api_call.needs_quorum(call)
     ref = _ref(call, kind)
     if _ha_managed(call, ref):
         command = ("stop", ref.sid)
-        return await _queue(
+        return _queue(
             call,
             ref,
             "hastop",
@@ -281,14 +281,20 @@ async def _stop(call: api_call.Call, kind: guests.GuestKind, *, shutdown: bool) 
     return call.world.guests.stop(call.node, ref, call.caller.name, shutdown=shutdown).upid
 
 
-async def _queue(
-    call: api_call.Call, ref: guests.GuestRef, kind: str, words: str, change: api_call.Change
-) -> str:
-    """A task that only tells the CRM, and ends at once; returns its UPID."""
+def _queue(call: api_call.Call, ref: guests.GuestRef, kind: str, words: str, change: api_call.Change) -> str:
+    """Begin a task that only tells the CRM, and ends as soon as that is written; returns its UPID."""
     task = call.world.tasks.begin(call.world.machines[call.node], kind, str(ref.vmid), call.caller.name)
     task.log.append(f"Requesting HA {words}")
-    await api_call.write(call, change)
-    call.world.tasks.end(task)
+
+    async def work() -> None:
+        try:
+            await api_call.write(call, change)
+        except api_call.ApiError as error:
+            call.world.tasks.end(task, error.message)
+        else:
+            call.world.tasks.end(task)
+
+    call.spawn(work())
     return task.upid
 
 

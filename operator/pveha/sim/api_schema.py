@@ -126,7 +126,7 @@ _RULE = {
     "rule": dataclasses.replace(_CONFIG, optional=False),
     "type": dataclasses.replace(_RULE_TYPE, optional=False),
 }
-_RULE_ANY = {**_RULE, "resources": _TEXT, "comment": _COMMENT, "disable": _BOOLEAN}
+_RULE_ANY = {**_RULE, "resources": _TEXT, "comment": _COMMENT}
 RULE_TYPES: Mapping[str, Mapping[str, Parameter]] = {
     "node-affinity": {**_RULE_ANY, "nodes": _TEXT, "strict": _BOOLEAN},
     "resource-affinity": {**_RULE_ANY, "affinity": Parameter(choices=("positive", "negative"))},

@@ -115,6 +115,39 @@ def test_planned_departure_is_not_fenced_where_the_policy_freezes(how: str) -> N
     assert ran.double_runs == 0
 
 
+@pytest.mark.parametrize("policy", ["failover", "migrate", "freeze"])
+def test_reboot_by_shutdown_policy(policy: str) -> None:
+    built = sim_worlds.build(sim_worlds.guests_on("pve2", 100), master="pve1", shutdown_policy=policy)
+    ran = sim_worlds.after(built, 500, (CUT, "reboot pve2"))
+    departed = when(ran, "reboot: powered down")
+    if policy == "migrate":
+        assert when(ran, "vm:100: started => migrate") < departed
+        assert ran.downtime(100, CUT) < 2
+    elif policy == "freeze":
+        assert when(ran, "vm:100: started => freeze") < departed
+        assert when(ran, "qemu/100: process on pve2 shut down with its node") <= departed
+    else:
+        assert when(ran, "qemu/100: process on pve2 stopped") < departed
+    assert ran.lines("reset by its watchdog") == []
+    assert ran.state_of_guests()[100]["state"] == "running"
+    assert ran.double_runs == 0
+
+
+def test_stopped_lrm_frees_its_lock_and_freezes_its_guests_and_a_hung_one_is_reset() -> None:
+    guests = [*sim_worlds.guests_on("pve2", 100), *sim_worlds.guests_on("pve3", 103)]
+    lines = [
+        (CUT, "stop pve-ha-lrm pve2"),
+        (CUT, "hang pve-ha-lrm pve3"),
+        (CUT + 200, "start pve-ha-lrm pve2"),
+    ]
+    ran = sim_worlds.after(sim_worlds.build(guests, master="pve1"), CUT + 260, *lines)
+    assert when(ran, "vm:100: started => freeze") - CUT <= 11
+    assert when(ran, "vm:100: freeze => started", since=CUT + 200)
+    assert ran.downtime(100, CUT) == 0
+    assert 60 <= when(ran, "pve3: reset by its watchdog") - CUT <= 70
+    assert ran.double_runs == 0
+
+
 def test_cold_boot_of_everything() -> None:
     """Old locks must expire: no manager flush and no active LRM for about two minutes."""
     built = sim_worlds.build(sim_worlds.guests_on("pve2", 100), master="pve1")

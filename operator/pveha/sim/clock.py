@@ -30,10 +30,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self, start: float = 0.0) -> None:
         super().__init__()
         self._now = start
+        self._broken: BaseException | None = None
+        self.set_exception_handler(VirtualLoop._failed)
 
     @override
     def time(self) -> float:
         return self._now
+
+    @staticmethod
+    def _failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A timer's callback that raises ends the run with its error: a simulation must not limp on."""
+        loop.default_exception_handler(context)
+        if "handle" in context and isinstance(loop, VirtualLoop):
+            loop._broken = context.get("exception")
 
     def _run_once(self) -> None:
         """One turn, called by `run_forever`: move due timers to the ready queue, then run what is ready."""
@@ -53,6 +62,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             handle_ = ready.popleft()
             if not handle_.cancelled():
                 handle_._run()
+        if self._broken is not None:
+            broken, self._broken = self._broken, None
+            raise broken
 
     def _write_to_self(self) -> None:
         """Called by `call_soon_threadsafe` to wake a sleeping loop; this one never sleeps."""

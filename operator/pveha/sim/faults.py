@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pveha.sim import machine
+
 if TYPE_CHECKING:
     from pveha.sim import world as worlds
 
 _NODE = r"(\S+)"
 _VMID = r"(\d+)"
+_SERVICE = f"({'|'.join(machine.SERVICES)})"
 _SID = r"((?:vm|ct):\d+)"
 
 
@@ -69,13 +72,9 @@ FAULTS = (
     Fault("", rf"heal {_NODE}", lambda w, n: w.heal(n)),
     Fault("hang api NODE", rf"hang api {_NODE}", lambda w, n: w.hang_api(n)),
     Fault("freeze corosync NODE", rf"freeze corosync {_NODE}", lambda w, n: w.freeze_corosync(n)),
-    Fault(
-        "stop SERVICE NODE", rf"stop ([a-z][a-z-]+) {_NODE}", lambda w, s, n: w.set_service(n, s, "stopped")
-    ),
-    Fault("hang SERVICE NODE", rf"hang ([a-z][a-z-]+) {_NODE}", lambda w, s, n: w.set_service(n, s, "hung")),
-    Fault(
-        "start SERVICE NODE", rf"start ([a-z][a-z-]+) {_NODE}", lambda w, s, n: w.set_service(n, s, "running")
-    ),
+    Fault("stop SERVICE NODE", rf"stop {_SERVICE} {_NODE}", lambda w, s, n: w.set_service(n, s, "stopped")),
+    Fault("hang SERVICE NODE", rf"hang {_SERVICE} {_NODE}", lambda w, s, n: w.set_service(n, s, "hung")),
+    Fault("start SERVICE NODE", rf"start {_SERVICE} {_NODE}", lambda w, s, n: w.set_service(n, s, "running")),
     Fault("lose answers NODE", rf"lose answers {_NODE}", lambda w, n: w.lose_answers(n)),
     Fault("deliver answers NODE", rf"deliver answers {_NODE}", lambda w, n: w.lose_answers(n, lost=False)),
     Fault("kill bmc NODE", rf"kill bmc {_NODE}", lambda w, n: w.kill_bmc(n)),

@@ -268,7 +268,8 @@ class Migration:
         if self._world.fs.blocked(self._source.name) or not self._world.membership.quorate(self._source.name):
             self._fail("failed to move config to target node - rename failed: Permission denied")
             return
-        self._world.fs.rename(self._source.name, file.path, guestfile.path_of(self._ref, self._target.name))
+        path = guestfile.path_of(self._ref, self._target.name)
+        self._world.fs.rename(self._source.name, file.path, path, "migration")
         if not all(self._world.storage.by_name[name].shared for name, _ in file.volumes):
             self._world.storage.homes[self._ref.vmid] = self._target.name
         self._source.later(self._world.timings.migrate_resume, self._resume)

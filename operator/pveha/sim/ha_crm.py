@@ -67,7 +67,8 @@ class Crm:
 
     def give_up(self) -> None:
         """An orderly exit: a master gives its lock back."""
-        if self.state == "master":
+        world, name = self._world, self._node.name
+        if self.state == "master" and world.membership.quorate(name) and self._node.runs("pmxcfs"):
             self._world.fs.unlock(self._node.name, LOCK, self.owner)
             self._world.say(f"crm {self._node.name}", "gave up being master")
         self.state = "wait_for_quorum"
@@ -441,7 +442,7 @@ class _Round:
             raise RoundDiedError(message)
         if target != file.node:
             self._say(sid, f"recover from fenced node {service.node} to node {target}")
-            self._world.fs.rename(self._name, file.path, guestfile.path_of(file.ref, target))
+            self._world.fs.rename(self._name, file.path, guestfile.path_of(file.ref, target), "crm")
             file = self._tree.guests[file.ref.vmid]
         if file.lock in CLEARED_LOCKS:
             self._say(sid, f"cleared lock {file.lock}")

@@ -62,6 +62,17 @@ class Lrm:
         """The machine went dark."""
         self._leaving = ""
 
+    def daemon_stopped(self) -> None:
+        """Somebody stopped the service in order: it says so, gives its lock back and closes the watchdog."""
+        world, name = self._world, self._node.name
+        if world.membership.quorate(name) and not world.fs.blocked(name) and self._node.runs("pmxcfs"):
+            self.mode = "restart"
+            self._release()
+            self._flush(world.fs.trees[name])
+
+    def daemon_started(self) -> None:
+        self.state, self.mode = "wait_for_agent_lock", "active"
+
     def leave(self, how: str) -> None:
         """An orderly shutdown or reboot of the node begins; `how` is one of these words."""
         node = self._node
@@ -244,7 +255,7 @@ class Lrm:
             self._results[uid] = pmxcfs.Result(sid, state, ERROR)
 
     def _report(self, sid: str, service: pmxcfs.Service, exit_code: int) -> None:
-        self._results.setdefault(service.uid, pmxcfs.Result(sid, service.state, exit_code))
+        self._results[service.uid] = pmxcfs.Result(sid, service.state, exit_code)
 
     # Leaving in order
 

@@ -20,8 +20,10 @@ _PVE = "/etc/pve/"
 class NodeSystem(pveha_node.System):
     """One node's files and processes. OSErrors are those of `pmxcfs.Pmxcfs`."""
 
-    def __init__(self, world: "worlds.World", name: str) -> None:
+    def __init__(self, world: "worlds.World", name: str, command: str = "") -> None:
+        """`command` is what the program was called with."""
         super().__init__()
+        self._command = command
         self._world = world
         self._name = name
 
@@ -77,7 +79,7 @@ class NodeSystem(pveha_node.System):
 
     @override
     def rename(self, source: str, target: str) -> None:
-        self._world.fs.rename(self._name, _inside(source), _inside(target))
+        self._world.fs.rename(self._name, _inside(source), _inside(target), self._command)
 
     @override
     def quorum_tool(self) -> str:

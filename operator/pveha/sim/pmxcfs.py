@@ -275,9 +275,9 @@ class Pmxcfs:
             raise _missing(path)
         self._wrote(tree)
 
-    def rename(self, node: str, source: str, target: str) -> None:
+    def rename(self, node: str, source: str, target: str, by: str = "") -> None:
         """Move a file. ENOENT when the source is gone; **an existing target is silently replaced**, as really
-        is."""
+        is. `by` says for `World.moved` who does it."""
         tree = self.writable(node)
         here, there = guestfile.parse_path(source), guestfile.parse_path(target)
         if not (here and there):
@@ -295,8 +295,9 @@ class Pmxcfs:
         del tree.guests[file.ref.vmid]
         before = (file.node, file.since)
         tree.guests[new.vmid] = guestfile.GuestFile(new, folder, file.text, self._world.now(), before)
-        self._wrote(tree)
         self._world.say(f"{new}", f"configuration moved from {file.node} to {folder} by {node}")
+        self._world.config_moved(new.vmid, file.node, folder, by)
+        self._wrote(tree)
 
     def set_guest(self, node: str, file: guestfile.GuestFile) -> None:
         """Write a guest's configuration as one of Proxmox's own programs on `node` does."""

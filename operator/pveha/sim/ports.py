@@ -407,7 +407,7 @@ class SimNodeShell:
             await world.fs.settle(on)
         if at.boot_id != life or not at.up or at.hung:
             await _silence()
-        answer = pveha_node.main(["serve"], node_system.NodeSystem(world, on), command)
+        answer = pveha_node.main(["serve"], node_system.NodeSystem(world, on, command), command)
         await asyncio.sleep(world.timings.rename * command.count("--guest"))
         if not world.reachable(on, "ssh") or at.boot_id != life or not at.powered:
             await _silence()

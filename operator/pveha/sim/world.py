@@ -69,6 +69,7 @@ class World:
         self.deaf: set[str] = set()
         """Nodes whose API does what it is asked and whose answers never arrive."""
         self._callbacks: list[Callable[[], object]] = []
+        self._mover_callbacks: list[Callable[[int, str, str, str], object]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._epoch = 0.0
         self._config_lock: asyncio.Lock | None = None
@@ -150,6 +151,14 @@ class World:
         """Call `callback` (synchronously, it must not raise) after each change that somebody outside could
         see."""
         self._callbacks.append(callback)
+
+    def on_move(self, callback: Callable[[int, str, str, str], object]) -> None:
+        """Call `callback(vmid, source, target, by)` when a configuration moves between nodes."""
+        self._mover_callbacks.append(callback)
+
+    def config_moved(self, vmid: int, source: str, target: str, by: str) -> None:
+        for callback in self._mover_callbacks:
+            callback(vmid, source, target, by)
 
     def changed(self) -> None:
         for callback in self._callbacks:
@@ -353,6 +362,10 @@ class World:
             self.membership.leave(name)
         elif service == "corosync":
             self.membership.touch()
+        elif service == "pve-ha-lrm" and {before, state} == {"running", "stopped"}:
+            (self.lrms[name].daemon_started if state == "running" else self.lrms[name].daemon_stopped)()
+        elif service == "pve-ha-crm" and state == "stopped":
+            self.crms[name].give_up()
         self.changed()
 
     def hang_api(self, name: str) -> None:
@@ -492,7 +505,7 @@ class World:
     def move_config(self, vmid: int, target: str, by: str) -> None:
         """A person on node `by` moves a configuration file. Errors as `Pmxcfs.rename`."""
         file = self.fs.tree(by).guests[vmid]
-        self.fs.rename(by, file.path, guestfile.path_of(file.ref, target))
+        self.fs.rename(by, file.path, guestfile.path_of(file.ref, target), "user")
 
     def ref(self, vmid: int) -> guests.GuestRef:
         return self.guest_file(vmid).ref

@@ -1,0 +1,78 @@
+"""Lines of text that break things."""
+
+import asyncio
+
+import pytest
+
+import sim_worlds
+from pveha.sim import config, faults, world
+
+WORDS = {
+    "NODE NODE": "pve1 pve2",
+    "NODE... | NODE...": "pve1 | pve2 pve3",
+    "NODE by NODE": "pve3 by pve1",
+    "NODE|all [api|ssh|bmc]": "all ssh",
+    "[NODE]": "",
+    "NODE": "pve2",
+    "SERVICE": "pvestatd",
+    "STORAGE": "shared",
+    "SECONDS": "3.5",
+    "COMMAND": "cycle",
+    "SID": "vm:100",
+    "STATE": "stopped",
+    "VMID": "101",
+    "LOCK": "backup",
+    "freeze|ignore": "freeze",
+    "votes N": "votes 2",
+}
+
+
+def example(usage: str) -> str:
+    for word, value in WORDS.items():
+        usage = usage.replace(word, value)
+    return usage.strip()
+
+
+@pytest.mark.parametrize("line", [example(fault.usage) for fault in faults.FAULTS if fault.usage])
+def test_every_form_is_understood_and_the_world_goes_on(line: str) -> None:
+    guests = [*sim_worlds.guests_on("pve2", 100), config.Guest(101, "pve1")]
+    ran = sim_worlds.after(sim_worlds.build(guests, master="pve1"), 300, (20, line))
+    assert ran.now() == pytest.approx(300)
+
+
+@pytest.mark.parametrize("line", ["power of pve2", "", "stop nothing pve2", "cut storage pve2"])
+def test_what_is_not_understood_says_what_would_be(line: str) -> None:
+    async def script(running: world.World) -> None:
+        with pytest.raises(faults.UnknownFaultError, match="is none of: power off NODE; "):
+            faults.apply(running, line)
+
+    sim_worlds.play(sim_worlds.build(), script)
+
+
+def test_what_does_not_exist_is_named() -> None:
+    async def script(running: world.World) -> None:
+        with pytest.raises(faults.UnknownFaultError, match="there is no 'pve9'"):
+            faults.apply(running, "power off pve9")
+
+    sim_worlds.play(sim_worlds.build(), script)
+
+
+def test_partition_and_heal() -> None:
+    lines = [(5, "partition pve1 | pve2 pve3"), (30, "heal")]
+    ran = sim_worlds.after(sim_worlds.build(), 60, *lines)
+    assert len(ran.membership.rings["pve1"]) == 3
+
+
+def test_a_change_is_told_to_those_who_listen() -> None:
+    told: list[float] = []
+
+    async def script(running: world.World) -> None:
+        running.on_change(lambda: told.append(running.now()))
+        await asyncio.sleep(50)
+        assert told == [], "nothing happens, and nothing is said"
+        faults.apply(running, "power off pve2")
+        await asyncio.sleep(20)
+
+    sim_worlds.play(sim_worlds.build(), script)
+    assert 50 in told
+    assert pytest.approx(56.6) in told

@@ -22,6 +22,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="local|kind|context:NAME",
         help="API server of the cluster tests: our own (default), the user's kind, or a kubeconfig context",
     )
+    parser.addoption(
+        "--update-logs",
+        action="store_true",
+        help="write the logs that scenarios expect anew, for review with git diff, instead of comparing them",
+    )
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -1,67 +1,285 @@
-"""The production loop on a simulated data centre in one process: for scenario tests and simulations.
+"""The production operator on a simulated data centre in one process: for scenario tests and simulations.
 
-Everything runs on the clock of the running event loop, so with `clock.run` a minute takes milliseconds.
+Replicas are what `control` runs: supervisor, elector, store, loop. Their ports are wired (`wires`), so that
+each side effect is counted and a replica can be killed at any of them. Everything runs on the clock of the running
+event loop, so with `clock.run` a minute takes milliseconds.
 """
 
 import asyncio
-import contextlib
+import contextvars
+import logging
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from typing_extensions import override
+
 from pveha import api
-from pveha.control import health, loop, store
+from pveha.api import meta
+from pveha.control import health, loop, store, supervisor
 from pveha.decide import recall
-from pveha.model import mark, specs
-from pveha.model.kubernetes import ClusterKey, Manifest, ObjectRef
+from pveha.model import errors, mark, ports, specs
+from pveha.model.kubernetes import ClusterKey, Manifest
 from pveha.observe import watcher
-from pveha.report import applier, events, status
-from pveha.sim import config, kubernetes, ports, world
+from pveha.report import metrics, status
+from pveha.sim import config, faults, kubernetes, wires, world
+from pveha.sim import ports as sim_ports
 
 NAMESPACE = "default"
 CLUSTER = "dc1"
 KEY = ClusterKey(NAMESPACE, CLUSTER)
+LEASE = f"pveha-{CLUSTER}"
+LIST_EVERY_SECONDS = 60.0
+"""Between two listings of a replica, which correct what its watch has missed."""
+
+_speaker: contextvars.ContextVar[str] = contextvars.ContextVar("speaker", default="operator")
 
 
-class Forever:
-    """Leadership that nobody contests; `seconds` can be lowered by a test."""
+class Replica:
+    """One operator process, or the place where one may run: `start` and `crash` as often as you like."""
 
-    def __init__(self) -> None:
-        self.seconds = 60.0
+    def __init__(self, rig: "Rig", name: str) -> None:
+        self._rig = rig
+        self.name = name
+        self.wire = wires.Wire(name, rig.sending, rig.sent)
+        self.leadership: ports.Leadership | None = None
+        """Of its elector, while its loop runs."""
+        self.store = store.Store()
+        self.deaf = False
+        """Its watch is broken without noticing: no event arrives until it lists anew."""
+        self.trip = 0
+        """Side effects until it is killed; 0: it is not to be."""
+        self.restart_after: float | None = None
+        """Seconds after such a death at which it is started again; None: never."""
+        self._life = 0
+        self._task: asyncio.Task[None] | None = None
 
-    def remaining(self) -> float:
-        return self.seconds
+    @property
+    def runs(self) -> bool:
+        return self._task is not None
+
+    @property
+    def leads(self) -> bool:
+        return self.runs and self.leadership is not None and self.leadership.remaining() > 0
+
+    def start(self) -> None:
+        """Begin a new process, with empty memory."""
+        if self._task is not None:
+            return
+        self._life += 1
+        self.deaf = False
+        old, self.wire = self.wire, wires.Wire(self.name, self._rig.sending, self._rig.sent)
+        self.wire.kubernetes_down = old.kubernetes_down
+        self.wire.kubernetes_loses_answers = old.kubernetes_loses_answers
+        self.store = store.Store()
+        context = contextvars.copy_context()
+        context.run(_speaker.set, f"operator {self.name}")
+        self._rig.world.say(f"operator {self.name}", "started")
+        self._task = asyncio.get_running_loop().create_task(self._run(self.wire), context=context)
+        self._task.add_done_callback(self._ended)
+
+    def crash(self) -> None:
+        """The process is gone at once; what it had sent goes on."""
+        if self._task is None:
+            return
+        self._rig.world.say(f"operator {self.name}", "killed")
+        self.wire.cut_off = True
+        self.trip = 0
+        self.leadership = None
+        self._task.cancel()
+        self._rig.dying.add(self._task)
+        self._task = None
+
+    async def stop(self) -> None:
+        """End the process in order, as at SIGTERM."""
+        task = self._task
+        if task is not None:
+            self._rig.world.say(f"operator {self.name}", "stopped")
+            self._task, self.leadership = None, None
+            task.cancel()
+            await asyncio.wait({task})
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._rig.dying.discard(task)
+        if not task.cancelled() and (problem := task.exception()):
+            self._rig.failures.append(f"operator {self.name} ended with {problem!r}")
+
+    def heard(self, event: str, obj: Manifest) -> None:
+        """The watch tells of a change."""
+        if self.runs and not self.deaf and not self.wire.kubernetes_down:
+            self.store.event(str(obj["kind"]), event, obj)
+
+    async def _run(self, wire: wires.Wire) -> None:
+        kube = wires.WiredKubernetes(wire, self._rig.kubernetes)
+        identity = f"{self.name}-{self._life}"
+        listing = asyncio.create_task(self._list(kube, self.store))
+        try:
+            await supervisor.Supervisor(
+                kube,
+                self.store,
+                health.Health(self._rig.metrics),
+                identity,
+                self._loop,
+                wall_now=self._rig.world.wall_now,
+            ).run()
+        finally:
+            listing.cancel()
+            await asyncio.wait({listing})
+
+    async def _list(self, kube: ports.Kubernetes, into: store.Store) -> None:
+        while True:
+            try:
+                for kind in store.KINDS:
+                    into.listed(kind, None, await kube.list_objects(kind, None))
+                pause = LIST_EVERY_SECONDS
+            except errors.OutsideError:
+                pause = 1.0
+            await asyncio.sleep(pause)
+
+    async def _loop(
+        self,
+        key: ClusterKey,
+        wanted: Callable[[], specs.Specs | None],
+        kubernetes: ports.Kubernetes,
+        leadership: ports.Leadership,
+        reporter: status.StatusWriter,
+        health: health.Health,
+    ) -> None:
+        now = wanted()
+        if now is None:
+            return
+        self.leadership = leadership
+        identity = await kubernetes.identity()
+        await loop.run_linked(
+            key,
+            wanted,
+            self._rig.outside(self.wire),
+            lambda seen: None,
+            _never,
+            leadership,
+            reporter,
+            health,
+            f"{identity}/{key.namespace}/{key.name}",
+            recall.first(now.cluster.status),
+            self._rig.world.wall_now,
+        )
 
 
 class Rig:
     """A world, an API server's twin with manifests for it, and operators to start, stop and kill."""
 
     def __init__(
-        self, about: config.Config, spec: dict[str, Any] | None = None, protect: Iterable[int] = ()
+        self,
+        about: config.Config,
+        spec: dict[str, Any] | None = None,
+        protect: Iterable[int] = (),
+        operators: Iterable[str] = ("a",),
     ) -> None:
-        """`spec` is merged over a complete HACluster in Enforce; `protect` names the guests with a
-        ProtectedVM."""
+        """`spec` is merged over a complete HACluster in Enforce; `protect` names the guests with a ProtectedVM."""
         self.world = world.World(about)
         self.kubernetes = kubernetes.SimulatedKubernetes()
-        self.store = store.Store()
-        self.kubernetes.watchers.append(lambda event, obj: self.store.event(str(obj["kind"]), event, obj))
-        self.leadership = Forever()
-        self.sentences: list[tuple[float, str]] = []
-        self._operator: asyncio.Task[None] | None = None
+        self.metrics = metrics.Metrics()
+        self.failures: list[str] = []
+        """Operators that ended by themselves, which none ever should."""
+        self.dying: set[asyncio.Task[None]] = set()
+        self.effects = 0
+        """Side effects sent so far."""
+        self.operators = {name: Replica(self, name) for name in operators}
+        self._watching: list[Callable[[wires.Effect], object]] = []
+        self.kubernetes.watchers.append(self._tell)
         self.kubernetes.put(hacluster(about, spec or {}))
         for vmid in protect:
             self.kubernetes.put(protected_vm(vmid))
 
-    def start_operator(self) -> None:
-        """Begin to watch and act, as a replica that has just become leader."""
-        self._operator = asyncio.create_task(self._operate(), name="operator")
+    # Operators
 
-    async def kill_operator(self) -> None:
-        """End the operator at once; what it had sent goes on."""
-        if self._operator is not None:
-            self._operator.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._operator
-            self._operator = None
+    def start_operator(self, name: str = "") -> None:
+        """Start one replica, or all."""
+        for replica in self._named(name):
+            replica.start()
+
+    async def kill_operator(self, name: str = "") -> None:
+        """End one replica at once, or all; what they had sent goes on."""
+        for replica in self._named(name):
+            replica.crash()
+        while self.dying:
+            await asyncio.wait(self.dying)
+            await asyncio.sleep(0)
+
+    async def stop_operator(self, name: str = "") -> None:
+        """End one replica in order, or all."""
+        for replica in self._named(name):
+            await replica.stop()
+
+    def leader(self) -> Replica | None:
+        """The replica whose loop runs with the Lease."""
+        return next((replica for replica in self.operators.values() if replica.leads), None)
+
+    def _named(self, name: str) -> list[Replica]:
+        return [self.operators[name]] if name else list(self.operators.values())
+
+    def on_effect(self, callback: Callable[[wires.Effect], object]) -> None:
+        """Call `callback` with each side effect before it is sent."""
+        self._watching.append(callback)
+
+    def sending(self, effect: wires.Effect) -> None:
+        self.effects += 1
+        for callback in self._watching:
+            callback(effect)
+
+    def sent(self, effect: wires.Effect) -> None:
+        """Kill the sender if this was its last."""
+        replica = self.operators[effect.operator]
+        if not replica.trip or effect.verb in ("lease", "status"):
+            return
+        replica.trip -= 1
+        if not replica.trip:
+            self.world.say(f"operator {replica.name}", f"dies after {effect.verb} {effect.subject}")
+            again = replica.restart_after
+            replica.crash()
+            if again is not None:
+                self.world.later(again, replica.start)
+
+    def outside(self, wire: wires.Wire) -> watcher.Outside:
+        """The ports of one process."""
+        return watcher.Outside(
+            wires.WiredHypervisor(wire, sim_ports.SimHypervisor(self.world)),
+            wires.WiredNodeShell(wire, sim_ports.SimNodeShell(self.world)),
+            wires.WiredPower(wire, sim_ports.SimPower(self.world)),
+            frozenset(node.name for node in self.world.config.nodes if node.has_bmc),
+        )
+
+    def _tell(self, event: str, obj: Manifest) -> None:
+        for replica in self.operators.values():
+            replica.heard(event, obj)
+
+    # What users do
+
+    def edit(self, kind: str, name: str, change: Callable[[dict[str, Any]], object]) -> None:
+        """A user changes an object."""
+        manifest = dict(self.kubernetes.get(kind, NAMESPACE, name))
+        change(manifest)
+        self.kubernetes.put(manifest)
+
+    def apply(self, line: str) -> None:
+        """Do what a line of a timeline says: of `faults`, or about operators and Kubernetes (`OPERATOR_LINES`).
+
+        Raises `faults.UnknownFaultError` for anything else. What cannot be done at the moment (a person's write
+        without quorum) is told and left.
+        """
+        words = " ".join(line.split())
+        for pattern, _, act in OPERATOR_LINES:
+            if match := re.fullmatch(pattern, words):
+                self.world.say("timeline", words)
+                act(self, *match.groups())
+                return
+        self.world.say("timeline", words)
+        try:
+            faults.apply(self.world, words)
+        except (errors.OutsideError, OSError) as problem:
+            self.world.say("timeline", f"{words}: not now ({problem})")
+
+    # Looking
 
     async def settle(self, seconds: float = 60.0) -> None:
         """Let everything come to rest before a test begins."""
@@ -73,12 +291,9 @@ class Rig:
         while not reached():
             if self.world.now() >= deadline:
                 told = "\n".join(str(event) for event in self.world.log[-40:])
-                raise AssertionError(f"{what}: not within {seconds:g} s\n{told}\n{self.sentences[-10:]}")
+                raise AssertionError(f"{what}: not within {seconds:g} s\n{told}")
             await asyncio.sleep(0.1)
         return self.world.now()
-
-    def specs(self) -> specs.Specs | None:
-        return self.store.specs(KEY)
 
     def cluster_status(self) -> api.HACluster:
         parsed = api.parse(self.kubernetes.get("HACluster", NAMESPACE, CLUSTER))
@@ -91,49 +306,145 @@ class Rig:
         return parsed
 
     def marks(self) -> dict[str, mark.Mark]:
-        """Every mark left in the HA resources of a quorate node."""
-        tree = self.world._some_tree()
-        found = {sid: mark.parse(resource.comment).mark for sid, resource in tree.resources.items()}
+        """Every mark left in the HA resources of the newest tree."""
+        found = {sid: mark.parse(each.comment).mark for sid, each in self.world.newest.resources.items()}
         return {sid: each for sid, each in found.items() if each is not None}
 
-    async def _operate(self) -> None:
-        outside = watcher.Outside(
-            ports.SimHypervisor(self.world),
-            ports.SimNodeShell(self.world),
-            ports.SimPower(self.world),
-            frozenset(node.name for node in self.world.config.nodes if node.has_bmc),
-        )
-        checks = health.Health()
-        wall: Callable[[], float] = self.world.wall_now
-        async with status.StatusWriter(
-            KEY,
-            applier.StatusApplier(self.kubernetes, self._raw),
-            events.EventRecorder(self.kubernetes, "rig", wall),
-            self.specs,
-            checks.metrics,
-        ) as reporter:
-            now = self.specs()
-            assert now is not None
-            await loop.run_linked(
-                KEY,
-                self.specs,
-                outside,
-                lambda seen: None,
-                _never,
-                self.leadership,
-                reporter,
-                checks,
-                f"uid/{NAMESPACE}/{CLUSTER}",
-                recall.first(now.cluster.status),
-                wall,
-            )
+    def listen(self) -> "Sentences":
+        """A context in which what operators log stands in the world's log."""
+        return Sentences(self.world)
 
-    def _raw(self, ref: ObjectRef) -> Manifest | None:
-        return self.store.raw(ref)
+
+class Sentences(logging.Handler):
+    """Writes what operators log into the world's log."""
+
+    def __init__(self, about: world.World) -> None:
+        super().__init__(logging.INFO)
+        self._world = about
+        self._log = logging.getLogger("pveha")
+
+    def __enter__(self) -> None:
+        self._before = (self._log.level, self._log.propagate)
+        self._log.setLevel(logging.INFO)
+        self._log.propagate = False
+        self._log.addHandler(self)
+
+    def __exit__(self, *_: object) -> None:
+        self._log.removeHandler(self)
+        self._log.setLevel(self._before[0])
+        self._log.propagate = self._before[1]
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        self._world.say(_speaker.get(), record.getMessage())
+        if record.exc_info and record.exc_info[1] is not None:
+            self._world.say(_speaker.get(), f"BUG {record.exc_info[1]!r}")
 
 
 async def _never(now: specs.Specs) -> bool:
     return False
+
+
+# Lines of a timeline about operators and Kubernetes
+
+
+def _wire(name: str, value: object) -> Callable[[Rig, str], object]:
+    def act(rig: Rig, operator: str) -> None:
+        replicas = rig.operators.values() if operator == "all" else [rig.operators[operator]]
+        for replica in replicas:
+            setattr(replica.wire, name, value)
+
+    return act
+
+
+def _trip(rig: Rig, operator: str, effects: str, seconds: str | None) -> None:
+    replica = rig.operators[operator]
+    replica.trip = int(effects)
+    replica.restart_after = None if seconds is None else float(seconds)
+
+
+def _freeze(rig: Rig, operator: str, seconds: str) -> None:
+    rig.operators[operator].wire.stands_still_until = asyncio.get_running_loop().time() + float(seconds)
+
+
+def _set_spec(**fields: object) -> Callable[[Rig], object]:
+    def act(rig: Rig) -> None:
+        rig.edit("HACluster", CLUSTER, lambda manifest: manifest["spec"].update(fields))
+
+    return act
+
+
+def _deafen(rig: Rig, operator: str) -> None:
+    rig.operators[operator].deaf = True
+
+
+def _delete_lease(rig: Rig) -> None:
+    try:
+        rig.kubernetes.delete_lease(NAMESPACE, LEASE)
+    except KeyError:
+        rig.world.say("timeline", "there was no Lease")
+
+
+def _protect(rig: Rig, vmid: str) -> None:
+    rig.kubernetes.put(protected_vm(int(vmid)))
+
+
+def _unprotect(rig: Rig, vmid: str) -> None:
+    try:
+        rig.kubernetes.delete("ProtectedVM", NAMESPACE, f"vm{vmid}")
+    except KeyError:
+        rig.world.say("timeline", f"there was no ProtectedVM vm{vmid}")
+
+
+def _lose_status(rig: Rig) -> None:
+    """An etcd restored from a backup knows specs but not what happened since."""
+    rig.kubernetes.forget_status("HACluster", NAMESPACE, CLUSTER)
+
+
+def _rebind(rig: Rig, nodes: str) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        annotations = manifest["metadata"].setdefault("annotations", {})
+        if nodes == "none":
+            annotations.pop(meta.REBIND_ANNOTATION, None)
+        else:
+            annotations[meta.REBIND_ANNOTATION] = nodes
+
+    rig.edit("HACluster", CLUSTER, change)
+
+
+_OPERATOR = r"([a-z]+)"
+OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
+    (rf"start operator {_OPERATOR}", "start operator NAME", lambda rig, name: rig.operators[name].start()),
+    (rf"kill operator {_OPERATOR}", "kill operator NAME", lambda rig, name: rig.operators[name].crash()),
+    (
+        rf"kill operator {_OPERATOR} after (\d+) effects(?: restart after (\d+))?",
+        "kill operator NAME after N effects [restart after SECONDS]",
+        _trip,
+    ),
+    (rf"freeze operator {_OPERATOR} ([\d.]+)", "freeze operator NAME SECONDS", _freeze),
+    (rf"cut kubernetes {_OPERATOR}", "cut kubernetes NAME|all", _wire("kubernetes_down", value=True)),
+    (rf"heal kubernetes {_OPERATOR}", "heal kubernetes NAME|all", _wire("kubernetes_down", value=False)),
+    (
+        rf"lose kubernetes answers {_OPERATOR}",
+        "lose kubernetes answers NAME|all",
+        _wire("kubernetes_loses_answers", value=True),
+    ),
+    (
+        rf"deliver kubernetes answers {_OPERATOR}",
+        "deliver kubernetes answers NAME|all",
+        _wire("kubernetes_loses_answers", value=False),
+    ),
+    (rf"deafen watch {_OPERATOR}", "deafen watch NAME", _deafen),
+    ("delete lease", "delete lease", _delete_lease),
+    ("lose status", "lose status", _lose_status),
+    ("pause", "pause", _set_spec(pauseRequests=["timeline"])),
+    ("unpause", "unpause", _set_spec(pauseRequests=[])),
+    ("mode (Observe|Enforce)", "mode Observe|Enforce", lambda rig, mode: _set_spec(mode=mode)(rig)),
+    (r"protect (\d+)", "protect VMID", _protect),
+    (r"unprotect (\d+)", "unprotect VMID", _unprotect),
+    (r"rebind (\S+)", "rebind NODE,...|none", _rebind),
+)
+"""Pattern, usage and act of each line."""
 
 
 def hacluster(about: config.Config, spec: dict[str, Any]) -> dict[str, Any]:

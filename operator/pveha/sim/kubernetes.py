@@ -75,6 +75,11 @@ class SimulatedKubernetes:
         """Delete a Lease, as a person might."""
         del self._leases[namespace, name]
 
+    def forget_status(self, kind: str, namespace: str, name: str) -> None:
+        """An object's status is lost, as after a restore from a backup."""
+        ref = kubernetes.ObjectRef(kind, namespace, name)
+        self._store(ref, {**self._objects[ref], "status": {}})
+
     # The port.
 
     async def identity(self) -> str:

@@ -187,9 +187,14 @@ class World:
                 reached = end
         return down + max(0.0, now - reached)
 
+    @property
+    def newest(self) -> pmxcfs.Tree:
+        """The newest replicated state."""
+        return max(self.fs.trees.values(), key=lambda tree: tree.version)
+
     def state_of_guests(self) -> dict[int, dict[str, str]]:
         """Where each guest's configuration is (in the newest tree), and the state of its process there."""
-        tree = max(self.fs.trees.values(), key=lambda tree: tree.version)
+        tree = self.newest
         return {
             vmid: {"node": file.node, "state": self.guests.status(file.node, vmid)}
             for vmid, file in sorted(tree.guests.items())
@@ -482,7 +487,7 @@ class World:
 
     def guest_file(self, vmid: int) -> guestfile.GuestFile:
         """A guest's configuration, as the newest tree has it; KeyError without one."""
-        return max(self.fs.trees.values(), key=lambda tree: tree.version).guests[vmid]
+        return self.newest.guests[vmid]
 
     def start_guest(self, vmid: int) -> tasks.Task:
         """A person starts an unmanaged guest where its configuration is."""

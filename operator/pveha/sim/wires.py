@@ -1,0 +1,228 @@
+"""What lies between one operator process and the outside: its calls, its side effects one by one, its death.
+
+A process that was killed sends nothing more, whatever its tasks still try. What it had sent before goes on.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from pveha.model import cluster, errors, guests, kubernetes, node, ports, power
+
+T = TypeVar("T")
+KUBERNETES_SECONDS = 5.0
+"""Deadline of the real client's requests."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Effect:
+    """A side effect at the moment it is sent: who sends it, what it is, and what it is about."""
+
+    operator: str
+    verb: str
+    """`force_off`, `start`, `create_ha`, `update_ha`, `delete_ha`, `begin`, `claim`, `kill`, `status`, `lease`."""
+    subject: str
+    resource: cluster.HAResource | None = None
+    vmids: tuple[int, ...] = ()
+    epoch: int = 0
+
+
+class Wire:
+    """One process's way to everything outside it.
+
+    `sending` is called with each side effect before it goes out, `sent` after its answer has come (or has
+    failed to): both may set `cut_off`.
+    """
+
+    def __init__(
+        self, name: str, sending: Callable[[Effect], None], sent: Callable[[Effect], None]
+    ) -> None:
+        self.name = name
+        self.cut_off = False
+        self.kubernetes_down = False
+        self.kubernetes_loses_answers = False
+        self.stands_still_until = float("-inf")
+        """Loop time until which nothing is sent or received: a process that is stopped, or packets that are."""
+        self._sending = sending
+        self._sent = sent
+
+    async def read(self, call: Callable[[], Awaitable[T]]) -> T:
+        """A call without side effect."""
+        await self._pass()
+        result = await call()
+        await self._pass()
+        return result
+
+    async def effect(self, what: Effect, call: Callable[[], Awaitable[T]]) -> T:
+        """A call with one."""
+        if not self.cut_off:
+            self._sending(what)
+        await self._pass()
+        try:
+            result = await call()
+        except errors.OutsideError:
+            await self._answered(what)
+            raise
+        await self._answered(what)
+        return result
+
+    async def _answered(self, what: Effect) -> None:
+        if not self.cut_off:
+            self._sent(what)
+        await self._pass()
+
+    async def ask_kubernetes(self, call: Callable[[], Awaitable[T]], what: Effect | None = None) -> T:
+        """A request to the API server, which may be out of reach, or lose its answers."""
+        if self.kubernetes_down:
+            await asyncio.sleep(KUBERNETES_SECONDS)
+            raise errors.Unreachable(f"the API server did not answer {self.name} in {KUBERNETES_SECONDS:g} s")
+        result = await (self.read(call) if what is None else self.effect(what, call))
+        if self.kubernetes_down or self.kubernetes_loses_answers:
+            await asyncio.sleep(KUBERNETES_SECONDS)
+            raise errors.Unreachable(f"the API server's answer did not reach {self.name}")
+        return result
+
+    async def _pass(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (left := self.stands_still_until - loop.time()) > 0:
+            await asyncio.sleep(left)
+        if self.cut_off:
+            raise errors.Unreachable(f"{self.name} is dead")
+
+
+class WiredHypervisor:
+    """`Hypervisor` of one process."""
+
+    def __init__(self, wire: Wire, inner: ports.Hypervisor) -> None:
+        self._wire = wire
+        self._inner = inner
+
+    async def membership(self, witness: str) -> cluster.MembershipView:
+        return await self._wire.read(lambda: self._inner.membership(witness))
+
+    async def inventory(self) -> cluster.Inventory:
+        return await self._wire.read(self._inner.inventory)
+
+    async def ha_config(self) -> cluster.HAConfig:
+        return await self._wire.read(self._inner.ha_config)
+
+    async def ha_rules(self) -> tuple[cluster.HARule, ...]:
+        return await self._wire.read(self._inner.ha_rules)
+
+    async def ha_status(self) -> cluster.HAStatus:
+        return await self._wire.read(self._inner.ha_status)
+
+    async def replicated_vmids(self) -> frozenset[int]:
+        return await self._wire.read(self._inner.replicated_vmids)
+
+    async def privileges(self) -> cluster.Privileges:
+        return await self._wire.read(self._inner.privileges)
+
+    async def create_ha_resource(self, resource: cluster.HAResource) -> None:
+        what = Effect(self._wire.name, "create_ha", resource.sid, resource)
+        await self._wire.effect(what, lambda: self._inner.create_ha_resource(resource))
+
+    async def update_ha_resource(self, resource: cluster.HAResource, digest: str | None) -> None:
+        what = Effect(self._wire.name, "update_ha", resource.sid, resource)
+        await self._wire.effect(what, lambda: self._inner.update_ha_resource(resource, digest))
+
+    async def delete_ha_resource(self, sid: str) -> None:
+        what = Effect(self._wire.name, "delete_ha", sid)
+        await self._wire.effect(what, lambda: self._inner.delete_ha_resource(sid))
+
+    async def start(self, ref: guests.GuestRef, on: str) -> str:
+        what = Effect(self._wire.name, "start", on, vmids=(ref.vmid,))
+        return await self._wire.effect(what, lambda: self._inner.start(ref, on))
+
+    async def task(self, upid: str) -> cluster.TaskStatus:
+        return await self._wire.read(lambda: self._inner.task(upid))
+
+    async def guest_runtime(self, ref: guests.GuestRef, on: str) -> cluster.GuestRuntime:
+        return await self._wire.read(lambda: self._inner.guest_runtime(ref, on))
+
+
+class WiredNodeShell:
+    """`NodeShell` of one process."""
+
+    def __init__(self, wire: Wire, inner: ports.NodeShell) -> None:
+        self._wire = wire
+        self._inner = inner
+
+    async def status(self, on: str) -> node.NodeStatus:
+        return await self._wire.read(lambda: self._inner.status(on))
+
+    async def inventory(self, on: str) -> node.GuestConfigs:
+        return await self._wire.read(lambda: self._inner.inventory(on))
+
+    async def processes(self, on: str) -> node.NodeProcesses:
+        return await self._wire.read(lambda: self._inner.processes(on))
+
+    async def begin(self, on: str, owner: str, take_over: str | None = None) -> int:
+        what = Effect(self._wire.name, "begin", on)
+        return await self._wire.effect(what, lambda: self._inner.begin(on, owner, take_over))
+
+    async def claim(
+        self, on: str, epoch: int, op: str, dead: str, refs: tuple[guests.GuestRef, ...]
+    ) -> tuple[node.ClaimResult, ...]:
+        vmids = tuple(ref.vmid for ref in refs)
+        what = Effect(self._wire.name, "claim", dead, vmids=vmids, epoch=epoch)
+        return await self._wire.effect(what, lambda: self._inner.claim(on, epoch, op, dead, refs))
+
+    async def kill(self, on: str, epoch: int, process: node.GuestProcess) -> None:
+        what = Effect(self._wire.name, "kill", on, vmids=(process.ref.vmid,), epoch=epoch)
+        await self._wire.effect(what, lambda: self._inner.kill(on, epoch, process))
+
+
+class WiredPower:
+    """`PowerControl` of one process."""
+
+    def __init__(self, wire: Wire, inner: ports.PowerControl) -> None:
+        self._wire = wire
+        self._inner = inner
+
+    async def read(self, name: str) -> power.PowerReading:
+        return await self._wire.read(lambda: self._inner.read(name))
+
+    async def force_off(self, name: str) -> None:
+        what = Effect(self._wire.name, "force_off", name)
+        await self._wire.effect(what, lambda: self._inner.force_off(name))
+
+
+class WiredKubernetes:
+    """`Kubernetes` of one process."""
+
+    def __init__(self, wire: Wire, inner: ports.Kubernetes) -> None:
+        self._wire = wire
+        self._inner = inner
+
+    async def identity(self) -> str:
+        return await self._wire.ask_kubernetes(self._inner.identity)
+
+    async def list_objects(self, kind: str, namespace: str | None) -> kubernetes.Listing:
+        return await self._wire.ask_kubernetes(lambda: self._inner.list_objects(kind, namespace))
+
+    async def apply_status(
+        self, ref: kubernetes.ObjectRef, status: kubernetes.Manifest, resource_version: str = ""
+    ) -> kubernetes.Manifest:
+        what = Effect(self._wire.name, "status", f"{ref.kind}/{ref.name}")
+        return await self._wire.ask_kubernetes(
+            lambda: self._inner.apply_status(ref, status, resource_version), what
+        )
+
+    async def secret(self, namespace: str, name: str) -> Mapping[str, bytes]:
+        return await self._wire.ask_kubernetes(lambda: self._inner.secret(namespace, name))
+
+    async def record(self, occurrence: kubernetes.Occurrence) -> None:
+        await self._wire.ask_kubernetes(lambda: self._inner.record(occurrence))
+
+    async def get_lease(self, namespace: str, name: str) -> kubernetes.Lease:
+        return await self._wire.ask_kubernetes(lambda: self._inner.get_lease(namespace, name))
+
+    async def create_lease(self, lease: kubernetes.Lease) -> kubernetes.Lease:
+        what = Effect(self._wire.name, "lease", lease.holder)
+        return await self._wire.ask_kubernetes(lambda: self._inner.create_lease(lease), what)
+
+    async def update_lease(self, lease: kubernetes.Lease) -> kubernetes.Lease:
+        what = Effect(self._wire.name, "lease", lease.holder)
+        return await self._wire.ask_kubernetes(lambda: self._inner.update_lease(lease), what)

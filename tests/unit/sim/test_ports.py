@@ -42,7 +42,7 @@ async def seconds(work: Awaitable[object], error: type[errors.OutsideError]) -> 
 
 async def poll(question: Callable[[], Awaitable[bool]], every: float = 0.2) -> None:
     """Ask until the answer is yes."""
-    while not await question():
+    while not await question():  # noqa: ASYNC110
         await asyncio.sleep(every)
 
 

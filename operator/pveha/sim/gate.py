@@ -59,7 +59,8 @@ class Gate:
         self._listener: asyncio.Server | None = None
         self._looking: asyncio.Task[None] | None = None
         self._connections: set[_Connection] = set()
-        self.now = condition()
+        self._now = condition()
+        self._changed = False
 
     async def start(self) -> None:
         """Listens; raises OSError if the address is taken."""
@@ -84,6 +85,13 @@ class Gate:
     def closed(self, connection: "_Connection") -> None:
         self._connections.discard(connection)
 
+    def now(self) -> Condition:
+        """The condition at this moment."""
+        now = self._condition()
+        if now != self._now:
+            self._now, self._changed = now, True
+        return now
+
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
@@ -98,10 +106,10 @@ class Gate:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            now = self._condition()
-            if now == self.now:
+            now = self.now()
+            if not self._changed:
                 continue
-            self.now = now
+            self._changed = False
             for connection in list(self._connections):
                 connection.follow()
             if now.line is Line.REFUSED:
@@ -170,7 +178,7 @@ class _Connection:
 
     @property
     def silent(self) -> bool:
-        return self._gate.now.line is Line.SILENT
+        return self._gate.now().line is Line.SILENT
 
     def made(self, end: _End) -> None:
         if end is self.outer:
@@ -180,7 +188,7 @@ class _Connection:
 
     def follow(self) -> None:
         """The line changed, or the connection is new: begin to serve, hand on what was held, or break."""
-        now = self._gate.now
+        now = self._gate.now()
         if now.line is Line.SILENT:
             return
         if now.line is Line.REFUSED or (self._serving and now.incarnation != self._incarnation):

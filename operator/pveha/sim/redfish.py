@@ -145,6 +145,8 @@ class RedfishFace:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         await asyncio.sleep(self._world.bmcs.latency(self._name))
+        while not self._world.bmcs.answers(self._name):  # noqa: ASYNC110  a fault has no event to wait for
+            await asyncio.sleep(gate.LOOK_EVERY)
         if (
             request.path.rstrip("/") not in _OPEN_PATHS
             and https.basic_credentials(request) != self._credentials

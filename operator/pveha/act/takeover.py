@@ -24,27 +24,42 @@ Results = dict[guests.GuestRef, operations.GuestResult]
 
 
 async def take_over(operation: operations.Takeover, with_: context.Context) -> operations.Outcome:
-    """Carry the batch as far as it goes; each guest has its own result."""
+    """Carry the batch as far as it goes; each guest has its own result, and none waits for a slower one."""
     results: Results = {}
-    items = {item.ref: item for item in operation.items}
     with_.step("Scanning")
-    await _still_off(operation, with_)
-    told, silent = await witness.scan(with_.shell, operation.survivors)
+    _, (told, silent) = await asyncio.gather(
+        _still_off(operation, with_), witness.scan(with_.shell, operation.survivors)
+    )
     if any(not item.claimed for item in operation.items):
         witness.confirm_gone(operation.dead, operation.epoch, told, len(operation.survivors))
-    for ref, result in (await _processes(operation, told, silent, with_)).items():
-        results[ref] = result
-        del items[ref]
+    results.update(await _processes(operation, told, silent, with_))
+    items = [item for item in operation.items if item.ref not in results]
+    running = _running_there(operation, told)
 
-    claimable = [item for item in items.values() if not item.claimed]
-    with_.step("Disowning")
-    disowned = await _disown(operation, claimable, results, with_)
-    with_.step("Claiming")
-    ready = [item for item in items.values() if item.claimed] + await _claim(
-        operation, disowned, results, with_
-    )
-    with_.step("Starting")
-    await asyncio.gather(*(_start(operation, item, told, results, with_) for item in ready))
+    with_.step("TakingOver")
+    async with asyncio.TaskGroup() as group:
+
+        def start(ready: Iterable[operations.TakeoverItem]) -> None:
+            for item in ready:
+                group.create_task(_start(operation, item, item.ref.vmid in running, results, with_))
+
+        start(item for item in items if item.claimed)
+        claimable = [item for item in items if not item.claimed]
+        disowned: asyncio.Queue[operations.TakeoverItem] = asyncio.Queue()
+        if claimable:
+            config = await with_.hypervisor.ha_config()
+            gate = asyncio.Semaphore(DISOWNS_IN_FLIGHT)
+            for item in claimable:
+                group.create_task(_disown(operation, item, config, gate, disowned, results, with_))
+        left = len(claimable)
+        while left:
+            batch = [await disowned.get()]
+            while not disowned.empty():
+                batch.append(disowned.get_nowait())
+            left -= len(batch)
+            start(
+                await _claim(operation, [item for item in batch if item.ref not in results], results, with_)
+            )
     return operations.Outcome(asyncio.get_running_loop().time(), guests=tuple(results.values()))
 
 
@@ -110,43 +125,42 @@ async def _clear(
     await with_.shell.kill(where, operation.epoch, process)
 
 
+def _running_there(operation: operations.Takeover, told: Mapping[str, node.NodeProcesses]) -> frozenset[int]:
+    there = told.get(operation.target)
+    processes = there.processes if there is not None else ()
+    return frozenset(
+        process.ref.vmid for process in processes if _is_itself(process, operation.target, operation)
+    )
+
+
 async def _disown(
     operation: operations.Takeover,
-    items: Iterable[operations.TakeoverItem],
+    item: operations.TakeoverItem,
+    config: cluster.HAConfig,
+    gate: asyncio.Semaphore,
+    done: asyncio.Queue[operations.TakeoverItem],
     results: Results,
     with_: context.Context,
-) -> list[operations.TakeoverItem]:
-    """Set each guest's HA resource to ignored with our mark (S7), then read all of them back."""
-    wanted = list(items)
-    if not wanted:
-        return []
-    config = await with_.hypervisor.ha_config()
-    gate = asyncio.Semaphore(DISOWNS_IN_FLIGHT)
-
-    async def one(item: operations.TakeoverItem) -> operations.TakeoverItem | None:
-        resource = config.resources.get(item.ref.sid)
-        if _changed(resource, item):
-            text = "its HA resource was changed by somebody else meanwhile"
-            results[item.ref] = operations.GuestResult(item.ref, FailoverReady.BUSY, text)
-            return None
+) -> None:
+    """Set the guest's HA resource to ignored with our mark (S7) and hand it on, with a result if that failed."""
+    resource = config.resources.get(item.ref.sid)
+    problem = ""
+    if _changed(resource, item):
+        problem = "its HA resource was changed by somebody else meanwhile"
+    else:
         ours = _ours(operation, item, resource)
-        async with gate:
-            with_.require(DISOWN_SECONDS)
-            try:
+        try:
+            async with gate:
+                with_.require(DISOWN_SECONDS)
                 if resource is None:
                     await with_.hypervisor.create_ha_resource(ours)
                 else:
                     await with_.hypervisor.update_ha_resource(ours, None)
-            except errors.OutsideError as problem:
-                results[item.ref] = operations.GuestResult(
-                    item.ref, FailoverReady.BUSY, f"not disowned: {problem}"
-                )
-                return None
-        return item
-
-    sent = [item for item in await asyncio.gather(*(one(item) for item in wanted)) if item is not None]
-    after = await with_.hypervisor.ha_config()
-    return [item for item in sent if _is_disowned(operation, item, after, results)]
+        except errors.PvehaError as error:
+            problem = f"not disowned: {error}"
+    if problem:
+        results[item.ref] = operations.GuestResult(item.ref, FailoverReady.BUSY, problem)
+    done.put_nowait(item)
 
 
 def _changed(resource: cluster.HAResource | None, item: operations.TakeoverItem) -> bool:
@@ -194,12 +208,23 @@ async def _claim(
     results: Results,
     with_: context.Context,
 ) -> list[operations.TakeoverItem]:
-    """Move the configurations to the target; its node shell checks at the point of effect (S14)."""
+    """Read the disowned resources back, then have the target move the configurations under its own checks (S14)."""
     if not items:
         return []
-    with_.require(CLAIM_SECONDS)
-    refs = tuple(item.ref for item in items)
-    answers = await with_.shell.claim(operation.target, operation.epoch, operation.id, operation.dead, refs)
+    try:
+        after = await with_.hypervisor.ha_config()
+        items = [item for item in items if _is_disowned(operation, item, after, results)]
+        with_.require(CLAIM_SECONDS)
+        refs = tuple(item.ref for item in items)
+        answers = (
+            await with_.shell.claim(operation.target, operation.epoch, operation.id, operation.dead, refs)
+            if refs
+            else ()
+        )
+    except errors.PvehaError as problem:
+        for item in items:
+            results[item.ref] = operations.GuestResult(item.ref, type(problem).__name__, str(problem))
+        return []
     by_ref = {answer.ref: answer for answer in answers}
     claimed = []
     for item in items:
@@ -216,7 +241,7 @@ async def _claim(
 async def _start(
     operation: operations.Takeover,
     item: operations.TakeoverItem,
-    told: Mapping[str, node.NodeProcesses],
+    runs: bool,
     results: Results,
     with_: context.Context,
 ) -> None:
@@ -225,11 +250,6 @@ async def _start(
     if item.was is not cluster.HAState.STARTED:
         results[item.ref] = operations.GuestResult(item.ref, "Claimed")
         return
-    there = told.get(operation.target)
-    runs = there is not None and any(
-        process.ref.vmid == item.ref.vmid and _is_itself(process, operation.target, operation)
-        for process in there.processes
-    )
     try:
         async with asyncio.timeout(START_SECONDS):
             started_at = float("-inf") if runs else loop.time()
@@ -239,7 +259,7 @@ async def _start(
                 if await _follow(upid, with_):
                     started_at = float("-inf")
             await _see_running(item.ref, operation.target, started_at, with_)
-    except (errors.OutsideError, TimeoutError) as problem:
+    except (errors.PvehaError, TimeoutError) as problem:
         text = str(problem) or f"it did not run within {START_SECONDS:g} s"
         results[item.ref] = operations.GuestResult(item.ref, "StartFailed", text)
     else:

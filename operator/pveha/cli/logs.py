@@ -15,6 +15,7 @@ QUIET = {
     "aiohttp.access": logging.WARNING,
     "asyncssh": logging.WARNING,
     "kopf": logging.WARNING,
+    "kopf._core.reactor.running": logging.ERROR,  # warns that signals are not its own, as intended
 }
 """Loggers of libraries that stay at these levels, whatever --log-level says."""
 

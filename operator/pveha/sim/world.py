@@ -230,7 +230,10 @@ class World:
         Errors: `NoQuorum`, after 9.9 s as the real call; `Unreachable` if the node's pmxcfs is down.
         """
         assert self._config_lock is not None, "start() first"
-        await asyncio.sleep(0.03)
+        chance, longest = self.timings.config_write_tail
+        low, high = self.timings.config_write
+        starved = self.rng.random() < chance
+        await asyncio.sleep(self.rng.uniform(high, longest) if starved else 0.03)
         async with self._config_lock:
             try:
                 await asyncio.wait_for(self.fs.settle(node), self.timings.no_quorum_lock_error)
@@ -242,12 +245,7 @@ class World:
             except OSError as error:
                 message = f"{node}: pmxcfs: {error.strerror}"
                 raise errors.Unreachable(message) from None
-            chance, longest = self.timings.config_write_tail
-            low, high = self.timings.config_write
-            tail = self.rng.random() < chance
-            await asyncio.sleep(
-                self.rng.uniform(high, longest) if tail else self.rng.uniform(low, high) - 0.03
-            )
+            await asyncio.sleep(self.rng.uniform(low, high) - 0.03)
             tree = self.fs.writable(node)
             yield tree
             tree.version += 1

@@ -1,0 +1,288 @@
+"""What happens on the stage, and what must come of it. Each scenario returns figures and complaints."""
+
+import asyncio
+import dataclasses
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pveha.cli.demo.stage import Stage, say
+
+NODE = "pve2"
+"""The node that fails; pve1 is CRM master."""
+FAST_BOUND_SECONDS = 10.0
+"""p95 from power cut to running elsewhere, with corosync's defaults (membership shows the loss after 6.6 s)."""
+NATIVE_SECONDS = 240.0
+"""Proxmox's own HA takes 135-178 s."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """Figures for the line of JSON, and what did not come as it must."""
+
+    figures: dict[str, Any]
+    complaints: tuple[str, ...]
+
+
+async def node_loss(on: Stage) -> Result:
+    """A node loses power; its death is proven through its BMC and its guests run elsewhere."""
+    await _protected(on)
+    before = await on.world.ask("state")
+    cut = await _break(on, f"power off {NODE}")
+    victims = _on(before, NODE)
+    await on.until(lambda: _recovered(on, victims), 60, "the dead node's guests run elsewhere", since=cut)
+    await on.show("get", "pvm")
+    await on.until(lambda: _settled(on), 90, "Proxmox HA holds every guest again", since=cut)
+    await on.show("get", "hacluster")
+    figures = await _figures(on, before, cut, victims)
+    complaints = _common(figures, victims, fencings=1)
+    if figures["downtime_p95_s"] > FAST_BOUND_SECONDS:
+        complaints.append(
+            f"p95 of downtime is {figures['downtime_p95_s']} s, more than {FAST_BOUND_SECONDS:g} s"
+        )
+    return Result(figures, tuple(complaints))
+
+
+async def operator_crash(on: Stage) -> Result:
+    """The operator is killed between claim and start, and another comes 5 s later."""
+    await on.open()
+    on.start_operator("crash-after-claim")
+    await on.until_protected()
+    before = await on.world.ask("state")
+    cut = await _break(on, f"power off {NODE}")
+    victims = _on(before, NODE)
+    await on.until(
+        lambda: _true(not on.operator_runs), 60, "the operator has claimed guests and died", since=cut
+    )
+    say("the operator was killed between claim and start; another one starts in 5 s")
+    await asyncio.sleep(5)
+    on.stop_operator()
+    on.start_operator()
+    await on.until(lambda: _recovered(on, victims), 120, "the dead node's guests run elsewhere", since=cut)
+    await on.until(lambda: _settled(on), 120, "Proxmox HA holds every guest again", since=cut)
+    figures = await _figures(on, before, cut, victims)
+    starts = [line for line in await on.world.ask(f"log {cut}") if ": runs on " in line]
+    complaints = _common(figures, victims, fencings=None)
+    if len(starts) != len(victims):
+        complaints.append(f"{len(starts)} starts for {len(victims)} guests")
+    return Result(figures | {"starts": len(starts)}, tuple(complaints))
+
+
+async def bmc_dead(on: Stage) -> Result:
+    """A node dies together with its BMC: nothing is proven, so pveha starts nothing and native HA recovers."""
+    await _protected(on)
+    before = await on.world.ask("state")
+    await on.world.ask(f"kill bmc {NODE}")
+    cut = await _break(on, f"power off {NODE}")
+    victims = _on(before, NODE)
+    await on.until(
+        lambda: _has_condition(on, "Degraded", "NodeUnprovable"), 60, "a condition says why", since=cut
+    )
+    reasons = await on.reasons()
+    await on.until(
+        lambda: _recovered(on, victims), NATIVE_SECONDS, "native HA recovers the guests", since=cut, pause=1.0
+    )
+    figures = await _figures(on, before, cut, victims) | {"engine": "Native"}
+    claims = [
+        line
+        for line in await on.world.ask(f"log {cut}")
+        if "configuration moved" in line and " by crm" not in line
+    ]
+    complaints = _common(figures, victims, fencings=0)
+    if claims:
+        complaints.append(f"pveha claimed guests without proof: {claims}")
+    if "NodeUnprovable" not in reasons:
+        complaints.append(f"no Event NodeUnprovable among {sorted(reasons)}")
+    return Result(figures | {"claims": len(claims)}, tuple(complaints))
+
+
+async def no_quorum(on: Stage) -> Result:
+    """Two of three nodes lose power: the last one is not quorate, so nothing is done and an alarm is raised."""
+    await _protected(on)
+    before = await on.world.ask("state")
+    await on.world.ask("power off pve3")
+    cut = await _break(on, f"power off {NODE}")
+    await on.until(
+        lambda: _has_condition(on, "Quorate", "NoQuorum"), 60, "a condition raises the alarm", since=cut
+    )
+    await _watch(on, 45, cut)
+    figures = await _figures(on, before, cut, [])
+    complaints = _common(figures, [], fencings=0)
+    moved = [line for line in await on.world.ask(f"log {cut}") if "configuration moved" in line]
+    if moved:
+        complaints.append(f"something was done without quorum: {moved}")
+    return Result(figures | {"moved": len(moved)}, tuple(complaints))
+
+
+async def isolated(on: Stage) -> Result:
+    """A node is cut off but lives on: it is fenced before any of its guests is started elsewhere."""
+    await _protected(on)
+    before = await on.world.ask("state")
+    cut = await _break(on, f"cut network {NODE}")
+    victims = _on(before, NODE)
+    await on.until(lambda: _recovered(on, victims), 120, "the cut-off node's guests run elsewhere", since=cut)
+    await on.until(lambda: _settled(on), 120, "Proxmox HA holds every guest again", since=cut)
+    figures = await _figures(on, before, cut, victims)
+    log = await on.world.ask(f"log {cut}")
+    off = next((index for index, line in enumerate(log) if f"bmc {NODE}" in line and "off" in line), len(log))
+    moved = next((index for index, line in enumerate(log) if "configuration moved" in line), 0)
+    complaints = _common(figures, victims, fencings=1)
+    if moved < off:
+        complaints.append("a guest was claimed before its node was fenced")
+    return Result(figures, tuple(complaints))
+
+
+async def planned_reboot(on: Stage) -> Result:
+    """Somebody reboots a node: it is not fenced, and its guests come back with it."""
+    await _protected(on)
+    before = await on.world.ask("state")
+    cut = await _break(on, f"reboot {NODE}")
+    victims = _on(before, NODE)
+    await on.until(
+        lambda: _has_condition(on, "Degraded", "NodePlannedDown"), 90, "it is seen as planned", since=cut
+    )
+    await on.until(lambda: _running_again(on, victims), 240, "its guests run again", since=cut, pause=1.0)
+    figures = await _figures(on, before, cut, victims) | {"engine": "Native"}
+    return Result(figures, tuple(_common(figures, victims, fencings=0)))
+
+
+async def api_flap(on: Stage) -> Result:
+    """The operator loses its path to Proxmox for 30 s: nothing is fenced, no guest is touched."""
+    await _protected(on)
+    before = await on.world.ask("state")
+    cut = await _break(on, "cut operator all")
+    await on.until(
+        lambda: _has_condition(on, "Connected", "Unreachable"), 30, "a condition says so", since=cut
+    )
+    await asyncio.sleep(max(0.0, 30 - (await on.world.ask("now") - cut)))
+    await on.world.ask("heal operator all")
+    await on.until(lambda: _has_condition(on, "Ready", "OK"), 60, "all is well again", since=cut)
+    await _watch(on, 15, cut)
+    figures = await _figures(on, before, cut, [])
+    return Result(figures, tuple(_common(figures, [], fencings=0)))
+
+
+async def canary(on: Stage) -> Result:
+    """A BMC acknowledges the off and does nothing; an operator that believes it must be caught double-running guests."""
+    counted = {}
+    figures: dict[str, Any] = {}
+    for operator in ("canary", None):
+        await on.open()
+        on.start_operator(operator)
+        await on.until_protected()
+        before = await on.world.ask("state")
+        await on.world.ask(f"bmc lies {NODE}")
+        cut = await _break(on, f"cut network {NODE}")
+        await _watch(on, 60, cut)
+        counted[operator] = await on.world.ask("double_runs")
+        figures = await _figures(on, before, cut, _on(before, NODE))
+        await on.close_world()
+    figures |= {"double_runs": counted["canary"], "double_runs_with_real_operator": counted[None]}
+    complaints = []
+    if counted["canary"] < 1:
+        complaints.append(
+            "the operator that believes a lying BMC was not caught: double runs are not counted"
+        )
+    if counted[None] > 0:
+        complaints.append(f"the real operator made {counted[None]} double runs")
+    return Result(figures, tuple(complaints))
+
+
+Scenario = Callable[[Stage], Awaitable[Result]]
+ALL: dict[str, Scenario] = {
+    "node-loss": node_loss,
+    "operator-crash": operator_crash,
+    "bmc-dead": bmc_dead,
+    "no-quorum": no_quorum,
+    "isolated": isolated,
+    "planned-reboot": planned_reboot,
+    "api-flap": api_flap,
+    "canary": canary,
+}
+
+
+async def _protected(on: Stage) -> None:
+    await on.open()
+    on.start_operator()
+    await on.until_protected()
+    await on.show("get", "hacluster")
+    await on.show("get", "pvm")
+
+
+async def _break(on: Stage, fault: str) -> float:
+    on.fault()
+    cut: float = await on.world.ask(fault)
+    print(f"\n{time.strftime('%H:%M:%S')}  {fault}", flush=True)
+    return cut
+
+
+async def _watch(on: Stage, seconds: float, since: float) -> None:
+    """Let time pass and tell what happens."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        await on.tell(since)
+        await asyncio.sleep(1.0)
+
+
+def _on(state: dict[str, Any], node: str) -> list[str]:
+    return [vmid for vmid, guest in state["guests"].items() if guest["node"] == node]
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+async def _recovered(on: Stage, victims: list[str]) -> bool:
+    guests = (await on.world.ask("state"))["guests"]
+    return all(guests[vmid]["node"] != NODE and guests[vmid]["state"] == "running" for vmid in victims)
+
+
+async def _running_again(on: Stage, victims: list[str]) -> bool:
+    state = await on.world.ask("state")
+    back = state["nodes"][NODE]["quorate"]
+    return back and all(state["guests"][vmid]["state"] == "running" for vmid in victims)
+
+
+async def _settled(on: Stage) -> bool:
+    return not await on.unsettled()
+
+
+async def _has_condition(on: Stage, type_: str, reason: str) -> bool:
+    return (await on.condition(type_)).get("reason") == reason
+
+
+async def _figures(on: Stage, before: dict[str, Any], cut: float, victims: list[str]) -> dict[str, Any]:
+    after = await on.world.ask("state")
+    downtimes = await on.world.ask(f"downtimes {cut}")
+    own = sorted(downtimes[vmid] for vmid in victims)
+    others = [
+        vmid
+        for vmid, guest in before["guests"].items()
+        if guest["node"] not in (NODE, "pve3" if not victims else "")
+    ]
+    return {
+        "guests": len(victims),
+        "recovered": sum(after["guests"][vmid]["state"] == "running" for vmid in victims),
+        "downtime_p50_s": round(statistics.median(own), 2) if own else 0.0,
+        "downtime_p95_s": round(own[max(0, -(-len(own) * 95 // 100) - 1)], 2) if own else 0.0,
+        "double_runs": await on.world.ask("double_runs"),
+        "fencings": len({each["name"] for each in await on.world.ask("bmc_log") if each["command"] == "off"}),
+        "engine": "Fast",
+        "others_untouched": all(
+            after["guests"][vmid] == before["guests"][vmid] and downtimes[vmid] == 0 for vmid in others
+        ),
+    }
+
+
+def _common(figures: dict[str, Any], victims: list[str], fencings: int | None) -> list[str]:
+    complaints = []
+    if figures["recovered"] != len(victims):
+        complaints.append(f"{figures['recovered']} of {len(victims)} guests were recovered")
+    if figures["double_runs"]:
+        complaints.append(f"{figures['double_runs']} double runs")
+    if fencings is not None and figures["fencings"] != fencings:
+        complaints.append(f"{figures['fencings']} nodes were fenced, not {fencings}")
+    if not figures["others_untouched"]:
+        complaints.append("guests of other nodes were touched")
+    return complaints

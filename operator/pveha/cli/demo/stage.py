@@ -1,0 +1,238 @@
+"""Puts up what a demo plays on, and takes it down again: API server, data centre and operator, each a process."""
+
+import asyncio
+import contextlib
+import json
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pveha import api
+from pveha.api import schema
+from pveha.devkube import access, binaries, controlplane, process
+from pveha.model import errors
+
+NAMESPACE = "demo"
+READY_SECONDS = 120.0
+"""From an empty Proxmox HA until every guest is registered and listed by the CRM takes two of its rounds, about 30 s."""
+POLL_SECONDS = 0.25
+ANSWER_SECONDS = 60.0
+NOISE = re.compile(r"\bcrm (?:node|master)|\block\b|lrm ")
+
+
+class FailedError(errors.PvehaError):
+    """The stage could not be put up, or something did not happen in time."""
+
+
+class DataCenter:
+    """The simulated data centre, a process spoken to line by line (see `python -m pveha.sim --help`)."""
+
+    def __init__(self, child: asyncio.subprocess.Process, about: dict[str, Any]) -> None:
+        self._child = child
+        self.about = about
+
+    @classmethod
+    async def open(cls, arguments: Sequence[str], log: Path) -> "DataCenter":
+        with log.open("ab") as errors_to:
+            child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "pveha.sim", "--namespace", NAMESPACE, *arguments),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors_to,
+                limit=2**26,
+            )
+        assert child.stdout is not None
+        line = await child.stdout.readline()
+        if not line:
+            raise FailedError(f"the simulated data centre did not start:\n{log.read_text(errors='replace')}")
+        return cls(child, json.loads(line))
+
+    async def ask(self, line: str) -> Any:
+        """The answer to a question, or the world's time at which a fault was applied."""
+        assert self._child.stdin is not None and self._child.stdout is not None
+        self._child.stdin.write(line.encode() + b"\n")
+        await self._child.stdin.drain()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            answer = json.loads(await self._child.stdout.readline())
+        if not answer["ok"]:
+            raise FailedError(f"the data centre refused: {answer['error']}")
+        return answer["result"]
+
+    async def close(self) -> None:
+        assert self._child.stdin is not None
+        self._child.stdin.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                await self._child.wait()
+                return
+        self._child.kill()
+        await self._child.wait()
+
+
+class Stage:
+    """An API server with the CRDs; `open` adds a data centre and its manifests, `start_operator` an operator."""
+
+    def __init__(self, guests: int, logs: str | None) -> None:
+        self.guests = guests
+        self.folder = Path(logs) if logs else Path(tempfile.mkdtemp(prefix="pveha-demo-"))
+        self._keep = logs is not None
+        self._exits = contextlib.AsyncExitStack()
+        self._operator: process.Process | None = None
+        self._told = 0
+        self.kube: access.Access
+        self.world: DataCenter
+
+    async def __aenter__(self) -> "Stage":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        say("a Kubernetes API server")
+        found = await asyncio.to_thread(binaries.ensure, say=lambda text: say(f"  {text}"))
+        plane = await self._exits.enter_async_context(controlplane.ControlPlane(found))
+        self.kube = plane.admin
+        await self.kubectl("create", "namespace", NAMESPACE)
+        await asyncio.to_thread(self.kube.apply, *(schema.crd(resource) for resource in api.RESOURCES))
+        await self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close_world()
+        await self._exits.aclose()
+        if not self._keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    async def open(self, *arguments: str) -> None:
+        """Put up a data centre and apply its manifests."""
+        say(f"a simulated Proxmox cluster of three nodes with {self.guests} guests")
+        self.world = await DataCenter.open(
+            ("--guests", str(self.guests), *arguments), self.folder / "datacenter.log"
+        )
+        await asyncio.to_thread(self.kube.apply, *self.world.about["manifests"])
+
+    async def close_world(self) -> None:
+        """Take operator, resources and data centre down; the API server stays."""
+        self.stop_operator()
+        if hasattr(self, "world"):
+            for kind in ("protectedvms", "failoverpolicies", "haclusters", "leases", "secrets"):
+                await self.kubectl("delete", kind, "--all", "--namespace", NAMESPACE, "--wait=false")
+            await self.world.close()
+            del self.world
+
+    def start_operator(self, sabotage: str | None = None) -> None:
+        """Start the operator, or one that is broken on purpose."""
+        say(f"the operator ({sabotage}: broken on purpose)" if sabotage else "the operator")
+        kubeconfig = str(self.kube.kubeconfig)
+        if sabotage:
+            command = [sys.executable, "-m", "pveha.sim.sabotage", sabotage, kubeconfig, NAMESPACE]
+        else:
+            options = ["--health-host", "127.0.0.1", "--health-port", "0"]
+            command = [sys.executable, "-m", "pveha.cli", "run", "--kubeconfig", kubeconfig]
+            command += ["--namespace", NAMESPACE, *options]
+        self._operator = process.Process(command, self.folder / "operator.log")
+
+    def stop_operator(self) -> None:
+        if self._operator is not None:
+            self._operator.stop()
+            self._operator = None
+
+    @property
+    def operator_runs(self) -> bool:
+        return self._operator is not None and self._operator.is_alive
+
+    async def kubectl(self, *arguments: str) -> str:
+        return await asyncio.to_thread(self.kube.kubectl, *arguments)
+
+    async def show(self, *arguments: str) -> None:
+        """Show a kubectl command and what it prints."""
+        print(f"\n$ kubectl {' '.join(arguments)}")
+        print(await self.kubectl(*arguments, "--namespace", NAMESPACE), flush=True)
+
+    async def cluster(self) -> dict[str, Any]:
+        """The HACluster."""
+        found = json.loads(await self.kubectl("get", "hacluster", "-o", "json", "--namespace", NAMESPACE))
+        cluster: dict[str, Any] = found["items"][0]
+        return cluster
+
+    async def condition(self, type_: str) -> dict[str, Any]:
+        """A condition of the HACluster, empty if it has none of that type."""
+        conditions = (await self.cluster()).get("status", {}).get("conditions", [])
+        return next((each for each in conditions if each["type"] == type_), {})
+
+    async def reasons(self) -> set[str]:
+        """Reasons of all Events so far."""
+        found = json.loads(await self.kubectl("get", "events", "-o", "json", "--namespace", NAMESPACE))
+        return {event["reason"] for event in found["items"]}
+
+    async def until_protected(self) -> None:
+        """Wait until every guest would survive and Proxmox HA holds all of them."""
+
+        async def protected() -> bool:
+            found = json.loads(await self.kubectl("get", "pvm", "-o", "json", "--namespace", NAMESPACE))
+            ready = [
+                pvm
+                for pvm in found["items"]
+                if any(
+                    each["type"] == "FailoverReady" and each["status"] == "True"
+                    for each in pvm.get("status", {}).get("conditions", [])
+                )
+            ]
+            return len(ready) == len(found["items"]) and not await self.unsettled()
+
+        say("waiting until every guest is protected")
+        await self.until(protected, READY_SECONDS, "every guest is protected", pause=2.0)
+
+    async def unsettled(self) -> list[str]:
+        """HA resources that are not yet as they should be: `started` without a mark, and listed as such by the CRM."""
+        state = await self.world.ask("state")
+        registered = {sid.partition(":")[2] for sid in state["ha"]}
+        missing = [vmid for vmid in state["guests"] if vmid not in registered]
+        return missing + [
+            sid
+            for sid, resource in state["ha"].items()
+            if resource["state"] != "started"
+            or resource["crm_state"] != "started"
+            or " op=" in resource["comment"]
+        ]
+
+    async def until(
+        self,
+        reached: Callable[[], Any],
+        seconds: float,
+        what: str,
+        *,
+        pause: float = POLL_SECONDS,
+        since: float | None = None,
+    ) -> None:
+        """Wait for something, telling what happens meanwhile; raises FailedError after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while not await reached():
+            if time.monotonic() > deadline:
+                tail = self._operator.tail(20) if self._operator else ""
+                raise FailedError(f"not within {seconds:g} s: {what}\n{tail}")
+            await self.tell(since)
+            await asyncio.sleep(pause)
+        await self.tell(since)
+
+    async def tell(self, since: float | None) -> None:
+        """Print what happened in the data centre since the fault, with seconds since then."""
+        if since is None:
+            return
+        lines = await self.world.ask(f"log {since}")
+        for line in lines[self._told :]:
+            at, _, text = line.strip().partition(" ")
+            if not NOISE.search(text):
+                print(f"  [{float(at) - since:+7.2f} s] {text.strip()}", flush=True)
+        self._told = len(lines)
+
+    def fault(self) -> None:
+        """A new story begins: what was told of the last one is over."""
+        self._told = 0
+
+
+def say(text: str) -> None:
+    """Tell what is being done."""
+    print(f"pveha demo: {text}", file=sys.stderr, flush=True)

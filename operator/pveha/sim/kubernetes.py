@@ -71,6 +71,12 @@ class SimulatedKubernetes:
         """An object as it is stored now."""
         return copy.deepcopy(self._objects[kubernetes.ObjectRef(kind, namespace, name)])
 
+    def hold_lease(self, namespace: str, name: str, holder: str) -> None:
+        """Somebody else writes himself into a Lease, whoever held it."""
+        old = self._leases.get((namespace, name))
+        taken = kubernetes.Lease(namespace, name, holder, 15, 0.0, 0.0, old.transitions + 1 if old else 0)
+        self._leases[namespace, name] = dataclasses.replace(taken, resource_version=self._next_version())
+
     def delete_lease(self, namespace: str, name: str) -> None:
         """Delete a Lease, as a person might."""
         del self._leases[namespace, name]

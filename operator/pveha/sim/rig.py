@@ -378,6 +378,10 @@ def _deafen(rig: Rig, operator: str) -> None:
     rig.operators[operator].deaf = True
 
 
+def _take_lease(rig: Rig) -> None:
+    rig.kubernetes.hold_lease(NAMESPACE, LEASE, "somebody else")
+
+
 def _delete_lease(rig: Rig) -> None:
     try:
         rig.kubernetes.delete_lease(NAMESPACE, LEASE)
@@ -435,6 +439,7 @@ OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
         _wire("kubernetes_loses_answers", value=False),
     ),
     (rf"deafen watch {_OPERATOR}", "deafen watch NAME", _deafen),
+    ("take lease", "take lease", _take_lease),
     ("delete lease", "delete lease", _delete_lease),
     ("lose status", "lose status", _lose_status),
     ("pause", "pause", _set_spec(pauseRequests=["timeline"])),

@@ -58,10 +58,10 @@ class Steps:
         self._rig.start_operator()
 
     async def _lose_lease(self) -> None:
-        self._rig.leadership.seconds = 0.0
+        self._rig.apply("take lease")
 
     async def _hold_lease(self) -> None:
-        self._rig.leadership.seconds = 60.0
+        self._rig.apply("delete lease")
 
     async def _kubernetes_down(self) -> None:
         self._rig.kubernetes.unreachable = True

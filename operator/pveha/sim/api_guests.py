@@ -20,7 +20,6 @@ _NUMBERS = {
 
 _PRESSURE = dict.fromkeys(
     (
-        "pressurecpufull",
         "pressurecpusome",
         "pressureiofull",
         "pressureiosome",
@@ -136,9 +135,11 @@ def _live(world: "worlds.World", file: guestfile.GuestFile, *, full: bool) -> di
     if vm:
         entry["memhost"] = 0
     else:
-        entry |= {"type": "lxc", "maxswap": 0, "diskread": 0, "diskwrite": 0}
+        entry |= {"maxswap": 0, "diskread": 0, "diskwrite": 0}
     if process:
-        entry |= {"pid": process.pid, **_PRESSURE}
+        entry |= _PRESSURE
+        if vm:
+            entry |= {"pid": process.pid, "pressurecpufull": 0}
     if full and vm:
         entry["qmpstatus"] = process.state if process else "stopped"
         if process:

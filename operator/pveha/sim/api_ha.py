@@ -21,9 +21,9 @@ _NO_GROUPS = "invalid parameter 'group': ha groups have been migrated to rules"
 
 async def list_resources(call: api_call.Call) -> object:
     tree = call.world.fs.tree(call.node)
-    kind = call.text("type")
+    kind, digest = call.text("type"), tree.digest
     return [
-        resource_entry(resource, tree.digest)
+        resource_entry(resource, digest)
         for resource in tree.resources.values()
         if not kind or resource.sid.startswith(f"{kind}:")
     ]

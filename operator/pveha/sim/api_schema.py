@@ -131,7 +131,7 @@ RULE_TYPES: Mapping[str, Mapping[str, Parameter]] = {
     "node-affinity": {**_RULE_ANY, "nodes": _TEXT, "strict": _BOOLEAN},
     "resource-affinity": {**_RULE_ANY, "affinity": Parameter(choices=("positive", "negative"))},
 }
-"""Parameters of a rule depend on its type; the schema's structure does not show them."""
+"""A rule's parameters depend on its type, which the schema does not show. Comments are not kept."""
 RULE_NEEDS: Mapping[str, tuple[str, ...]] = {
     "node-affinity": ("resources", "nodes"),
     "resource-affinity": ("resources", "affinity"),

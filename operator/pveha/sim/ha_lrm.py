@@ -55,6 +55,7 @@ class Lrm:
                     self._results[service.uid] = pmxcfs.Result("", "started", SUCCESS)
             if self._results and self._world.fs.lock(self._node.name, lock_name(self._node.name), self.owner):
                 self._activate()
+                self._feed()
             self._flush(tree)
         self._node.later(delay, self._tick)
 
@@ -145,6 +146,11 @@ class Lrm:
         wanted = tree.manager.node_request.get(node.name, "")
         if not self._leaving and self.mode in ("active", "maintenance"):
             self.mode = "maintenance" if wanted == "maintenance" else "active"
+        if any(service.state == "fence" for service in mine.values()):
+            if self.state == "active":
+                self.state = "lost_agent_lock"
+                world.say(f"lrm {node.name}", "node need to be fenced - releasing agent_lock")
+            return
         work = {sid: service for sid, service in mine.items() if service.state != "freeze"}
         if self.state != "active" and not work:
             return

@@ -487,20 +487,30 @@ class World:
         """A guest's configuration, as the newest tree has it; KeyError without one."""
         return self.newest.guests[vmid]
 
-    def start_guest(self, vmid: int) -> tasks.Task:
-        """A person starts an unmanaged guest where its configuration is."""
+    def start_guest(self, vmid: int) -> tasks.Task | None:
+        """A person starts a guest where its configuration is; for one under HA the order goes to the CRM."""
         file = self.guest_file(vmid)
+        if self.managed(file.ref):
+            self.crm_command("start", file.ref.sid)
+            return None
         return self.guests.start(file.node, file.ref)
 
-    def stop_guest(self, vmid: int) -> tasks.Task:
+    def stop_guest(self, vmid: int) -> tasks.Task | None:
         file = self.guest_file(vmid)
+        if self.managed(file.ref):
+            self.crm_command("stop", file.ref.sid)
+            return None
         return self.guests.stop(file.node, file.ref)
+
+    def managed(self, ref: guests.GuestRef) -> bool:
+        """Whether Proxmox's HA looks after a guest (an ignored resource does not count)."""
+        resource = self._some_tree().resources.get(ref.sid)
+        return resource is not None and resource.state is not cluster.HAState.IGNORED
 
     def migrate_guest(self, vmid: int, target: str) -> tasks.Task | None:
         """A person moves a guest; for one under HA the command goes to the CRM."""
         file = self.guest_file(vmid)
-        resource = self._some_tree().resources.get(file.ref.sid)
-        if resource and resource.state is not cluster.HAState.IGNORED:
+        if self.managed(file.ref):
             self.crm_command("migrate", file.ref.sid, target)
             return None
         return self.guests.migrate(file.node, file.ref, target)

@@ -1,0 +1,83 @@
+"""Proxmox's own HA under random faults: slow, but on nodes with active LRMs it never makes a copy."""
+
+import asyncio
+import random
+
+import pytest
+
+import sim_worlds
+from pveha.model import cluster
+from pveha.sim import config, faults, ha_place, pmxcfs, world
+
+FORMS = ("power off {}", "cut network {}", "freeze corosync {}", "hang node {}", "reboot {}", "shutdown {}")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_native_ha_never_runs_a_guest_twice(seed: int) -> None:
+    rng = random.Random(seed)
+    nodes = [f"pve{n}" for n in (1, 2, 3, 4, 5)]
+    guests = [config.managed(100 + n, node) for n, node in enumerate(nodes)]
+    about = config.Config(tuple(map(config.Node, nodes)), guests=tuple(guests), seed=seed)
+
+    async def script(running: world.World) -> None:
+        for _ in range(8):
+            await asyncio.sleep(rng.uniform(0, 150))
+            faults.apply(running, rng.choice(FORMS).format(rng.choice(nodes)))
+            if rng.random() < 0.5:
+                await asyncio.sleep(rng.uniform(0, 120))
+                recover(running)
+        recover(running)
+        await asyncio.sleep(900)
+
+    def recover(running: world.World) -> None:
+        running.heal()
+        for node in nodes:
+            running.unhang_node(node)
+            running.set_service(node, "corosync", "running")
+            running.power_on(node)
+
+    ran = sim_worlds.play(world.World(about), script)
+    assert ran.double_runs == 0, "\n".join(map(str, ran.log))
+    assert {each["state"] for each in ran.state_of_guests().values()} == {"running"}
+
+
+def services(**placed: str) -> dict[str, pmxcfs.Service]:
+    return {f"vm:{name[1:]}": pmxcfs.Service("started", node, "") for name, node in placed.items()}
+
+
+@pytest.mark.parametrize(
+    ("rules", "failback", "chosen"),
+    [
+        ([], True, "a"),
+        ([("node-affinity", {"b": 2, "c": 1}, True)], True, "b"),
+        ([("node-affinity", {"a": 1, "b": 2}, True)], True, "b"),
+        ([("node-affinity", {"a": 1, "b": 2}, True)], False, "a"),
+        ([("node-affinity", {"x": 1}, True)], True, None),
+        ([("node-affinity", {"x": 1}, False)], True, "a"),
+    ],
+)
+def test_choice_by_node_affinity(
+    rules: list[tuple[str, dict[str, int], bool]], failback: bool, chosen: str | None
+) -> None:
+    made = {
+        str(n): cluster.HARule(str(n), kind, frozenset({"vm:1"}), nodes, strict)
+        for n, (kind, nodes, strict) in enumerate(rules)
+    }
+    online = frozenset("abc")
+    assert ha_place.choose("vm:1", "a", online, services(v1="a"), made, failback=failback) == chosen
+
+
+def test_choice_by_resource_affinity() -> None:
+    apart = {"r": cluster.HARule("r", "resource-affinity", frozenset({"vm:1", "vm:2"}), positive=False)}
+    together = {"r": cluster.HARule("r", "resource-affinity", frozenset({"vm:1", "vm:2"}))}
+    online, placed = frozenset("bc"), services(v1="a", v2="b")
+    assert ha_place.choose("vm:1", "a", online, placed, apart, failback=True) == "c"
+    assert ha_place.choose("vm:1", "a", online, placed, together, failback=True) == "b"
+    assert ha_place.choose("vm:1", "a", frozenset("b"), placed, apart, failback=True) is None
+
+
+def test_recovery_spreads_by_the_number_of_services() -> None:
+    guests = [*sim_worlds.guests_on("pve2", 100, 101, 102, 103), *sim_worlds.guests_on("pve3", 110, 111)]
+    ran = sim_worlds.after(sim_worlds.build(guests, master="pve1"), 250, (20, "power off pve2"))
+    nodes = [each["node"] for each in ran.state_of_guests().values()]
+    assert (nodes.count("pve1"), nodes.count("pve3")) == (3, 3)

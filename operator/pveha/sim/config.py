@@ -144,8 +144,8 @@ class Timings:
     config_write: tuple[float, float] = (0.05, 0.08)
     """A PUT that takes the cluster-wide lock: this long while it holds the lock ..."""
     config_write_tail: tuple[float, float] = (0.02, 1.3)
-    """... and with this probability it is starved for up to this long by others (40 writes with 8 in flight took 1.4 s in
-    all, the slowest of them 1.3 s)."""
+    """... and with this probability it is starved for up to this long by others (40 writes with 8 in flight
+    took 1.4 s in all, the slowest of them 1.3 s)."""
     rename: float = 0.005
     api_call: tuple[float, float] = (0.004, 0.02)
     shell_call: tuple[float, float] = (0.03, 0.08)

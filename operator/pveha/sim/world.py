@@ -234,22 +234,28 @@ class World:
         low, high = self.timings.config_write
         starved = self.rng.random() < chance
         await asyncio.sleep(self.rng.uniform(high, longest) if starved else 0.03)
+        await self._lockable(node)
         async with self._config_lock:
-            try:
-                await asyncio.wait_for(self.fs.settle(node), self.timings.no_quorum_lock_error)
-                self.fs.writable(node)
-            except (TimeoutError, PermissionError):
-                await asyncio.sleep(self.timings.no_quorum_lock_error)
-                message = f"cfs-lock 'domain-ha' error: no quorum! (asked {node})"
-                raise errors.NoQuorum(message) from None
-            except OSError as error:
-                message = f"{node}: pmxcfs: {error.strerror}"
-                raise errors.Unreachable(message) from None
             await asyncio.sleep(self.rng.uniform(low, high) - 0.03)
-            tree = self.fs.writable(node)
+            tree = await self._lockable(node)
             yield tree
             tree.version += 1
             self.changed()
+
+    async def _lockable(self, node: str) -> pmxcfs.Tree:
+        """The tree of `node` once it can take a cluster-wide lock; errors as `config_write`."""
+        message = f"cfs-lock 'domain-ha' error: no quorum! (asked {node})"
+        try:
+            await asyncio.wait_for(self.fs.settle(node), self.timings.no_quorum_lock_error)
+            return self.fs.writable(node)
+        except TimeoutError:
+            raise errors.NoQuorum(message) from None
+        except PermissionError:
+            await asyncio.sleep(self.timings.no_quorum_lock_error)
+            raise errors.NoQuorum(message) from None
+        except OSError as error:
+            message = f"{node}: pmxcfs: {error.strerror}"
+            raise errors.Unreachable(message) from None
 
     # What nodes do by themselves
 
@@ -436,6 +442,14 @@ class World:
         bmcs = self.bmcs.by_name
         bmcs[a], bmcs[b] = dataclasses.replace(bmcs[b], name=a), dataclasses.replace(bmcs[a], name=b)
         self.say(f"bmc {a}", f"swapped with the one of {b}")
+
+    def straighten_bmcs(self) -> None:
+        """Every BMC answers under its own address again."""
+        bmcs = self.bmcs.by_name
+        right = {bmc.machine: dataclasses.replace(bmc, name=bmc.machine) for bmc in bmcs.values()}
+        if any(bmcs[name].machine != name for name in bmcs):
+            self.say("bmcs", "each at its own machine")
+        bmcs.update(right)
 
     def lose_answers(self, name: str, lost: bool = True) -> None:
         """The node's API acts, and the operator's calls to it time out all the same."""

@@ -175,6 +175,25 @@ def test_writes_without_quorum_fail_with_no_quorum() -> None:
     play(script)
 
 
+def test_a_write_on_a_node_without_quorum_holds_up_nobody_else() -> None:
+    async def script(running: world.World, outside: Outside) -> None:
+        faults.apply(running, "cut network pve3")
+        await asyncio.sleep(20)
+
+        async def write(on: str) -> float:
+            async with running.config_write(on):
+                return running.now()
+
+        lonely = asyncio.create_task(write("pve3"))
+        await asyncio.sleep(1)
+        assert await write("pve1") < 22.5
+        with pytest.raises(errors.NoQuorum):
+            await lonely
+        assert running.now() == pytest.approx(30, abs=1.5)
+
+    play(script)
+
+
 def test_forty_writes_take_what_they_really_take() -> None:
     """Measured: 2.7 s one after the other, 1.4 s with 8 in flight."""
 

@@ -318,6 +318,7 @@ async def test_as_a_process_of_its_own_it_answers_a_line_with_a_line() -> None:
     assert (await ask("state"))["result"]["guests"]["101"] == {"node": "pve2", "state": "running"}
     off_at = (await ask("power off pve2"))["result"]
     state = (await ask("state"))["result"]
+    assert state["master"] == "pve1"
     assert not state["nodes"]["pve2"]["powered"]
     assert state["ha"]["vm:101"]["state"] == "started"
     assert any("power lost" in line for line in (await ask(f"log {off_at - 1}"))["result"])

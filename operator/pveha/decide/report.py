@@ -457,7 +457,10 @@ def _guest(pvm: protectedvm.ProtectedVM, now: Round) -> protectedvm.ProtectedVMS
             refusal = protection.Refusal(
                 conditions.GuestReady.CLUSTER_NOT_READY, "the cluster has not been read yet"
             )
-            return pvm.status if pvm.status.conditions else _refused(refusal, pvm, now)
+            before = pvm.status.condition(conditions.GuestCondition.READY)
+            if before is None or before.reason == conditions.GuestReady.CLUSTER_NOT_FOUND:
+                return _refused(refusal, pvm, now)
+            return pvm.status
         return _refused(refusal, pvm, now)
     ready = _guest_ready(guest, now)
     told: dict[conditions.GuestCondition, Told] = {

@@ -8,8 +8,8 @@ from pveha.model import errors, operations, power
 READ_SECONDS = 5.0
 """Deadline of one read of a BMC."""
 OFF_SECONDS = 5.0
-"""Deadline of the forced off. It has no token that an overtaken leader's request would lack, so twice as much of the lease
-must be left when it is sent (S15)."""
+"""Deadline of the forced off. It has no token that an overtaken leader's request would lack, so twice as much
+of the lease must be left when it is sent (S15)."""
 APART_SECONDS = 3.0
 """How far apart the two reads of Off must be (S2): a power cycle reads off for 5-10 s, but not before our
 command."""
@@ -23,10 +23,10 @@ async def fence(operation: operations.Fence, with_: context.Context) -> operatio
     loop = asyncio.get_running_loop()
     with_.require(epoch.BEGIN_SECONDS)
     with_.step("Witnessing")
-    own_epoch = await _begin(operation, with_)
+    own_epoch, answers = await asyncio.gather(_begin(operation, with_), _answers(operation.node, with_))
     try:
-        (told, _), answers = await asyncio.gather(
-            witness.scan(with_.shell, operation.survivors), _answers(operation.node, with_)
+        (told, _), _ = await asyncio.gather(
+            witness.scan(with_.shell, operation.survivors), _identify(operation, with_)
         )
         witness.confirm_gone(operation.node, own_epoch, told, len(operation.survivors))
         if answers and not operation.node_answered:
@@ -35,7 +35,6 @@ async def fence(operation: operations.Fence, with_: context.Context) -> operatio
         with_.require(2 * OFF_SECONDS)
         first_off = operation.off_since
         async with asyncio.timeout(operation.timeout):
-            await _identify(operation, with_)
             await context.within(OFF_SECONDS, with_.power.force_off(operation.node))
             commanded_at = loop.time()
             with_.step("ReadingBack")
@@ -80,14 +79,13 @@ async def _answers(name: str, with_: context.Context) -> bool:
     return True
 
 
-async def _identify(operation: operations.Fence, with_: context.Context) -> power.PowerReading:
-    """Read the BMC and make sure that it is the node's (S1)."""
+async def _identify(operation: operations.Fence, with_: context.Context) -> None:
+    """Make sure that the BMC is the node's (S1)."""
     reading = await _read(operation, with_)
     if not power.same_machine(reading.identities, operation.identities):
         raise errors.Refused(
             f"the BMC of {operation.node} shows another machine than the node told of itself"
         )
-    return reading
 
 
 async def _read(operation: operations.Fence, with_: context.Context) -> power.PowerReading:

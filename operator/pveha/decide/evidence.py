@@ -15,6 +15,8 @@ POWER_FRESH_SECONDS = 10.0
 """A power reading older than this says nothing (S2 wants claims no later than 10 s after one)."""
 PATH_BROKEN_SECONDS = 30.0
 """A member that is powered on but silent towards us for this long has a broken path to us, nothing worse."""
+ANNOUNCEMENT_SECONDS = 5.0
+"""How long a node that has left is called Unconfirmed while the HA state is read once more (S4)."""
 PLANNED_MODES = frozenset({"restart", "shutdown", "maintenance", "disarm"})
 """LRM modes that announce a node's absence (S4)."""
 
@@ -46,6 +48,8 @@ class Verdict:
     off_since: float | None = None
     contradiction: str = ""
     """Why the BMC's word no longer counts."""
+    path_broken: bool = False
+    """A member with power whose API does not answer us: nothing is wrong but our path to it."""
 
     @property
     def lost(self) -> bool:
@@ -157,56 +161,56 @@ def _verdict(
     offline = is_offline(name, members)
     unproven = remembered.voided or contradiction or _why_unproven(seen, name, remembered)
 
-    if _being_fenced(name, seen):
-        return Verdict(name, State.FENCING, "its power is being switched off", contradiction=contradiction)
-    if offline is None and members.quorate:
-        return Verdict(
-            name,
-            State.UNCONFIRMED,
-            "the other nodes do not agree that it is gone",
-            contradiction=contradiction,
-        )
-    if not offline:
-        silent = silent_since is not None and seen.now - silent_since >= spec.detection.suspect_after_seconds
-        if not silent or not members.quorate:
-            return Verdict(name, State.ONLINE, "", contradiction=contradiction)
+    def verdict(
+        state: State, reason: str, fence_at: float | None = None, *, path_broken: bool = False
+    ) -> Verdict:
         off_since = _off_since(reading, remembered)
-        powered = reading is not None and reading.state is power.PowerState.ON
-        if powered and silent_since is not None and seen.now - silent_since > PATH_BROKEN_SECONDS:
-            return Verdict(name, State.ONLINE, "a member and powered on, but its API does not answer us")
-        return Verdict(
-            name, State.SUSPECT, "its API does not answer; it is still a member", off_since=off_since
-        )
+        return Verdict(name, state, reason, fence_at, off_since, contradiction, path_broken)
 
-    if remembered.proof is not None:
-        return Verdict(name, State.FENCED, "proven off")
+    if _being_fenced(name, seen):
+        return verdict(State.FENCING, "its power is being switched off")
+    if not members.quorate:
+        return verdict(State.UNCONFIRMED, "no quorate node tells whether it is a member")
+    if offline is None:
+        return verdict(State.UNCONFIRMED, "the other nodes do not agree that it is gone")
+    if not offline:
+        if silent_since is None or seen.now - silent_since < spec.detection.suspect_after_seconds:
+            return verdict(State.ONLINE, "")
+        powered = reading is not None and reading.state is power.PowerState.ON
+        if powered and seen.now - silent_since > PATH_BROKEN_SECONDS:
+            text = "a member and powered on, but its API does not answer us"
+            return verdict(State.ONLINE, text, path_broken=True)
+        return verdict(State.SUSPECT, "its API does not answer; it is still a member")
+
+    if remembered.proof is not None and not contradiction:
+        return verdict(State.FENCED, "proven off")
     if why := planned(name, seen.ha_status):
-        return Verdict(name, State.PLANNED_DOWN, f"down as announced: {why}")
+        return verdict(State.PLANNED_DOWN, f"down as announced: {why}")
     since = remembered.offline_since if remembered.offline_since is not None else seen.now
+    if not announcements_read(seen, since) and seen.now - since < ANNOUNCEMENT_SECONDS:
+        return verdict(State.UNCONFIRMED, "gone; whether that was announced is being read")
     if reading is None:
-        return Verdict(
-            name,
-            State.UNPROVABLE,
-            f"gone, but its death cannot be proven: {unproven}",
-            contradiction=contradiction,
-        )
+        return verdict(State.UNPROVABLE, f"gone, but its death cannot be proven: {unproven}")
     if answers:
+        state, reason = State.ISOLATED, "out of the cluster, but still answering"
         fence_at = since + spec.safety.isolated_grace_seconds
-        verdict = Verdict(name, State.ISOLATED, "out of the cluster, but still answering", fence_at)
     elif reading.state is power.PowerState.OFF:
-        off_since = _off_since(reading, remembered)
-        verdict = Verdict(name, State.DOWN, "out of the cluster, silent, its BMC reads off", since, off_since)
+        state, reason, fence_at = State.DOWN, "out of the cluster, silent, its BMC reads off", since
     else:
-        fence_at = since + DOWN_PATIENCE_SECONDS
-        verdict = Verdict(name, State.DOWN, "out of the cluster and silent, its BMC reads on", fence_at)
+        state, reason = State.DOWN, "out of the cluster and silent, its BMC reads on"
+        fence_at = max(since, silent_since or since) + DOWN_PATIENCE_SECONDS
+    if remembered.returned_at is not None:
+        reason = f"{reason}; it had been off and has time to come back"
+        fence_at = max(fence_at, remembered.returned_at + spec.safety.planned_down_seconds)
     if remembered.fence_error:
-        return dataclasses.replace(
-            verdict,
-            state=State.FENCE_FAILED,
-            reason=f"could not be fenced: {remembered.fence_error}",
-            fence_at=max(verdict.fence_at or 0.0, remembered.fence_retry_at),
-        )
-    return verdict
+        state, reason = State.FENCE_FAILED, f"could not be fenced: {remembered.fence_error}"
+        fence_at = max(fence_at, remembered.fence_retry_at)
+    return verdict(state, reason, fence_at)
+
+
+def announcements_read(seen: snapshot.Snapshot, offline_since: float) -> bool:
+    """Whether the HA state was read after the node had left: what it announced before is in it (S4)."""
+    return seen.ha_status is not None and seen.ha_status.answered_at > offline_since
 
 
 def _contradiction(name: str, probe: snapshot.Probe | None, reading: power.PowerReading | None) -> str:

@@ -270,6 +270,7 @@ def _takeover(
         items=items,
         survivors=evidence.survivors(members),
         identities=remembered.identities,
+        off_read_at=remembered.proof.last_off_at if remembered.proof else float("-inf"),
     )
     return takeover, dataclasses.replace(memo, counter=memo.counter + 1)
 

@@ -19,6 +19,8 @@ class NodeMemory:
     """Unix time of `offline_since`."""
     off_since: float | None = None
     """Since when its BMC has read Off without interruption."""
+    off_read_at: float = float("-inf")
+    """When it last did."""
     silent_since: float | None = None
     silent_timestamp: float = 0.0
     identities: frozenset[str] = frozenset()
@@ -32,6 +34,8 @@ class NodeMemory:
     commanded_at: float | None = None
     """When its BMC was last told to switch it off."""
     proof: operations.Proof | None = None
+    returned_at: float | None = None
+    """When the proof ended because the node had power again or answered."""
     fence_error: str = ""
     fence_retry_at: float = 0.0
     fence_attempts: int = 0
@@ -47,12 +51,16 @@ class NodeMemory:
 class GuestMemory:
     """About one HA resource that carries a mark, or a guest that is being recovered."""
 
+    ignored_at: float | None = None
+    """When its `ignored` was read back (the loop's time)."""
     ignored_seen: int | None = None
-    """`manager_status.timestamp` at the time its `ignored` was read back; None: not yet."""
+    """`manager_status.timestamp` as first read after that; None: not yet."""
     dropped_flushes: frozenset[int] = frozenset()
     """Later flushes in which the CRM did not list it (S8 wants two)."""
     listed_since: float | None = None
     """Since when the CRM lists it again after adoption (S11)."""
+    stale_since: float | None = None
+    """Since when the CRM has placed it elsewhere than its file is (S9)."""
     verified: bool = False
     """It runs at its new place, seen by a takeover of ours."""
     attempts: int = 0
@@ -115,6 +123,8 @@ class Memory:
     identities: Mapping[int, str] = dataclasses.field(default_factory=dict)
     """By vmid: identity of the guest when protection began."""
     counter: int = 0
+    rebound: frozenset[str] | None = None
+    """Nodes whose rebind annotation has been honoured and still stands; None: none was looked at yet."""
     announced: frozenset[str] = frozenset()
     """Events told already, by key, until their cause ends."""
 

@@ -74,6 +74,8 @@ class Takeover:
     items: tuple[TakeoverItem, ...]
     survivors: tuple[str, ...]
     identities: frozenset[str]
+    off_read_at: float
+    """When the BMC of `dead` last read Off."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

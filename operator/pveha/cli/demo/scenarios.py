@@ -9,8 +9,6 @@ from typing import Any
 
 from pveha.cli.demo.stage import Stage, say
 
-NODE = "pve2"
-"""The node that fails; pve1 is CRM master."""
 FAST_BOUND_SECONDS = 10.0
 """p95 from power cut to running elsewhere, with corosync's defaults (membership shows the loss after 6.6 s)."""
 NATIVE_SECONDS = 240.0
@@ -29,8 +27,8 @@ async def node_loss(on: Stage) -> Result:
     """A node loses power; its death is proven through its BMC and its guests run elsewhere."""
     await _protected(on)
     before = await on.world.ask("state")
-    cut = await _break(on, f"power off {NODE}")
-    victims = _on(before, NODE)
+    cut = await _break(on, f"power off {on.victim}")
+    victims = _on(before, on.victim)
     await on.until(lambda: _recovered(on, victims), 60, "the dead node's guests run elsewhere", since=cut)
     await on.show("get", "pvm")
     await on.until(lambda: _settled(on), 90, "Proxmox HA holds every guest again", since=cut)
@@ -50,8 +48,8 @@ async def operator_crash(on: Stage) -> Result:
     on.start_operator("crash-after-claim")
     await on.until_protected()
     before = await on.world.ask("state")
-    cut = await _break(on, f"power off {NODE}")
-    victims = _on(before, NODE)
+    cut = await _break(on, f"power off {on.victim}")
+    victims = _on(before, on.victim)
     await on.until(
         lambda: _true(not on.operator_runs), 60, "the operator has claimed guests and died", since=cut
     )
@@ -73,9 +71,9 @@ async def bmc_dead(on: Stage) -> Result:
     """A node dies together with its BMC: nothing is proven, so pveha starts nothing and native HA recovers."""
     await _protected(on)
     before = await on.world.ask("state")
-    await on.world.ask(f"kill bmc {NODE}")
-    cut = await _break(on, f"power off {NODE}")
-    victims = _on(before, NODE)
+    await on.world.ask(f"kill bmc {on.victim}")
+    cut = await _break(on, f"power off {on.victim}")
+    victims = _on(before, on.victim)
     await on.until(
         lambda: _has_condition(on, "Degraded", "NodeUnprovable"), 60, "a condition says why", since=cut
     )
@@ -101,8 +99,8 @@ async def no_quorum(on: Stage) -> Result:
     """Two of three nodes lose power: the last one is not quorate, so nothing is done and an alarm is raised."""
     await _protected(on)
     before = await on.world.ask("state")
-    await on.world.ask("power off pve3")
-    cut = await _break(on, f"power off {NODE}")
+    cut = await _break(on, f"power off {on.victim}")
+    await on.world.ask(f"power off {before['master']}")
     await on.until(
         lambda: _has_condition(on, "Quorate", "NoQuorum"), 60, "a condition raises the alarm", since=cut
     )
@@ -119,13 +117,15 @@ async def isolated(on: Stage) -> Result:
     """A node is cut off but lives on: it is fenced before any of its guests is started elsewhere."""
     await _protected(on)
     before = await on.world.ask("state")
-    cut = await _break(on, f"cut network {NODE}")
-    victims = _on(before, NODE)
+    cut = await _break(on, f"cut network {on.victim}")
+    victims = _on(before, on.victim)
     await on.until(lambda: _recovered(on, victims), 120, "the cut-off node's guests run elsewhere", since=cut)
     await on.until(lambda: _settled(on), 120, "Proxmox HA holds every guest again", since=cut)
     figures = await _figures(on, before, cut, victims)
     log = await on.world.ask(f"log {cut}")
-    off = next((index for index, line in enumerate(log) if f"bmc {NODE}" in line and "off" in line), len(log))
+    off = next(
+        (index for index, line in enumerate(log) if f"bmc {on.victim}" in line and "off" in line), len(log)
+    )
     moved = next((index for index, line in enumerate(log) if "configuration moved" in line), 0)
     complaints = _common(figures, victims, fencings=1)
     if moved < off:
@@ -137,8 +137,8 @@ async def planned_reboot(on: Stage) -> Result:
     """Somebody reboots a node: it is not fenced, and its guests come back with it."""
     await _protected(on)
     before = await on.world.ask("state")
-    cut = await _break(on, f"reboot {NODE}")
-    victims = _on(before, NODE)
+    cut = await _break(on, f"reboot {on.victim}")
+    victims = _on(before, on.victim)
     await on.until(
         lambda: _has_condition(on, "Degraded", "NodePlannedDown"), 90, "it is seen as planned", since=cut
     )
@@ -172,11 +172,11 @@ async def canary(on: Stage) -> Result:
         on.start_operator(operator)
         await on.until_protected()
         before = await on.world.ask("state")
-        await on.world.ask(f"bmc lies {NODE}")
-        cut = await _break(on, f"cut network {NODE}")
+        await on.world.ask(f"bmc lies {on.victim}")
+        cut = await _break(on, f"cut network {on.victim}")
         await _watch(on, 60, cut)
         counted[operator] = await on.world.ask("double_runs")
-        figures = await _figures(on, before, cut, _on(before, NODE))
+        figures = await _figures(on, before, cut, _on(before, on.victim))
         await on.close_world()
     figures |= {"double_runs": counted["canary"], "double_runs_with_real_operator": counted[None]}
     complaints = []
@@ -235,12 +235,12 @@ async def _true(value: bool) -> bool:
 
 async def _recovered(on: Stage, victims: list[str]) -> bool:
     guests = (await on.world.ask("state"))["guests"]
-    return all(guests[vmid]["node"] != NODE and guests[vmid]["state"] == "running" for vmid in victims)
+    return all(guests[vmid]["node"] != on.victim and guests[vmid]["state"] == "running" for vmid in victims)
 
 
 async def _running_again(on: Stage, victims: list[str]) -> bool:
     state = await on.world.ask("state")
-    back = state["nodes"][NODE]["quorate"]
+    back = state["nodes"][on.victim]["quorate"]
     return back and all(state["guests"][vmid]["state"] == "running" for vmid in victims)
 
 
@@ -256,11 +256,8 @@ async def _figures(on: Stage, before: dict[str, Any], cut: float, victims: list[
     after = await on.world.ask("state")
     downtimes = await on.world.ask(f"downtimes {cut}")
     own = sorted(downtimes[vmid] for vmid in victims)
-    others = [
-        vmid
-        for vmid, guest in before["guests"].items()
-        if guest["node"] not in (NODE, "pve3" if not victims else "")
-    ]
+    lost = {name for name, node in after["nodes"].items() if not node["quorate"]} | {on.victim}
+    others = [vmid for vmid, guest in before["guests"].items() if guest["node"] not in lost]
     return {
         "guests": len(victims),
         "recovered": sum(after["guests"][vmid]["state"] == "running" for vmid in victims),

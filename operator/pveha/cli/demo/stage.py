@@ -85,6 +85,8 @@ class Stage:
         self._exits = contextlib.AsyncExitStack()
         self._operator: process.Process | None = None
         self._told = 0
+        self.victim = ""
+        """The node that fails: not the CRM master, whose loss only makes the adoption take two minutes longer."""
         self.kube: access.Access
         self.world: DataCenter
 
@@ -184,6 +186,8 @@ class Stage:
 
         say("waiting until every guest is protected")
         await self.until(protected, READY_SECONDS, "every guest is protected", pause=2.0)
+        master = (await self.world.ask("state"))["master"]
+        self.victim = "pve3" if master == "pve2" else "pve2"
 
     async def unsettled(self) -> list[str]:
         """HA resources that are not yet as they should be: `started` without a mark, and listed as such by the CRM."""

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 
 from pveha.api import hacluster
 from pveha.decide import evidence, memory
-from pveha.model import cluster, mark, operations, power, snapshot
+from pveha.model import cluster, guests, mark, operations, power, snapshot
 
 CONTRADICTION_WINDOW_SECONDS = 30.0
 """A second node that drops this soon after our command may be the one that was really switched off (S1)."""
 FENCE_RETRY_SECONDS = 15.0
 TAKEOVER_RETRY_SECONDS = 5.0
+REFUSED_RETRY_SECONDS = 1.0
+"""After a takeover that was refused as a whole, before anything was disowned."""
 BEGIN_RETRY_SECONDS = 5.0
 EDIT_RETRY_SECONDS = 10.0
 
@@ -35,26 +37,31 @@ def recall(
     memo: memory.Memory,
     rebind: frozenset[str],
 ) -> memory.Memory:
-    """The memory as of this snapshot; `rebind` names nodes whose voided binding a person has cleared."""
+    """The memory as of this snapshot; `rebind` names nodes whose voided binding a person wants cleared."""
+    rebound = rebind if memo.rebound is None else memo.rebound & rebind
     nodes = {
-        name: _node(name, seen, spec, members, memo.node(name), name in rebind) for name in members.nodes
+        name: _node(name, seen, spec, members, memo.node(name), name in rebind - rebound)
+        for name in members.nodes
     }
     nodes = {**memo.nodes, **nodes}
-    nodes = _void_by_others(nodes, memo.nodes)
-    moved = seen.ha_status is not None and seen.ha_status.timestamp != memo.manager_timestamp
-    memo = dataclasses.replace(
-        memo,
-        nodes=nodes,
-        guests=_guests(seen, memo),
-        manager_timestamp=seen.ha_status.timestamp if seen.ha_status else memo.manager_timestamp,
-        manager_moved_at=seen.now if moved else memo.manager_moved_at,
-    )
+    rebound |= {name for name in rebind & members.nodes if not nodes[name].voided}
+    memo = dataclasses.replace(memo, nodes=nodes, rebound=rebound, guests=_guests(seen, memo))
+    if seen.ha_status is not None and seen.ha_status.timestamp != memo.manager_timestamp:
+        moved_at = _moved_at(seen, memo.manager_timestamp, seen.ha_status.timestamp)
+        memo = dataclasses.replace(
+            memo, manager_timestamp=seen.ha_status.timestamp, manager_moved_at=moved_at
+        )
     for state in seen.operations:
         if state.outcome is not None:
             memo = _fold(memo, state.operation, state.outcome, seen)
             if isinstance(state.operation, operations.Takeover | operations.EditHA):
                 memo = dataclasses.replace(memo, acted_at=max(memo.acted_at, state.outcome.at))
-    return _epoch(memo, seen)
+    return _epoch(dataclasses.replace(memo, nodes=_void_by_others(memo.nodes)), seen)
+
+
+def _moved_at(seen: snapshot.Snapshot, old: int, new: int) -> float:
+    """When a timestamp last moved: now, but on first sight what its own clock says, as it may stand still."""
+    return seen.now if old else seen.now - max(0.0, seen.wall - new)
 
 
 def _node(
@@ -69,16 +76,18 @@ def _node(
     offline = evidence.is_offline(name, members)
     probe = seen.probes.get(name)
     if offline is False:
-        if old.online_since is None:
+        if old.online_since is None and old.offline_since is not None:
+            new = dataclasses.replace(new, online_since=seen.now)
+        elif old.online_since is None:
             resource = seen.inventory.nodes.get(name) if seen.inventory else None
-            booted = seen.now - resource.uptime if resource and resource.uptime is not None else float("-inf")
-            first_sight = old.offline_since is None
-            new = dataclasses.replace(new, online_since=booted if first_sight else seen.now)
+            if resource is not None and resource.uptime is not None:
+                new = dataclasses.replace(new, online_since=seen.now - resource.uptime)
         new = dataclasses.replace(
             new,
             offline_since=None,
             failure="",
             proof=None,
+            returned_at=None,
             fence_error="",
             fence_attempts=0,
             commanded_at=None,
@@ -98,19 +107,9 @@ def _node(
         new = dataclasses.replace(new, silent_since=silent, silent_timestamp=seen.wall - (seen.now - silent))
 
     reading = seen.power.get(name)
-    if reading is not None and reading.state is power.PowerState.OFF:
-        new = dataclasses.replace(
-            new, off_since=old.off_since if old.off_since is not None else reading.answered_at
-        )
-    else:
-        new = dataclasses.replace(new, off_since=None)
-    if (
-        new.proof is not None
-        and reading is not None
-        and reading.state is not power.PowerState.OFF
-        and reading.asked_at > new.proof.last_off_at
-    ):
-        new = dataclasses.replace(new, proof=None)
+    new = _off_since(new, reading)
+    if new.proof is not None and _shows_life(new.proof.last_off_at, reading, probe):
+        new = dataclasses.replace(new, proof=None, returned_at=seen.now)
 
     shell = seen.shells.get(name)
     if offline is False and shell is not None and (rebind or not old.voided):
@@ -123,24 +122,40 @@ def _node(
 
     lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
     if lrm is not None and lrm.timestamp != old.lrm_timestamp:
-        new = dataclasses.replace(new, lrm_timestamp=lrm.timestamp, lrm_moved_at=seen.now)
+        moved_at = _moved_at(seen, old.lrm_timestamp, lrm.timestamp)
+        new = dataclasses.replace(new, lrm_timestamp=lrm.timestamp, lrm_moved_at=moved_at)
     return new
 
 
-def _void_by_others(
-    nodes: Mapping[str, memory.NodeMemory], before: Mapping[str, memory.NodeMemory]
-) -> dict[str, memory.NodeMemory]:
+def _off_since(node: memory.NodeMemory, reading: power.PowerReading | None) -> memory.NodeMemory:
+    """Follow a BMC that reads Off: another reading, another machine, or a gap between reads begins anew."""
+    if (
+        reading is None
+        or reading.state is not power.PowerState.OFF
+        or not power.same_machine(reading.identities, node.identities)
+    ):
+        return dataclasses.replace(node, off_since=None, off_read_at=float("-inf"))
+    gap = reading.asked_at - node.off_read_at > evidence.POWER_FRESH_SECONDS
+    since = reading.answered_at if gap or node.off_since is None else node.off_since
+    return dataclasses.replace(node, off_since=since, off_read_at=reading.answered_at)
+
+
+def _shows_life(after: float, reading: power.PowerReading | None, probe: snapshot.Probe | None) -> bool:
+    """Whether the node had power, or answered, when asked after it had been proven off."""
+    powered = reading is not None and reading.state is not power.PowerState.OFF and reading.asked_at > after
+    answered = probe is not None and probe.failed_since is None and probe.asked_at > after
+    return powered or answered
+
+
+def _void_by_others(nodes: Mapping[str, memory.NodeMemory]) -> dict[str, memory.NodeMemory]:
     """Void the binding of a node we commanded off if another one dropped right after (S1)."""
-    dropped = [
-        (name, node.offline_since)
-        for name, node in nodes.items()
-        if node.offline_since is not None and (name not in before or before[name].offline_since is None)
-    ]
+    dropped = [(name, node.offline_since) for name, node in nodes.items() if node.offline_since is not None]
     result = dict(nodes)
     for name, node in nodes.items():
         for other, at in dropped:
             if (
                 other != name
+                and not node.voided
                 and node.commanded_at is not None
                 and 0 <= at - node.commanded_at <= CONTRADICTION_WINDOW_SECONDS
             ):
@@ -159,7 +174,7 @@ def is_current(seen: snapshot.Snapshot, memo: memory.Memory) -> bool:
 
 
 def _guests(seen: snapshot.Snapshot, memo: memory.Memory) -> dict[str, memory.GuestMemory]:
-    """Follow what the CRM does with resources that carry a mark; forget guests without mark or trouble."""
+    """Follow what the CRM does with resources; forget those without mark or trouble."""
     if seen.ha_config is None or seen.ha_status is None or not is_current(seen, memo):
         return dict(memo.guests)
     result = {}
@@ -167,20 +182,29 @@ def _guests(seen: snapshot.Snapshot, memo: memory.Memory) -> dict[str, memory.Gu
         old = memo.guest(sid)
         found = mark.parse(resource.comment).mark
         if found is None:
-            if old.retry_at > seen.now:
-                result[sid] = dataclasses.replace(
-                    old, ignored_seen=None, dropped_flushes=frozenset(), verified=False
+            stale_since = (old.stale_since or seen.now) if _is_stale(sid, seen) else None
+            if old.retry_at > seen.now or stale_since is not None:
+                result[sid] = memory.GuestMemory(
+                    stale_since=stale_since,
+                    attempts=old.attempts,
+                    retry_at=old.retry_at,
+                    problem=old.problem,
+                    problem_message=old.problem_message,
                 )
             continue
         listed = sid in seen.ha_status.services
-        new = old
+        new = dataclasses.replace(old, stale_since=None)
         if resource.state is cluster.HAState.IGNORED:
             new = dataclasses.replace(new, listed_since=None)
             read_back = new.ignored_seen
-            if read_back is None:
+            if new.ignored_at is None:
+                new = dataclasses.replace(new, ignored_at=seen.ha_config.answered_at)
+            elif read_back is None and seen.ha_status.answered_at > new.ignored_at:
                 new = dataclasses.replace(
                     new, ignored_seen=seen.ha_status.timestamp, dropped_flushes=frozenset()
                 )
+            elif read_back is None:
+                pass
             elif listed:
                 new = dataclasses.replace(new, dropped_flushes=frozenset())
             elif seen.ha_status.timestamp > read_back:
@@ -188,13 +212,21 @@ def _guests(seen: snapshot.Snapshot, memo: memory.Memory) -> dict[str, memory.Gu
                     new, dropped_flushes=new.dropped_flushes | {seen.ha_status.timestamp}
                 )
         else:
-            new = dataclasses.replace(new, ignored_seen=None, dropped_flushes=frozenset())
+            new = dataclasses.replace(new, ignored_at=None, ignored_seen=None, dropped_flushes=frozenset())
             if not listed:
                 new = dataclasses.replace(new, listed_since=None)
             elif new.listed_since is None:
                 new = dataclasses.replace(new, listed_since=seen.now)
         result[sid] = new
     return result
+
+
+def _is_stale(sid: str, seen: snapshot.Snapshot) -> bool:
+    """Whether the CRM's record of a service names another node than the one that holds its file."""
+    ref = guests.parse_sid(sid)
+    guest = seen.inventory.guests.get(ref.vmid) if seen.inventory is not None and ref is not None else None
+    record = seen.ha_status.services.get(sid) if seen.ha_status is not None else None
+    return guest is not None and record is not None and record.node != guest.node
 
 
 def _fold(
@@ -210,6 +242,9 @@ def _fold(
                 memo, epoch=outcome.epoch, epoch_at=outcome.at, inherited=_open_marks(seen), superseded=""
             )
         case operations.Fence():
+            if outcome.owner is not None:
+                return dataclasses.replace(memo, epoch=None, superseded=outcome.owner)
+            memo = dataclasses.replace(memo, epoch=max(memo.epoch or 0, outcome.epoch or 0) or None)
             return _fold_fence(memo, operation, outcome)
         case operations.Takeover():
             return _fold_takeover(memo, operation, outcome, seen)
@@ -230,9 +265,15 @@ def _fold_fence(
     old = memo.node(operation.node)
     if old.failure != operation.failure:
         return memo
+    if outcome.commanded_at is not None:
+        old = dataclasses.replace(old, commanded_at=outcome.commanded_at)
     if outcome.proof is not None and not old.voided:
         new = dataclasses.replace(
-            old, proof=outcome.proof, fence_error="", commanded_at=outcome.proof.commanded_at
+            old,
+            proof=outcome.proof,
+            fence_error="",
+            returned_at=None,
+            commanded_at=outcome.proof.commanded_at,
         )
     else:
         attempts = old.fence_attempts + 1
@@ -242,25 +283,33 @@ def _fold_fence(
             fence_attempts=attempts,
             fence_retry_at=outcome.at + FENCE_RETRY_SECONDS * min(attempts, 4),
         )
-    epoch = outcome.epoch if outcome.epoch is not None else memo.epoch
-    return dataclasses.replace(memo, nodes={**memo.nodes, operation.node: new}, epoch=epoch)
+    return dataclasses.replace(memo, nodes={**memo.nodes, operation.node: new})
 
 
 def _fold_takeover(
     memo: memory.Memory, operation: operations.Takeover, outcome: operations.Outcome, seen: snapshot.Snapshot
 ) -> memory.Memory:
-    guests = dict(memo.guests)
+    recovering = dict(memo.guests)
     failovers = dict(memo.failovers)
     failure = memo.failure
+    stale = operation.epoch == memo.epoch and any(r.reason == "StaleEpoch" for r in outcome.guests)
+    if not outcome.guests:
+        for item in operation.items:
+            waiting = dataclasses.replace(
+                memo.guest(item.ref.sid), retry_at=outcome.at + REFUSED_RETRY_SECONDS
+            )
+            recovering[item.ref.sid] = waiting
     for result in outcome.guests:
         old = memo.guest(result.ref.sid)
         done = result.reason in ("Running", "Claimed")
+        if result.reason == "StaleEpoch":
+            continue
         if done:
-            guests[result.ref.sid] = dataclasses.replace(
+            recovering[result.ref.sid] = dataclasses.replace(
                 old, verified=True, attempts=0, retry_at=0.0, problem="", problem_message=""
             )
         else:
-            guests[result.ref.sid] = dataclasses.replace(
+            recovering[result.ref.sid] = dataclasses.replace(
                 old,
                 attempts=old.attempts + 1,
                 retry_at=outcome.at + TAKEOVER_RETRY_SECONDS * (old.attempts + 1),
@@ -276,7 +325,8 @@ def _fold_takeover(
             )
         if done and failure is not None and result.ref.vmid in failure.guests:
             failure = dataclasses.replace(failure, recovered=failure.recovered | {result.ref.vmid})
-    return dataclasses.replace(memo, guests=guests, failovers=failovers, failure=failure)
+    epoch = None if stale else memo.epoch
+    return dataclasses.replace(memo, guests=recovering, failovers=failovers, failure=failure, epoch=epoch)
 
 
 def _open_marks(seen: snapshot.Snapshot) -> bool:

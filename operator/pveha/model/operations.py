@@ -121,6 +121,8 @@ class Outcome:
     epoch: int | None = None
     owner: str | None = None
     """The present owner, when it is not us."""
+    commanded_at: float | None = None
+    """When a BMC acknowledged the forced off, whatever came of it (or None)."""
     proof: Proof | None = None
     guests: tuple[GuestResult, ...] = ()
     refused: tuple[Edit, ...] = ()

@@ -230,6 +230,39 @@ def test_health_is_served_and_a_deleted_cluster_is_let_go(server: Target, place:
         assert json.loads(line)["level"] in {"info", "warning"}
 
 
+def test_these_rights_are_enough(server: Target, place: str, start: Start, tmp_path: Path) -> None:
+    rules = [
+        {
+            "apiGroups": [api.GROUP],
+            "resources": [r.plural for r in api.RESOURCES],
+            "verbs": ["list", "watch"],
+        },
+        {
+            "apiGroups": [api.GROUP],
+            "resources": [f"{resource.plural}/status" for resource in api.RESOURCES],
+            "verbs": ["patch"],
+        },
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"]},
+        {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "verbs": ["get", "create", "update"],
+        },
+        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+    ]
+    account = server.admin.service_account(place, "operator", rules, tmp_path / "operator")
+    server.admin.apply(cluster(place), guest(place, 0), guest(place, 1, "elsewhere"))
+    operator = start("one", "--kubeconfig", str(account.kubeconfig))
+    until(lambda: reason(objects(server, place)["HACluster/dc1"], "Connected") == "SecretMissing", 30)
+    until(lambda: reason(objects(server, place)["ProtectedVM/vm1"], "Ready") == "ClusterNotFound", 30)
+    server.admin.apply(guest(place, 2, "elsewhere"))
+    until(lambda: reason(objects(server, place)["ProtectedVM/vm2"], "Ready") == "ClusterNotFound", 30)
+    assert operator.get("/healthz") == (200, "ok\n")
+    assert "cannot" not in operator.log.read_text()
+    assert operator.stop() < 10
+
+
 def test_missing_rights_and_definitions_are_told_in_a_sentence(
     server: Target, place: str, start: Start, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ LEVELS = ("debug", "info", "warning", "error")
 
 QUIET = {
     "proxmoxer": logging.WARNING,  # logs form data, passwords included, at INFO
+    "kubernetes": logging.WARNING,  # logs bodies, Secrets included, at DEBUG
     "aiohttp.access": logging.WARNING,
     "asyncssh": logging.WARNING,
     "kopf": logging.WARNING,

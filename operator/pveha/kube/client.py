@@ -7,6 +7,7 @@ because its models refuse fields that a newer server adds. Every request has a t
 import asyncio
 import base64
 import binascii
+import collections
 import contextlib
 import json
 import logging
@@ -46,6 +47,8 @@ class ApiServer:
         self._access = access
         self._seconds = request_seconds
         self._client: library.ApiClient | None = None
+        self._retired: collections.deque[tuple[float, library.ApiClient]] = collections.deque()
+        """Replaced clients, with when: requests may still be under way on them."""
         self._loading = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -55,6 +58,8 @@ class ApiServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for _, client in self._retired:
+            await client.close()  # type: ignore[no-untyped-call]
         if self._client:
             await self._client.close()  # type: ignore[no-untyped-call]
 
@@ -162,12 +167,15 @@ class ApiServer:
         return _lease(await self._request("PUT", path, body=_lease_body(lease)))
 
     async def _connect(self, stale: library.ApiClient | None = None) -> library.ApiClient:
-        """The client; read from the configuration anew if it still is `stale`."""
+        """The client; one that is `stale` is replaced by one with credentials read anew."""
         async with self._loading:
             if self._client is None or self._client is stale:
                 fresh = library.ApiClient(await self._access.load())
+                now = asyncio.get_running_loop().time()
                 if self._client:
-                    await self._client.close()  # type: ignore[no-untyped-call]
+                    self._retired.append((now, self._client))
+                while self._retired and now - self._retired[0][0] > LIST_SECONDS:
+                    await self._retired.popleft()[1].close()  # type: ignore[no-untyped-call]
                 self._client = fresh
             return self._client
 

@@ -86,6 +86,8 @@ FAULTS = (
     Fault("bmc reads off NODE", rf"bmc reads off {_NODE}", _bmc("reads_off", value=True)),
     Fault("bmc reads true NODE", rf"bmc reads true {_NODE}", _bmc("reads_off", value=False)),
     Fault("bmc dies with NODE", rf"bmc dies with {_NODE}", _bmc("dies_with_node", value=True)),
+    Fault("bmc lives without NODE", rf"bmc lives without {_NODE}", _bmc("dies_with_node", value=False)),
+    Fault("straighten bmcs", "straighten bmcs", lambda w: w.straighten_bmcs()),
     Fault("bmc slow NODE SECONDS", rf"bmc slow {_NODE} ([\d.]+)", _slow),
     Fault("swap bmcs NODE NODE", rf"swap bmcs {_NODE} {_NODE}", lambda w, a, b: w.swap_bmcs(a, b)),
     Fault("bmc COMMAND NODE", rf"bmc (off|on|cycle|shutdown) {_NODE}", lambda w, c, n: w.bmcs.command(n, c)),

@@ -36,7 +36,11 @@ class _Server:
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._ended)
+        deadline = _now() + seconds
         done, _ = await asyncio.wait({task}, timeout=seconds)
+        if done and isinstance(task.exception(), _SilentError):
+            await asyncio.sleep(deadline - _now())
+            done = set()
         if not done:
             message = f"{what}: no answer within {seconds:g} s"
             raise errors.Unreachable(message)
@@ -52,9 +56,13 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
+class _SilentError(Exception):
+    """The server's side will never answer."""
+
+
 async def _silence() -> None:
     """Never answers."""
-    await asyncio.Event().wait()
+    raise _SilentError
 
 
 class SimHypervisor:

@@ -1,0 +1,460 @@
+"""Random faults from a seed: a data centre, operators, and a timeline of what goes wrong and when it is mended.
+
+A `Plan` is data: the same seed gives the same plan, any part of its timeline can be left out (`shrink`), and playing it
+(`simulation`) draws no further random number than the world's own.
+"""
+
+import dataclasses
+import random
+from collections.abc import Callable, Iterable, Sequence
+
+from pveha.model import cluster, guests
+from pveha.sim import config
+
+FIRST_FAULT_SECONDS = 45.0
+SPAN_SECONDS = 1500.0
+"""Faults begin within this time after the first one; whatever lasts longer is mended at its end."""
+FEWEST_FAULTS = 10
+MOST_FAULTS = 14
+CLOSE_SECONDS = 45.0
+"""Most faults begin so soon after another one: that is where protocols break."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong, with the lines that do it and those that mend it, at times of the world."""
+
+    kind: str
+    steps: tuple[tuple[float, str], ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """All of one run. After `calm_at` everything is mended and has to come right by itself."""
+
+    seed: int
+    about: config.Config
+    operators: tuple[str, ...]
+    protect: tuple[int, ...]
+    faults: tuple[Fault, ...]
+    calm_at: float
+    calm: tuple[str, ...]
+
+    @property
+    def timeline(self) -> list[tuple[float, str]]:
+        """Every line with its time, in order."""
+        steps = [step for fault in self.faults for step in fault.steps]
+        return sorted(steps, key=lambda step: step[0]) + [(self.calm_at, line) for line in self.calm]
+
+
+class Dice:
+    """What a fault is drawn from."""
+
+    def __init__(self, rng: random.Random, names: Sequence[str], vmids: Sequence[int]) -> None:
+        self.rng = rng
+        self.names = list(names)
+        self.vmids = list(vmids)
+
+    def node(self) -> str:
+        return self.rng.choice(self.names)
+
+    def two(self) -> tuple[str, str]:
+        one, other = self.rng.sample(self.names, 2)
+        return one, other
+
+    def guest(self) -> int:
+        return self.rng.choice(self.vmids)
+
+    def sid(self, about: config.Config) -> str:
+        vmid = self.guest()
+        return next(guest.ref.sid for guest in about.guests if guest.vmid == vmid)
+
+    def operator(self) -> str:
+        return self.rng.choice("ab")
+
+    def seconds(self, low: float, high: float) -> float:
+        """More often short than long."""
+        return round(low + (high - low) * self.rng.random() ** 2, 2)
+
+    def sometimes(self, chance: float) -> bool:
+        return self.rng.random() < chance
+
+
+Lines = list[tuple[float, str]]
+"""Offsets from the fault's beginning."""
+Kind = Callable[[Dice, config.Config], Lines]
+
+
+def _for_a_while(begin: str, end: str, low: float, high: float) -> Kind:
+    """A fault of one node that is mended after a while. NODE stands for it."""
+
+    def draw(dice: Dice, about: config.Config) -> Lines:
+        node = dice.node()
+        return [(0.0, begin.replace("NODE", node)), (dice.seconds(low, high), end.replace("NODE", node))]
+
+    return draw
+
+
+def _operator(begin: str, end: str, low: float, high: float) -> Kind:
+    """The same for an operator."""
+
+    def draw(dice: Dice, about: config.Config) -> Lines:
+        name = "all" if "all" in begin else dice.operator()
+        return [(0.0, begin.replace("OPERATOR", name)), (dice.seconds(low, high), end.replace("OPERATOR", name))]
+
+    return draw
+
+
+def _power_loss(dice: Dice, about: config.Config) -> Lines:
+    node = dice.node()
+    lines: Lines = [(0.0, f"power off {node}")]
+    if dice.sometimes(0.7):
+        lines.append((dice.seconds(30, 600), f"power on {node}"))
+    return lines
+
+
+def _power_blip(dice: Dice, about: config.Config) -> Lines:
+    node = dice.node()
+    return [(0.0, f"power off {node}"), (dice.seconds(0.1, 40), f"power on {node}")]
+
+
+def _mains(dice: Dice, about: config.Config) -> Lines:
+    return [(0.0, "mains lost"), (dice.seconds(5, 120), "mains back")]
+
+
+def _link(dice: Dice, about: config.Config) -> Lines:
+    one, other = dice.two()
+    return [(0.0, f"cut link {one} {other}"), (dice.seconds(1, 200), f"heal {one}")]
+
+
+def _partition(dice: Dice, about: config.Config) -> Lines:
+    names = dice.rng.sample(dice.names, len(dice.names))
+    cut = dice.rng.randint(1, len(names) - 1)
+    groups = f"{' '.join(sorted(names[:cut]))} | {' '.join(sorted(names[cut:]))}"
+    heals = [(end := dice.seconds(1, 200), f"heal {name}") for name in names]
+    return [(0.0, f"partition {groups}"), *((end, line) for _, line in heals)]
+
+
+def _quorum_loss(dice: Dice, about: config.Config) -> Lines:
+    lost = dice.rng.sample(dice.names, (len(dice.names) + 1) // 2)
+    end = dice.seconds(5, 200)
+    return [
+        *((round(dice.rng.random() * 5, 2), f"cut network {name}") for name in lost),
+        *((end + 5, f"heal {name}") for name in lost),
+    ]
+
+
+def _operator_path(dice: Dice, about: config.Config) -> Lines:
+    node = "all" if dice.sometimes(0.2) else dice.node()
+    path = dice.rng.choice(["", " api", " ssh", " bmc"])
+    return [
+        (0.0, f"cut operator {node}{path}"),
+        (dice.seconds(1, 120), f"heal operator {node}{path}"),
+    ]
+
+
+def _service(names: Sequence[str], low: float, high: float, *how: str) -> Kind:
+    def draw(dice: Dice, about: config.Config) -> Lines:
+        node, service = dice.node(), dice.rng.choice(list(names))
+        verb = dice.rng.choice(list(how))
+        return [(0.0, f"{verb} {service} {node}"), (dice.seconds(low, high), f"start {service} {node}")]
+
+    return draw
+
+
+def _bmc_slow(dice: Dice, about: config.Config) -> Lines:
+    node = dice.node()
+    return [
+        (0.0, f"bmc slow {node} {dice.rng.choice(['0.5', '2', '4', '6'])}"),
+        (dice.seconds(30, 300), f"bmc slow {node} 0"),
+    ]
+
+
+def _bmc_swap(dice: Dice, about: config.Config) -> Lines:
+    one, other = dice.two()
+    return [(0.0, f"swap bmcs {one} {other}"), (dice.seconds(20, 200), f"swap bmcs {one} {other}")]
+
+
+def _bmc_dies_with_node(dice: Dice, about: config.Config) -> Lines:
+    node = dice.node()
+    return [(0.0, f"bmc dies with {node}"), (dice.seconds(0.1, 30), f"power off {node}")]
+
+
+def _hang(dice: Dice, about: config.Config) -> Lines:
+    node = dice.node()
+    return [(0.0, f"hang node {node}"), (dice.seconds(2, 200), f"resume node {node}")]
+
+
+def _kill_operator(dice: Dice, about: config.Config) -> Lines:
+    name = dice.operator()
+    return [(0.0, f"kill operator {name}"), (dice.seconds(0, 90), f"start operator {name}")]
+
+
+def _trip_operator(dice: Dice, about: config.Config) -> Lines:
+    name, node = dice.operator(), dice.node()
+    effects, again = dice.rng.randint(1, 14), dice.rng.choice([0, 0, 5, 30, 90])
+    return [
+        (0.0, f"kill operator {name} after {effects} effects restart after {again}"),
+        (dice.seconds(0, 5), f"power off {node}"),
+    ]
+
+
+def _freeze_operator(dice: Dice, about: config.Config) -> Lines:
+    return [(0.0, f"freeze operator {dice.operator()} {dice.seconds(0.2, 40)}")]
+
+
+def _lease(dice: Dice, about: config.Config) -> Lines:
+    return [(0.0, dice.rng.choice(["take lease", "delete lease"]))]
+
+
+def _lost_status(dice: Dice, about: config.Config) -> Lines:
+    return [(0.0, "lose status")]
+
+
+def _user_moves(dice: Dice, about: config.Config) -> Lines:
+    return [(0.0, f"migrate guest {dice.guest()} {dice.node()}")]
+
+
+def _user_sets(dice: Dice, about: config.Config) -> Lines:
+    sid = dice.sid(about)
+    state = dice.rng.choice(["stopped", "disabled", "started"])
+    lines: Lines = [(0.0, f"set {sid} {state}")]
+    if dice.sometimes(0.5):
+        lines.append((dice.seconds(1, 120), f"set {sid} started"))
+    return lines
+
+
+def _user_starts_and_stops(dice: Dice, about: config.Config) -> Lines:
+    return [(0.0, f"{dice.rng.choice(['start', 'stop'])} guest {dice.guest()}")]
+
+
+def _user_unprotects(dice: Dice, about: config.Config) -> Lines:
+    vmid = dice.guest()
+    return [(0.0, f"unprotect {vmid}"), (dice.seconds(1, 200), f"protect {vmid}")]
+
+
+def _user_pauses(dice: Dice, about: config.Config) -> Lines:
+    begin, end = dice.rng.choice([("pause", "unpause"), ("mode Observe", "mode Enforce")])
+    return [(0.0, begin), (dice.seconds(5, 200), end)]
+
+
+def _guest_crash(dice: Dice, about: config.Config) -> Lines:
+    vmid = dice.guest()
+    return [(0.0, f"crash guest {vmid} {name}") for name in dice.names]
+
+
+def _lock(dice: Dice, about: config.Config) -> Lines:
+    vmid = dice.guest()
+    lock = dice.rng.choice(["backup", "snapshot", "suspending"])
+    return [(0.0, f"lock guest {vmid} {lock}"), (dice.seconds(5, 200), f"unlock guest {vmid}")]
+
+
+def _planned(dice: Dice, about: config.Config) -> Lines:
+    node = dice.node()
+    if dice.sometimes(0.6):
+        return [(0.0, f"reboot {node}")]
+    return [(0.0, f"shutdown {node}"), (dice.seconds(60, 500), f"power on {node}")]
+
+
+def _disarm(dice: Dice, about: config.Config) -> Lines:
+    return [(0.0, f"disarm {dice.rng.choice(['freeze', 'ignore'])}"), (dice.seconds(10, 200), "arm")]
+
+
+def _votes(dice: Dice, about: config.Config) -> Lines:
+    return [
+        (0.0, f"expected votes {dice.rng.randint(1, len(about.nodes))}"),
+        (dice.seconds(30, 300), "expected votes 0"),
+    ]
+
+
+def _broken_migration(dice: Dice, about: config.Config) -> Lines:
+    """A migration whose source or target dies in one of its phases."""
+    source, target = dice.two()
+    vmid = dice.guest()
+    dies = dice.rng.choice([source, target])
+    how = dice.rng.choice(["power off", "hang node", "cut network"])
+    lines = [
+        (0.0, f"migrate guest {vmid} {target}"),
+        (round(dice.rng.uniform(0.2, 18.0), 2), f"{how} {dies}"),
+    ]
+    if how == "cut network":
+        lines.append((dice.seconds(20, 200), f"heal {dies}"))
+    return lines
+
+
+def _double_failure(dice: Dice, about: config.Config) -> Lines:
+    one, other = dice.two()
+    return [
+        (0.0, f"power off {one}"),
+        (dice.seconds(0.1, 60), f"power off {other}"),
+        (dice.seconds(60, 300), f"power on {other}"),
+    ]
+
+
+def _storage(dice: Dice, about: config.Config) -> Lines:
+    node = dice.node()
+    return [(0.0, f"cut storage {node} shared"), (dice.seconds(10, 200), f"heal storage {node} shared")]
+
+
+def _person_cycles(dice: Dice, about: config.Config) -> Lines:
+    """Somebody presses the button of a node that may be off because it was fenced."""
+    node = dice.node()
+    return [(0.0, f"power on {node}")]
+
+
+KINDS: dict[str, Kind] = {
+    "power-loss": _power_loss,
+    "power-blip": _power_blip,
+    "mains": _mains,
+    "double-failure": _double_failure,
+    "power-button": _person_cycles,
+    "network-cut": _for_a_while("cut network NODE", "heal NODE", 20, 300),
+    "network-flap": _for_a_while("cut network NODE", "heal NODE", 1, 90),
+    "link-cut": _link,
+    "partition": _partition,
+    "quorum-loss": _quorum_loss,
+    "operator-path": _operator_path,
+    "api-hang": _service(["pveproxy", "pvedaemon"], 2, 120, "hang", "stop"),
+    "answers-lost": _for_a_while("lose answers NODE", "deliver answers NODE", 1, 90),
+    "bmc-dead": _for_a_while("kill bmc NODE", "revive bmc NODE", 20, 400),
+    "bmc-slow": _bmc_slow,
+    "bmc-refuses": _for_a_while("bmc refuses NODE", "bmc accepts NODE", 20, 300),
+    "bmc-lies": _for_a_while("bmc lies NODE", "bmc obeys NODE", 20, 300),
+    "bmc-swapped": _bmc_swap,
+    "bmc-dies-with-node": _bmc_dies_with_node,
+    "hang": _hang,
+    "crm-stopped": _service(["pve-ha-crm"], 5, 200, "stop", "hang"),
+    "lrm-stopped": _service(["pve-ha-lrm"], 5, 100, "stop", "hang"),
+    "pmxcfs-stopped": _service(["pmxcfs"], 2, 60, "stop"),
+    "corosync-stopped": _service(["corosync"], 2, 60, "stop"),
+    "corosync-frozen": _for_a_while("freeze corosync NODE", "start corosync NODE", 2, 120),
+    "statd-stopped": _service(["pvestatd"], 10, 300, "stop"),
+    "node-shell-stopped": _service(["sshd"], 2, 120, "stop", "hang"),
+    "storage-path": _storage,
+    "operator-killed": _kill_operator,
+    "operator-killed-at-effect": _trip_operator,
+    "operator-frozen": _freeze_operator,
+    "kubernetes-gone": _operator("cut kubernetes all", "heal kubernetes all", 5, 200),
+    "kubernetes-cut": _operator("cut kubernetes OPERATOR", "heal kubernetes OPERATOR", 2, 120),
+    "kubernetes-answers-lost": _operator(
+        "lose kubernetes answers OPERATOR", "deliver kubernetes answers OPERATOR", 2, 60
+    ),
+    "watch-deaf": _operator("deafen watch OPERATOR", "deafen watch OPERATOR", 1, 60),
+    "lease-lost": _lease,
+    "status-lost": _lost_status,
+    "user-migrates": _user_moves,
+    "user-sets-state": _user_sets,
+    "user-starts-or-stops": _user_starts_and_stops,
+    "user-unprotects": _user_unprotects,
+    "user-pauses": _user_pauses,
+    "guest-crash": _guest_crash,
+    "guest-locked": _lock,
+    "planned": _planned,
+    "disarm": _disarm,
+    "votes-lowered": _votes,
+    "migration-broken": _broken_migration,
+}
+"""Every kind of fault by name."""
+OFTEN = (
+    "power-loss",
+    "power-loss",
+    "power-loss",
+    "power-blip",
+    "network-cut",
+    "network-flap",
+    "hang",
+    "operator-killed-at-effect",
+    "power-button",
+)
+"""Kinds drawn more often than the rest: without a loss there is no failover to disturb."""
+
+
+def plan(
+    seed: int, kinds: Iterable[str] = (), nodes: int | None = None, guest_count: int | None = None
+) -> Plan:
+    """The plan of a seed. `kinds` empty: all."""
+    rng = random.Random(seed)
+    about = _data_centre(rng, seed, nodes, guest_count)
+    dice = Dice(rng, [node.name for node in about.nodes], [guest.vmid for guest in about.guests])
+    chosen = sorted(kinds) or sorted(KINDS)
+    weighted = chosen + [kind for kind in OFTEN if kind in chosen]
+    at, faults = FIRST_FAULT_SECONDS, []
+    count = rng.randint(FEWEST_FAULTS, MOST_FAULTS)
+    for _ in range(count):
+        kind = rng.choice(weighted)
+        steps = tuple((round(at + offset, 2), line) for offset, line in KINDS[kind](dice, about))
+        faults.append(Fault(kind, steps))
+        far = rng.random() < 0.3
+        at += dice.seconds(CLOSE_SECONDS, SPAN_SECONDS / 4) if far else dice.seconds(0.0, CLOSE_SECONDS)
+        at = min(at, FIRST_FAULT_SECONDS + SPAN_SECONDS)
+    protect = tuple(guest.vmid for guest in about.guests if rng.random() < 0.9)
+    last = max(at for fault in faults for at, _ in fault.steps)
+    return Plan(seed, about, ("a", "b"), protect, tuple(faults), round(last + 30.0, 2), _calm(rng, about))
+
+
+def _data_centre(
+    rng: random.Random, seed: int, nodes: int | None, guest_count: int | None
+) -> config.Config:
+    count = nodes or rng.choice([3, 3, 3, 4, 5])
+    names = [f"pve{number}" for number in range(1, count + 1)]
+    found = []
+    for vmid in range(101, 101 + (guest_count or rng.randint(2, 6))):
+        state = rng.choice([cluster.HAState.STARTED] * 5 + [cluster.HAState.STOPPED])
+        kind = rng.choice([guests.GuestKind.VM] * 4 + [guests.GuestKind.CONTAINER])
+        ref = guests.GuestRef(vmid, kind)
+        registered = rng.random() < 0.7
+        ha = cluster.HAResource(ref.sid, state, rng.choice(["", "the owner's text"]), rng.random() < 0.3)
+        found.append(
+            config.Guest(
+                vmid,
+                rng.choice(names),
+                kind,
+                running=state is cluster.HAState.STARTED,
+                ha=ha if registered else None,
+                onboot=rng.random() < 0.5,
+            )
+        )
+    return config.Config(
+        tuple(config.Node(name, power_restore=rng.choice(["off", "on", "last"])) for name in names),
+        guests=tuple(found),
+        seed=seed,
+        master=rng.choice(names),
+        shutdown_policy=rng.choice(["conditional", "freeze", "failover", "migrate"]),
+    )
+
+
+def _calm(rng: random.Random, about: config.Config) -> tuple[str, ...]:
+    """What mends everything. Some of the nodes that are off stay off."""
+    names = [node.name for node in about.nodes]
+    lines = ["heal", "heal operator all", "expected votes 0", "arm", "heal kubernetes all"]
+    lines += ["deliver kubernetes answers all", "unpause", "mode Enforce"]
+    stays_off = rng.choice([*names, "", ""])
+    for name in names:
+        lines += [
+            f"revive bmc {name}",
+            f"bmc slow {name} 0",
+            f"bmc accepts {name}",
+            f"bmc obeys {name}",
+            f"bmc lives without {name}",
+            f"deliver answers {name}",
+            f"resume node {name}",
+            f"maintenance off {name}",
+        ]
+        lines += [
+            f"start {service} {name}"
+            for service in (
+                "corosync",
+                "pmxcfs",
+                "pveproxy",
+                "pvedaemon",
+                "pvestatd",
+                "pve-ha-crm",
+                "pve-ha-lrm",
+                "sshd",
+            )
+        ]
+        if name != stays_off:
+            lines.append(f"power on {name}")
+    lines += ["straighten bmcs", f"rebind {','.join(names)}", "start operator a", "start operator b"]
+    lines += [f"unlock guest {guest.vmid}" for guest in about.guests]
+    return tuple(lines)

@@ -1,0 +1,292 @@
+"""What must hold whatever goes wrong, checked at every event of the world against the truth (docs/safety.md).
+
+The operator's own idea of the world plays no part: power, processes, memberships, files are looked at themselves.
+"""
+
+import dataclasses
+import re
+
+from pveha.model import cluster, guests, mark
+from pveha.sim import machine, rig, wires
+
+LATE_SECONDS = 1.5
+"""Truth younger than this cannot have been known when a side effect was sent (S5: re-read in the same second)."""
+FORBIDDEN_SECONDS = 20.0
+"""Operations begun before the user forbade new ones may still send effects for so long."""
+UNDONE_SECONDS = 300.0
+"""Every `ignored` of an operation is undone within this much time in which somebody could (S10)."""
+FLUSH_SECONDS = 15.0
+"""A CRM master that works has flushed within this time."""
+PLANNED_MODES = frozenset({"restart", "shutdown", "maintenance", "disarm"})
+REGISTER = "priv/pveha/e"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Violation:
+    """An invariant that did not hold."""
+
+    at: float
+    rule: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.at:10.3f}  {self.rule}: {self.text}"
+
+
+class Invariants:
+    """Watches a rig; `violations` is what it found."""
+
+    def __init__(self, watched: rig.Rig) -> None:
+        self._rig = watched
+        self._world = watched.world
+        self.violations: list[Violation] = []
+        self.user_changed: dict[str, float] = {}
+        """When a person last changed something about a guest, by service id."""
+        self._doubles = 0
+        self._majority: frozenset[str] = frozenset()
+        self._majority_since = 0.0
+        self._member_since: dict[str, float] = {}
+        self._absent_since: dict[str, float] = {}
+        self._open: dict[str, float] = {}
+        """Marks of operations: how long each could have been undone."""
+        self._looked = 0.0
+        self._could_undo = False
+        self._lines = 0
+        self._forbidden: dict[str, float] = {}
+        self._told: set[str] = set()
+        watched.world.on_change(self._changed)
+        watched.world.on_move(self._moved)
+        watched.on_effect(self._effect)
+        watched.kubernetes.watchers.append(self._spec_changed)
+
+    def violated(self, rule: str, text: str) -> None:
+        """Note a violation, each text once."""
+        if text in self._told:
+            return
+        self._told.add(text)
+        self.violations.append(Violation(self._world.now(), rule, text))
+        self._world.say("VIOLATION", f"{rule}: {text}")
+
+    # Truth
+
+    def majority(self) -> frozenset[str]:
+        """Members of the quorate membership that is alive; empty without one."""
+        for name, on in self._world.machines.items():
+            if on.corosync_talks and self._world.membership.quorate(name):
+                return self._world.membership.rings[name]
+        return frozenset()
+
+    def _planned(self, name: str) -> bool:
+        lrm = self._world.newest.lrms.get(name)
+        return bool(self._world.machines[name].planned) or (lrm is not None and lrm.mode in PLANNED_MODES)
+
+    # Events
+
+    def _changed(self) -> None:
+        world, now = self._world, self._world.now()
+        if world.double_runs != self._doubles:
+            self._doubles = world.double_runs
+            last = world.storage.double_run_log[-1]
+            self.violated("one writer", f"guest {last.vmid} writes from {' and '.join(last.nodes)}")
+        majority = self.majority()
+        if majority != self._majority:
+            for name in world.machines:
+                if name in majority:
+                    self._member_since.setdefault(name, now)
+                    self._absent_since.pop(name, None)
+                else:
+                    self._member_since.pop(name, None)
+                    self._absent_since.setdefault(name, now)
+            if not majority or not self._majority:
+                self._majority_since = now
+            self._majority = majority
+        self._marks(now)
+        self._read_log()
+
+    def _marks(self, now: float) -> None:
+        tree = self._world.newest
+        marked = [
+            sid
+            for sid, resource in tree.resources.items()
+            if "[pveha op=" in resource.comment and (found := mark.parse(resource.comment).mark) and found.op
+        ]
+        passed, self._looked = (now - self._looked if self._could_undo else 0.0), now
+        self._open = {sid: self._open.get(sid, -passed) + passed for sid in marked}
+        for sid, seconds in self._open.items():
+            if seconds > UNDONE_SECONDS:
+                self.violated("undone", f"{sid} carries an operation's mark for more than {UNDONE_SECONDS:g} s")
+        self._could_undo = bool(marked) and self._undoable(now)
+
+    def _undoable(self, now: float) -> bool:
+        """Whether somebody could undo marks now: a CRM that flushes, and an operator that acts."""
+        world = self._world
+        tree = world.newest
+        leader = self._rig.leader()
+        return (
+            bool(self._majority)
+            and not tree.manager.disarm_state
+            and world.wall_now(tree.manager.master) - tree.manager.timestamp < FLUSH_SECONDS
+            and tree.manager.master in self._majority
+            and leader is not None
+            and not leader.wire.kubernetes_down
+            and not self._forbidden
+            and not world.operator_cut
+            and not world.deaf
+            and all(
+                world.machines[name].runs(service)
+                for name in self._majority
+                for service in machine.SERVICES
+            )
+            and self._majority == frozenset(n for n, on in world.machines.items() if on.up)
+        )
+
+    def _read_log(self) -> None:
+        log = self._world.log
+        while self._lines < len(log):
+            event = log[self._lines]
+            self._lines += 1
+            if event.subject.startswith("crm") and "got unexpected error" in event.text:
+                sid = re.search(r"(?:vm|ct):\d+", event.text)
+                moved = self.user_changed.get(sid[0], -1e9) if sid else -1e9
+                if event.at - moved > 600.0:
+                    self.violated("the CRM lives", event.text)
+            elif event.subject.startswith("operator") and event.text.startswith("BUG"):
+                self.violated("no bugs", event.text)
+
+    # Side effects
+
+    def _effect(self, effect: wires.Effect) -> None:
+        match effect.verb:
+            case "force_off":
+                self._fencing(effect.subject)
+            case "create_ha" | "update_ha" if effect.resource is not None:
+                self._writing(effect.resource)
+            case "claim":
+                self._new_operation(f"claim of {effect.vmids} from {effect.subject}")
+            case "start":
+                self._starting(effect.vmids[0], effect.subject)
+
+    def _fencing(self, name: str) -> None:
+        now = self._world.now()
+        self._new_operation(f"forced off of {name}")
+        since = self._member_since.get(name)
+        if since is not None and now - since > LATE_SECONDS:
+            self.violated("no live node is fenced", f"{name} is switched off, a member since {since:.1f}")
+        if self._planned(name):
+            self.violated("planned is not dead", f"{name} is switched off, which went down as announced")
+        lost = [
+            other
+            for other, gone in self._absent_since.items()
+            if now - gone > LATE_SECONDS and not self._planned(other)
+        ]
+        allowed = max(1, len(self._world.machines) * 34 // 100)
+        if self._majority and len(lost) > allowed:
+            self.violated("blast radius", f"{name} is switched off while {', '.join(sorted(lost))} are lost")
+
+    def _writing(self, resource: cluster.HAResource) -> None:
+        found = mark.parse(resource.comment).mark
+        present = self._world.newest.resources.get(resource.sid)
+        before = mark.parse(present.comment).mark if present else None
+        if resource.state is cluster.HAState.IGNORED and found is not None and before is None:
+            self._new_operation(f"disowning of {resource.sid}")
+
+    def _starting(self, vmid: int, on: str) -> None:
+        file = self._world.newest.guests.get(vmid)
+        resource = self._world.newest.resources.get(file.ref.sid) if file else None
+        found = mark.parse(resource.comment).mark if resource else None
+        if resource is not None and resource.state is cluster.HAState.IGNORED and found is not None:
+            if found.was is not cluster.HAState.STARTED:
+                self.violated("what was stopped stays stopped", f"guest {vmid} is started on {on}")
+
+    def _new_operation(self, what: str) -> None:
+        now = self._world.now()
+        for reason, since in self._forbidden.items():
+            if now - since > FORBIDDEN_SECONDS and not self._deaf():
+                self.violated("no new operation", f"{what} while {reason}")
+        if not self._majority and now - self._majority_since > LATE_SECONDS:
+            self.violated("nothing without quorum", what)
+
+    def _deaf(self) -> bool:
+        return any(replica.deaf or replica.wire.kubernetes_down for replica in self._rig.operators.values())
+
+    def _spec_changed(self, event: str, obj: rig.Manifest) -> None:
+        if obj["kind"] != "HACluster":
+            return
+        spec, now = obj["spec"], self._world.now()
+        reasons = {"paused": bool(spec.get("pauseRequests")), "observing": spec.get("mode") != "Enforce"}
+        self._forbidden = {
+            reason: self._forbidden.get(reason, now) for reason, holds in reasons.items() if holds
+        }
+
+    # Configurations that move
+
+    def _moved(self, vmid: int, source: str, target: str, by: str) -> None:
+        if not by.startswith("pveha-node"):
+            return
+        world = self._world
+        on = world.machines[source]
+        if on.powered and vmid in on.processes:
+            self.violated("rename only while off", f"guest {vmid} is moved from {source}, where it runs")
+        elif on.powered and on.booted_at < self._absent_since.get(source, world.now()):
+            self.violated("rename only while off", f"guest {vmid} is moved from {source}, which is on")
+        match = re.search(r"--epoch (\d+)", by)
+        newest = max(
+            (int(path[len(REGISTER) :]) for path in world.newest.folders if path.startswith(REGISTER)), default=0
+        )
+        if match is None or int(match[1]) != newest:
+            self.violated("epoch at effect", f"guest {vmid} is moved by {by}, newest epoch {newest}")
+        file = world.newest.guests.get(vmid)
+        resource = world.newest.resources.get(file.ref.sid) if file else None
+        if resource is not None and resource.state is not cluster.HAState.IGNORED:
+            self.violated("disowned before moved", f"guest {vmid} is moved from {source} while {resource.state}")
+
+    # The end
+
+    def at_end(self, wanted: dict[str, cluster.HAResource | None], anyway: frozenset[str]) -> list[str]:
+        """What is not yet as it should be in a world that is mended. `wanted`: HA resources as their owners
+        want them, None for those that pveha makes; `anyway`: those about which a person has to decide."""
+        world, problems = self._world, list(self._rig.failures)
+        tree = world.newest
+        for sid, found in self._rig.marks().items():
+            problems.append(f"{sid} still carries {found}")
+        for sid, owner in wanted.items():
+            present = tree.resources.get(sid)
+            if owner is not None and present is not None and sid not in anyway:
+                plain = str(dataclasses.replace(mark.parse(present.comment), mark=None))
+                if dataclasses.replace(present, comment=plain) != owner:
+                    problems.append(f"{sid} is {_shown(present)}, was {_shown(owner)}")
+            elif owner is not None and present is None and sid not in anyway:
+                problems.append(f"{sid} is gone, was {_shown(owner)}")
+            if sid not in anyway:
+                problems.extend(self._guest_problems(sid, present))
+        up = [name for name, on in world.machines.items() if on.up]
+        shown = self._rig.cluster_status().status
+        if shown.nodes is None or shown.nodes.online != len(up):
+            problems.append(f"{len(up)} nodes are up, status shows {shown.nodes} and {shown.not_online}")
+        if shown.operations:
+            problems.append(f"status shows open operations: {shown.operations}")
+        if self._rig.leader() is None:
+            problems.append("nobody leads")
+        return problems
+
+    def _guest_problems(self, sid: str, resource: cluster.HAResource | None) -> list[str]:
+        world = self._world
+        ref = guests.parse_sid(sid)
+        file = world.newest.guests.get(ref.vmid) if ref else None
+        if ref is None or file is None or resource is None:
+            return []
+        service = world.newest.manager.services.get(sid)
+        if service is not None and service.state == "error":
+            return []
+        running = [
+            name for name, on in world.machines.items() if ref.vmid in on.processes
+        ]
+        if resource.state is cluster.HAState.STARTED and running != [file.node]:
+            return [f"{sid} runs on {running}, its file is on {file.node}, the CRM has {service}"]
+        if resource.state in (cluster.HAState.STOPPED, cluster.HAState.DISABLED) and running:
+            return [f"{sid} runs on {running}, but is to be {resource.state}"]
+        return []
+
+
+def _shown(resource: cluster.HAResource) -> str:
+    return f"{resource.state} failback={int(resource.failback)} {resource.comment!r}"

@@ -1,0 +1,134 @@
+"""Plays a random plan against the production operator in virtual time, with the invariants watching."""
+
+import asyncio
+import collections
+import dataclasses
+import random
+import re
+
+from pveha.model import cluster, mark
+from pveha.sim import chaos, clock, invariants, rig
+
+PATIENCE_SECONDS = 900.0
+"""How long a mended world may take until everything is as it should be."""
+LOOK_SECONDS = 20.0
+QUIET_SECONDS = 60.0
+"""A settled world in which nothing is written for so long."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one run."""
+
+    seed: int
+    violations: tuple[invariants.Violation, ...]
+    seconds: float
+    """Simulated."""
+    faults: dict[str, int]
+    """Of each kind."""
+    fencings: int
+    recoveries: int
+    handed_to_native: int
+    """Guests of lost nodes that Proxmox's own HA recovered."""
+    log: tuple[str, ...]
+
+
+def play(plan: chaos.Plan) -> Result:
+    """Run a plan to its end. The same plan gives the same result, byte for byte."""
+    return clock.run(_Play(plan).run())
+
+
+class _Play:
+    """One run."""
+
+    def __init__(self, plan: chaos.Plan) -> None:
+        self._plan = plan
+        self._rig = rig.Rig(plan.about, protect=plan.protect, operators=plan.operators)
+        self._invariants = invariants.Invariants(self._rig)
+        self._wanted: dict[str, cluster.HAResource | None] = {}
+        self._anyway: set[str] = set()
+
+    async def run(self) -> Result:
+        world = self._rig.world
+        with self._rig.listen():
+            world.start()
+            self._rig.start_operator()
+            for at, line in self._plan.timeline:
+                await asyncio.sleep(max(0.0, at - world.now()))
+                self._before(line)
+                self._rig.apply(line)
+            await self._settle()
+            await self._rig.kill_operator()
+        return self._result()
+
+    def _before(self, line: str) -> None:
+        """What owners want of their HA resources begins as it was and changes with what they do."""
+        if not self._wanted:
+            self._note_wanted()
+        if match := re.fullmatch(r"set (\S+) (\w+)", line):
+            sid, state = match[1], cluster.HAState(match[2])
+            self._invariants.user_changed[sid] = self._rig.world.now()
+            present = self._rig.world.newest.resources.get(sid)
+            wanted = self._wanted.get(sid)
+            if present is not None and wanted is not None and self._invariants.majority():
+                self._wanted[sid] = dataclasses.replace(wanted, state=state)
+        elif match := re.fullmatch(r"(?:start|stop|migrate|unlock|lock|crash|move config) guest (\d+).*", line):
+            for sid in (f"vm:{match[1]}", f"ct:{match[1]}"):
+                self._invariants.user_changed[sid] = self._rig.world.now()
+                if sid in self._wanted and line.startswith(("start", "stop")):
+                    self._anyway.add(sid)
+        elif match := re.fullmatch(r"unprotect (\d+)", line):
+            self._anyway |= {f"vm:{match[1]}", f"ct:{match[1]}"}
+
+    def _note_wanted(self) -> None:
+        tree = self._rig.world.newest
+        for file in tree.guests.values():
+            resource = tree.resources.get(file.ref.sid)
+            protected = file.ref.vmid in self._plan.protect
+            if resource is not None or protected:
+                self._wanted[file.ref.sid] = resource
+
+    async def _settle(self) -> None:
+        """A mended world comes right by itself, and then is quiet."""
+        world = self._rig.world
+        deadline = world.now() + PATIENCE_SECONDS
+        problems = self._problems()
+        while problems and world.now() < deadline:
+            await asyncio.sleep(LOOK_SECONDS)
+            problems = self._problems()
+        for problem in problems:
+            self._invariants.violated("comes right", problem)
+        if problems:
+            return
+        await asyncio.sleep(QUIET_SECONDS)
+        effects: list[str] = []
+        self._rig.on_effect(
+            lambda effect: effects.append(f"{effect.operator}: {effect.verb} {effect.subject}")
+            if effect.verb != "lease"
+            else None
+        )
+        await asyncio.sleep(QUIET_SECONDS)
+        for effect in effects:
+            self._invariants.violated("quiet is quiet", effect)
+        for problem in self._problems():
+            self._invariants.violated("stays right", problem)
+
+    def _problems(self) -> list[str]:
+        return self._invariants.at_end(self._wanted, frozenset(self._anyway))
+
+    def _result(self) -> Result:
+        world = self._rig.world
+        native = len([event for event in world.log if "recover from fenced node" in event.text])
+        recovered = [
+            each for each in self._rig.kubernetes.occurrences.values() if each.reason == "Recovered"
+        ]
+        return Result(
+            self._plan.seed,
+            tuple(self._invariants.violations),
+            world.now(),
+            dict(collections.Counter(fault.kind for fault in self._plan.faults)),
+            sum(command.command == "off" for command in world.bmc_log),
+            sum(each.count for each in recovered),
+            native,
+            tuple(map(str, world.log)),
+        )

@@ -10,8 +10,8 @@ from pveha.api.conditions import FailoverReady
 from pveha.model import cluster, errors, guests, mark, node, operations, power
 
 PROOF_SECONDS = 5.0
-"""A reading of Off this old is taken again before guests are claimed: with the claim's own deadline of 5 s that keeps
-the 10 s of S2."""
+"""A reading of Off this old is taken again before guests are claimed: with the claim's own deadline of 5 s
+that keeps the 10 s of S2."""
 DISOWNS_IN_FLIGHT = 8
 """40 disowns took 1.4 s with 8 in flight and 2.7 s one after the other, measured on a real cluster."""
 DISOWN_SECONDS = 10.0
@@ -37,6 +37,7 @@ async def take_over(operation: operations.Takeover, with_: context.Context) -> o
     if any(not item.claimed for item in operation.items):
         witness.confirm_gone(operation.dead, operation.epoch, told, len(operation.survivors))
     results.update(await _processes(operation, told, silent, with_))
+    config = await with_.hypervisor.ha_config()
     items = [item for item in operation.items if item.ref not in results]
     running = _running_there(operation, told)
 
@@ -50,20 +51,17 @@ async def take_over(operation: operations.Takeover, with_: context.Context) -> o
         start(item for item in items if item.claimed)
         claimable = [item for item in items if not item.claimed]
         disowned: asyncio.Queue[operations.TakeoverItem] = asyncio.Queue()
-        if claimable:
-            config = await with_.hypervisor.ha_config()
-            gate = asyncio.Semaphore(DISOWNS_IN_FLIGHT)
-            for item in claimable:
-                group.create_task(_disown(operation, item, config, gate, disowned, results, with_))
+        gate = asyncio.Semaphore(DISOWNS_IN_FLIGHT)
+        for item in claimable:
+            group.create_task(_disown(operation, item, config, gate, disowned, results, with_))
         left = len(claimable)
         while left:
             batch = [await disowned.get()]
             while not disowned.empty():
                 batch.append(disowned.get_nowait())
             left -= len(batch)
-            start(
-                await _claim(operation, [item for item in batch if item.ref not in results], results, with_)
-            )
+            batch = [item for item in batch if item.ref not in results]
+            start(await _claim(operation, batch, proof, results, with_))
     return operations.Outcome(asyncio.get_running_loop().time(), guests=tuple(results.values()))
 
 
@@ -109,9 +107,11 @@ async def _processes(
                 try:
                     await _clear(process, name, item, operation, with_)
                 except errors.Refused as problem:
-                    blocked[item.ref] = operations.GuestResult(
-                        item.ref, FailoverReady.DUPLICATE_SUSPECTED, str(problem)
-                    )
+                    reason = FailoverReady.DUPLICATE_SUSPECTED
+                    blocked[item.ref] = operations.GuestResult(item.ref, reason, str(problem))
+                except errors.OutsideError as problem:
+                    reason = FailoverReady.NODE_SHELL_UNREACHABLE
+                    blocked[item.ref] = operations.GuestResult(item.ref, reason, str(problem))
     return blocked
 
 
@@ -154,13 +154,15 @@ async def _disown(
     results: Results,
     with_: context.Context,
 ) -> None:
-    """Set the guest's HA resource to ignored with our mark (S7) and hand it on, with a result if that failed."""
+    """Set the guest's HA resource to ignored with our mark (S7) and hand it on, with a result if that
+    failed."""
     resource = config.resources.get(item.ref.sid)
     problem = ""
     if _changed(resource, item):
         problem = "its HA resource was changed by somebody else meanwhile"
+    elif len((ours := _ours(operation, item, resource)).comment) > mark.COMMENT_LIMIT:
+        problem = "the comment of its HA resource leaves no room for our mark"
     else:
-        ours = _ours(operation, item, resource)
         try:
             async with gate:
                 with_.require(DISOWN_SECONDS)
@@ -189,12 +191,10 @@ def _changed(resource: cluster.HAResource | None, item: operations.TakeoverItem)
 def _ours(
     operation: operations.Takeover, item: operations.TakeoverItem, resource: cluster.HAResource | None
 ) -> cluster.HAResource:
-    base = resource or cluster.HAResource(item.ref.sid)
+    base = resource or item.entry
     ours = mark.Mark(item.was, op=operation.id, epoch=operation.epoch)
-    comment = mark.parse(base.comment).with_mark(ours)
-    if len(str(comment)) > mark.COMMENT_LIMIT:
-        comment = dataclasses.replace(comment, text=comment.text[: mark.COMMENT_LIMIT - len(str(comment))])
-    return dataclasses.replace(base, state=cluster.HAState.IGNORED, comment=str(comment))
+    comment = str(mark.parse(base.comment).with_mark(ours))
+    return dataclasses.replace(base, state=cluster.HAState.IGNORED, comment=comment)
 
 
 def _is_disowned(
@@ -221,7 +221,8 @@ async def _claim(
     results: Results,
     with_: context.Context,
 ) -> list[operations.TakeoverItem]:
-    """Read the disowned resources back, then have the target move the configurations under its own checks (S14)."""
+    """Read the disowned resources back, then have the target move the configurations under its own checks
+    (S14)."""
     if not items:
         return []
     try:

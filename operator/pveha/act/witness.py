@@ -30,6 +30,21 @@ async def scan(
     return told, silent
 
 
+class TooFewWitnesses(errors.Refused):
+    """Not enough survivors confirm, but none contradicts: they may be about to."""
+
+
+async def check_votes(shell: ports.NodeShell, survivors: Iterable[str]) -> None:
+    """Raise Refused if a survivor tells votes that let two partitions be quorate (S6)."""
+    asked = (context.within(SCAN_SECONDS, shell.status(name)) for name in survivors)
+    for answer in await asyncio.gather(*asked, return_exceptions=True):
+        if isinstance(answer, node.NodeStatus):
+            if not answer.votes.trustworthy:
+                raise errors.Refused(f"the votes of corosync that {answer.node} tells are not safe (S6)")
+        elif not isinstance(answer, errors.OutsideError):
+            raise answer
+
+
 def confirm_gone(lost: str, epoch: int, told: Mapping[str, node.NodeProcesses], survivors: int) -> None:
     """Raise Refused unless live, quorate witnesses of this very epoch agree that `lost` is no member.
 
@@ -43,7 +58,7 @@ def confirm_gone(lost: str, epoch: int, told: Mapping[str, node.NodeProcesses], 
             raise errors.StaleEpoch(f"{name} shows epoch {answer.newest_epoch}, ours is {epoch}")
     alive = [name for name, answer in told.items() if answer.quorate and answer.newest_epoch == epoch]
     if len(alive) < min(2, survivors):
-        raise errors.Refused(
+        raise TooFewWitnesses(
             f"only {len(alive)} of {survivors} survivors confirm as live quorate witnesses that "
             f"{lost} is gone"
         )

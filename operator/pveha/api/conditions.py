@@ -530,6 +530,11 @@ class FailoverReady(Documented):
         "The guest has a lock that must not be cleared by a program.",
         "Finish or undo what holds the lock, then `qm unlock` or `pct unlock`.",
     )
+    COMMENT_TOO_LONG = (
+        "CommentTooLong",
+        "The comment of the guest's HA resource leaves no room for pveha's mark, and is not shortened.",
+        "Shorten the comment in Proxmox.",
+    )
     USER_IGNORED = "UserIgnored", "Somebody set the HA state to ignored.", "Set it to started in Proxmox."
     DISABLED = "Disabled", "Somebody set the HA state to disabled.", "Set it to started in Proxmox."
     HA_STATE_ERROR = (

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from pveha.api import hacluster
 from pveha.api.conditions import Acting, FailoverReady
-from pveha.decide import evidence, guards, memory, placement, protection, recall
+from pveha.decide import evidence, guards, memory, placement, protection, recall, registration
 from pveha.model import cluster, operations, snapshot
 
 MANAGER_SILENT_SECONDS = 60.0
@@ -48,18 +48,25 @@ def recover(
         recovery = _recovery(name, seen, spec, memo, verdicts, protected)
         recoveries[name] = recovery
         memo = _record(name, verdict, memo, seen, protected, recovery)
-        if not allowed.begin or memo.epoch is None:
+        if not allowed.begin or memo.epoch is None or _fencing(seen) or start:
             continue
         if fence := _fence(name, verdict, seen, spec, memo, members, recovery):
             start.append(fence)
-        elif verdict.state is evidence.State.FENCED and recall.is_current(seen, memo):
-            batches, memo = _batches(recovery, seen, spec, memo, members, protected)
-            start.extend(batches)
-    if allowed.finish and memo.epoch is not None and recall.is_current(seen, memo):
-        resumed, memo = _resume(seen, memo, members, verdicts, protected)
-        start.extend(resumed)
+    if memo.epoch is not None and recall.is_current(seen, memo) and not start and not _fencing(seen):
+        for name, recovery in recoveries.items():
+            if allowed.begin and verdicts[name].state is evidence.State.FENCED:
+                batches, memo = _batches(recovery, seen, spec, memo, members, protected)
+                start.extend(batches)
+        if allowed.finish:
+            resumed, memo = _resume(seen, memo, members, verdicts, protected)
+            start.extend(resumed)
     memo = _complete(memo, seen, verdicts)
-    return start, _cancellations(seen, members, allowed), memo, recoveries
+    return start, _cancellations(seen, memo, members, allowed), memo, recoveries
+
+
+def _fencing(seen: snapshot.Snapshot) -> bool:
+    """Whether a fence is in flight: it opens an epoch, so claims and a second fence wait for its end."""
+    return any(isinstance(s.operation, operations.Fence) and s.outcome is None for s in seen.operations)
 
 
 def running_items(seen: snapshot.Snapshot) -> dict[int, operations.Takeover]:
@@ -107,7 +114,7 @@ def _recovery(
         else:
             wanted.append(guest)
     planned = placement.plan(dead, wanted, seen, spec, memo, verdicts, promised(seen, memo, protected))
-    items = {guest.vmid: _item(guest, dead) for guest in wanted if guest.vmid in planned.targets}
+    items = {guest.vmid: _item(guest, dead, seen.owner) for guest in wanted if guest.vmid in planned.targets}
     return Recovery(dead, items, planned.targets, {**refusals, **planned.refusals})
 
 
@@ -120,11 +127,9 @@ def _not_now(
             return protection.Refusal(
                 FailoverReady.NATIVE_AHEAD, "Proxmox's own HA is already recovering it and is left alone"
             )
-        live = guest.service.target if guest.service.target not in (None, dead) else guest.service.node
-        if guest.service.state in LRM_BUSY and live != dead:
-            return protection.Refusal(
-                FailoverReady.BUSY, f"the live LRM of {live} is working on it ({guest.service.state})"
-            )
+        if guest.service.state in LRM_BUSY and guest.service.node != dead:
+            text = f"the live LRM of {guest.service.node} is working on it ({guest.service.state})"
+            return protection.Refusal(FailoverReady.BUSY, text)
     if seen.ha_status is None or not seen.ha_status.armed:
         return protection.Refusal(
             FailoverReady.HA_NOT_HEALTHY, "Proxmox HA is disarmed: 'ha-manager crm-command arm-ha' arms it"
@@ -138,15 +143,23 @@ def _not_now(
     return None
 
 
-def _item(guest: protection.Protected, dead: str, claimed: bool = False) -> operations.TakeoverItem:
-    lock = guest.config.lock if guest.config else guest.seen.lock
-    named = {guest.service.node, guest.service.target} - {dead, None} if guest.service else set()
+def _item(
+    guest: protection.Protected,
+    dead: str,
+    owner: str,
+    last_seen: frozenset[str] = frozenset(),
+    *,
+    claimed: bool = False,
+) -> operations.TakeoverItem:
+    """`last_seen` are nodes that may run it beside those that the CRM names (S16)."""
+    named = {guest.service.node, guest.service.target} if guest.service else set()
     return operations.TakeoverItem(
         guest.ref,
         _was(guest),
-        lock,
-        frozenset(name for name in named if name is not None),
+        guest.lock,
+        (last_seen | {name for name in named if name}) - {dead},
         guest.registered,
+        registration.entry(guest, _was(guest), owner),
         claimed,
     )
 
@@ -192,6 +205,7 @@ def _fence(
     due = verdict.fence_at is not None and verdict.fence_at <= seen.now
     if (
         not due
+        or not evidence.announcements_read(seen, memo.node(name).offline_since or seen.now)
         or not recovery.items
         or protection.provable(name, spec, memo)
         or votes_unsafe(seen, survivors)
@@ -315,6 +329,7 @@ def _resume(
     in_flight = running_items(seen)
     lost = {name for name, verdict in verdicts.items() if verdict.state is evidence.State.FENCED}
     chosen: dict[tuple[str, str], list[operations.TakeoverItem]] = {}
+    everybody = frozenset(evidence.survivors(members))
     for guest in protected.guests.values():
         where = guest.seen.node
         trouble = memo.guest(guest.sid)
@@ -329,13 +344,20 @@ def _resume(
             continue
         ours = guest.comment.mark is not None and guest.comment.mark.op != ""
         ignored = guest.registered is not None and guest.registered.state is cluster.HAState.IGNORED
-        from_lost = _stranded(guest, lost)
-        if (ours and ignored and _was(guest) is cluster.HAState.STARTED) or (
-            from_lost
+        if ours and ignored and _was(guest) is cluster.HAState.STARTED:
+            begun = memo.failovers.get(guest.vmid)
+            if begun is not None and memo.node(begun.dead).voided:
+                continue
+            came_from = frozenset({begun.dead}) if begun is not None else everybody - {where}
+            item = _item(guest, "", seen.owner, came_from, claimed=True)
+            chosen.setdefault(("", where), []).append(item)
+        elif (
+            (from_lost := _stranded(guest, lost))
             and not protection.unrecoverable(guest, seen, memo)
             and not _not_now(guest, from_lost, seen, memo)
         ):
-            chosen.setdefault((from_lost, where), []).append(_item(guest, from_lost, claimed=True))
+            item = _item(guest, from_lost, seen.owner)
+            chosen.setdefault((from_lost, where), []).append(item)
     result = []
     for (dead, target), items in sorted(chosen.items()):
         takeover, memo = _takeover(dead, target, tuple(items), memo, members)
@@ -344,20 +366,11 @@ def _resume(
 
 
 def _stranded(guest: protection.Protected, lost: set[str]) -> str:
-    """The lost node that the CRM connects with a guest whose file is elsewhere, or an empty string."""
-    if guest.service is None or guest.comment.mark is not None:
+    """The lost node that the CRM connects with a guest that does not run where its file is, or nothing."""
+    if guest.service is None or guest.comment.mark is not None or guest.seen.status == "running":
         return ""
-    return (
-        next(
-            (
-                name
-                for name in (guest.service.node, guest.service.target)
-                if name in lost and name != guest.seen.node
-            ),
-            "",
-        )
-        or ""
-    )
+    named = (guest.service.node, guest.service.target)
+    return next((name for name in named if name and name in lost and name != guest.seen.node), "")
 
 
 def _record(
@@ -411,15 +424,15 @@ def _complete(
 
 
 def _cancellations(
-    seen: snapshot.Snapshot, members: evidence.Membership, allowed: guards.Permission
+    seen: snapshot.Snapshot, memo: memory.Memory, members: evidence.Membership, allowed: guards.Permission
 ) -> list[str]:
-    """Operations against a node that is back, or that we may no longer run. Nothing is begun against a live
-    member."""
+    """Operations against a node that is back or no longer proven off, or that we may no longer run."""
     result = []
     for state in seen.operations:
         operation = state.operation
         node = operation.node if isinstance(operation, operations.Fence) else getattr(operation, "dead", "")
         returned = node in members.nodes and evidence.is_offline(node, members) is False
-        if state.outcome is None and (returned or allowed.reason in STOPPING):
+        unproven = isinstance(operation, operations.Takeover) and node and memo.node(node).proof is None
+        if state.outcome is None and (returned or unproven or allowed.reason in STOPPING):
             result.append(operation.id)
     return result

@@ -15,6 +15,10 @@ CLEARABLE_LOCKS = frozenset(
 """Locks that a claim clears (S18): those native recovery clears, minus rollback and clone."""
 
 
+MARK_ROOM = 256
+"""Characters kept free for our marks in the comment of an HA resource."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Refusal:
     """Why something is not done: a reason of a condition and the sentence for it."""
@@ -55,6 +59,11 @@ class Protected:
     def memory(self) -> int:
         """Bytes, as configured."""
         return self.config.memory_bytes if self.config else self.seen.max_memory
+
+    @property
+    def lock(self) -> str | None:
+        """The guest's lock, by whichever of two sources names one."""
+        return self.seen.lock or (self.config.lock if self.config else None)
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -177,11 +186,17 @@ def unrecoverable(guest: Protected, seen: snapshot.Snapshot, memo: memory.Memory
             FailoverReady.HAS_REPLICATION,
             "it has a replication job, which this version does not take over; Proxmox's own HA recovers it",
         )
-    lock = guest.config.lock if guest.config else guest.seen.lock
-    if lock is not None and lock not in CLEARABLE_LOCKS:
+    locks = {guest.seen.lock, guest.config.lock if guest.config else None} - {None}
+    if held := sorted(lock for lock in locks if lock and lock not in CLEARABLE_LOCKS):
         return Refusal(
             FailoverReady.LOCK_NOT_CLEARABLE,
-            f"it is locked ({lock}): 'qm unlock {guest.vmid}' once you know why",
+            f"it is locked ({', '.join(held)}): 'qm unlock {guest.vmid}' once you know why",
+        )
+    if len(str(guest.comment)) + MARK_ROOM > mark.COMMENT_LIMIT:
+        return Refusal(
+            FailoverReady.COMMENT_TOO_LONG,
+            f"the comment of {guest.sid} leaves no room for pveha's mark: shorten it to "
+            f"{mark.COMMENT_LIMIT - MARK_ROOM} characters",
         )
     if guest.config is None:
         return Refusal(

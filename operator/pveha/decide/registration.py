@@ -53,7 +53,12 @@ def _create(guest: protection.Protected, owner: str) -> operations.Edit | None:
         strategy is protectedvm.RunStrategy.FOLLOW and guest.seen.status == "running"
     )
     state = cluster.HAState.STARTED if runs else cluster.HAState.STOPPED
-    resource = cluster.HAResource(
+    return operations.Edit(guest.sid, None, entry(guest, state, owner), "registered in Proxmox HA")
+
+
+def entry(guest: protection.Protected, state: cluster.HAState, owner: str) -> cluster.HAResource:
+    """The guest's HA resource as we make it."""
+    return cluster.HAResource(
         guest.sid,
         state,
         str(mark.Comment(owner=owner)),
@@ -61,7 +66,6 @@ def _create(guest: protection.Protected, owner: str) -> operations.Edit | None:
         guest.policy.native.max_restart,
         guest.policy.native.max_relocate,
     )
-    return operations.Edit(guest.sid, None, resource, "registered in Proxmox HA")
 
 
 def _tend(guest: protection.Protected, registered: cluster.HAResource) -> operations.Edit | None:

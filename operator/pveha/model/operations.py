@@ -59,6 +59,8 @@ class TakeoverItem:
     last_seen: frozenset[str]
     """Nodes on which a process may linger (S16): those that must answer the process scan."""
     registered: cluster.HAResource | None
+    entry: cluster.HAResource
+    """The HA resource to make if there is none."""
     claimed: bool = False
 
 

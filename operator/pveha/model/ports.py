@@ -128,5 +128,6 @@ class Kubernetes(Protocol):
         ...
 
     async def update_lease(self, lease: kubernetes.Lease) -> kubernetes.Lease:
-        """Write the Lease if its `resource_version` is the stored one, else `Conflict`; make it if it is gone."""
+        """Write the Lease if its `resource_version` is the stored one, else `Conflict`; make it if it is
+        gone."""
         ...

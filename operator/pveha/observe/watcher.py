@@ -72,6 +72,7 @@ class Watcher:
         self._nodes: dict[str, list[asyncio.Task[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._look = asyncio.Event()
+        self._refreshes = 0
         self.news = asyncio.Event()
         for name in names:
             self._know(name)
@@ -80,9 +81,9 @@ class Watcher:
         pace = self._pace
         self._tasks = [
             self._poll(self._read_privileges, lambda: SLOW_SECONDS * 4, "privileges"),
-            self._poll(self._read_inventory, pace, "inventory"),
-            self._poll(self._read_ha_config, pace, "ha_config"),
-            self._poll(self._read_ha_status, pace, "ha_status"),
+            self._poll(self._read_inventory, pace, "inventory", eager=True),
+            self._poll(self._read_ha_config, pace, "ha_config", eager=True),
+            self._poll(self._read_ha_status, pace, "ha_status", eager=True),
             self._poll(self._read_rules, lambda: SLOW_SECONDS, "ha_rules"),
         ]
         if self._outside.shell is not None:
@@ -103,7 +104,8 @@ class Watcher:
             self._look = asyncio.Event()
 
     def refresh(self) -> None:
-        """Read guests and HA state now: an operation has just changed them."""
+        """Read guests and HA state now: an operation or a change of membership has made them old."""
+        self._refreshes += 1
         self._look.set()
         self._look = asyncio.Event()
 
@@ -162,16 +164,24 @@ class Watcher:
         return URGENT_SECONDS if self._looking.urgent else CALM_SECONDS
 
     def _poll(
-        self, read: Callable[[], Awaitable[None]], pace: Callable[[], float], source: str
+        self,
+        read: Callable[[], Awaitable[None]],
+        pace: Callable[[], float],
+        source: str,
+        *,
+        eager: bool = False,
     ) -> asyncio.Task[None]:
-        return asyncio.create_task(self._keep_reading(read, pace, source), name=source)
+        return asyncio.create_task(self._keep_reading(read, pace, source, eager), name=source)
 
     async def _keep_reading(
-        self, read: Callable[[], Awaitable[None]], pace: Callable[[], float], source: str
+        self, read: Callable[[], Awaitable[None]], pace: Callable[[], float], source: str, eager: bool
     ) -> None:
+        """Read at a pace; if `eager`, also whenever a refresh was asked for since the last read began."""
+        refreshes = self._refreshes
         while True:
             began = self._loop.time()
             look = self._look
+            refreshes, wanted = self._refreshes, eager and self._refreshes != refreshes
             try:
                 await read()
             except errors.PvehaError as problem:
@@ -182,18 +192,16 @@ class Watcher:
                 if self._problems.pop(source, None) is not None:
                     self.news.set()
                 pause = pace()
-            await self._pause(began + pause, look, pace)
-
-    async def _pause(self, until: float, look: asyncio.Event, pace: Callable[[], float]) -> None:
-        """Sleep, but wake when attention changes; a change never delays and never doubles a read that was
-        just made."""
-        began = self._loop.time()
-        while (left := until - self._loop.time()) > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await look.wait()
-                look = self._look
-                until = min(until, began + pace())
+            if wanted:
+                self.news.set()
+            read_at = self._loop.time()
+            until = began + pause
+            while (left := until - self._loop.time()) > 0 and not (eager and self._refreshes != refreshes):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await look.wait()
+                    look = self._look
+                    until = min(until, read_at + pace())
 
     def _note(self, source: str, problem: errors.PvehaError) -> bool:
         """Keep what went wrong with a source; True if that is new."""
@@ -232,6 +240,7 @@ class Watcher:
         self._views[name] = view
         if old is None or (old.quorate, old.online) != (view.quorate, view.online):
             self.news.set()
+            self.refresh()
         if view.quorate:
             for other in view.online:
                 self._know(other)

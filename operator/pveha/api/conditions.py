@@ -155,11 +155,6 @@ class Quorate(Documented):
         "Two quorate answers name different members. pveha does nothing.",
         "Look at `pvecm status` on the nodes that the message names.",
     )
-    WITNESS_NOT_ALIVE = (
-        "WitnessNotAlive",
-        "The nodes that call themselves quorate have shown no sign of life since the failure.",
-        "Look at corosync and pve-cluster on the surviving nodes.",
-    )
     UNKNOWN = "Unknown", "The cluster could not be asked.", "See the condition Connected."
 
 
@@ -176,12 +171,6 @@ class Owned(Documented):
         ),
     )
     NOT_CLAIMED = "NotClaimed", "Nothing has been claimed yet; that happens in mode Enforce only."
-    DUPLICATE_CLUSTER = (
-        "DuplicateCluster",
-        "An older HACluster in this Kubernetes cluster is for the same Proxmox cluster.",
-        "Delete one of the two.",
-    )
-    UNKNOWN = "Unknown", "The register could not be read.", "See the conditions Connected and FastReady."
 
 
 class FencingReady(Documented):
@@ -344,6 +333,11 @@ class Degraded(Documented):
         "HeldBack",
         "Guests of a node are held back from Proxmox's own HA, which would start second copies.",
         "Make sure that the node is off or bring it back.",
+    )
+    PATH_BROKEN = (
+        "PathBroken",
+        "A node is a member and has power, but its API does not answer pveha. It is not touched for that.",
+        "Look at the network between pveha and the node, and at pveproxy on the node.",
     )
     UNKNOWN = "Unknown", "Membership could not be read.", "See the condition Connected."
 
@@ -549,7 +543,6 @@ class FailoverReady(Documented):
     )
     NATIVE_AHEAD = "NativeAhead", "Proxmox's own HA is recovering the guest already; pveha leaves it alone."
     BUSY = "Busy", "The guest is being migrated, started or stopped."
-    CLUSTER_NOT_READY = "ClusterNotReady", "The cluster cannot be asked.", "See the HACluster's conditions."
 
 
 Reasons = Mapping[Documented, tuple[Documented, ...]]

@@ -87,5 +87,8 @@ class Unclaimed:
 
 
 def _remembering(stored: Manifest) -> dict[str, Any]:
-    """What must outlive the moment: which guest was meant, and what became of it last."""
-    return {name: stored[name] for name in ("guest", "lastFailover", "lastFailure") if name in stored}
+    """What must outlive the moment: which guest was meant, what became of it last, which BMCs are bound or
+    void."""
+    return {
+        name: stored[name] for name in ("guest", "lastFailover", "lastFailure", "bindings") if name in stored
+    }

@@ -8,11 +8,17 @@ only loses the mark.
 import dataclasses
 from collections.abc import Mapping
 
-from pveha.decide import evidence, failover, memory, protection
+from pveha.api.conditions import FailoverReady
+from pveha.decide import evidence, failover, memory, placement, protection
 from pveha.model import cluster, guests, mark, operations, snapshot
 
 LRM_WAIT_SECONDS = 40.0
 """How long after the CRM lists an adopted guest its LRM may take to become active (S11)."""
+STALE_SECONDS = 15.0
+"""How long the CRM's record may name another node than the file's before that is an accident: native recovery
+moves the file and flushes the record within one round of 10 s (S9)."""
+BLOCKING = frozenset({FailoverReady.DUPLICATE_SUSPECTED, FailoverReady.NODE_SHELL_UNREACHABLE})
+"""Why a guest was not started that must not be started by native HA either (S17)."""
 FLUSHES = 2
 """Flushes of the CRM without the guest before it is given back (S8)."""
 
@@ -74,9 +80,18 @@ def _finish(
         if where.state is not evidence.State.ONLINE:
             if where.lost and retried and remembered.attempts < failover.MAX_ATTEMPTS:
                 return None
+            if (held := _hold_mark(comment.mark, where, seen)) is not None:
+                held_back = dataclasses.replace(resource, comment=str(comment.with_mark(held)))
+                return operations.Edit(
+                    sid, resource, held_back, f"{where.node} may still run it: native HA is held back"
+                )
             if where.lost or where.state is evidence.State.PLANNED_DOWN:
                 undone = dataclasses.replace(adopted, comment=without_mark)
                 return operations.Edit(sid, resource, undone, "never claimed: left to native HA")
+            return None
+        if comment.mark.was is cluster.HAState.STARTED and (
+            remembered.problem in BLOCKING or not placement.lrm_alive(where.node, seen, memo)
+        ):
             return None
         done = (
             remembered.verified
@@ -102,6 +117,20 @@ def _finish(
     return None
 
 
+def _hold_mark(found: mark.Mark, where: evidence.Verdict, seen: snapshot.Snapshot) -> mark.Mark | None:
+    """The mark that holds native HA back where undoing a takeover would let it start a second copy (S11)."""
+    unprovable = where.state in (evidence.State.UNPROVABLE, evidence.State.FENCE_FAILED)
+    if not unprovable or found.was is not cluster.HAState.STARTED or _will_reset(where.node, seen):
+        return None
+    return mark.Mark(found.was, hold=where.node)
+
+
+def _will_reset(name: str, seen: snapshot.Snapshot) -> bool:
+    """Whether the node's LRM was active at its last report: then its watchdog resets it without quorum."""
+    lrm = seen.ha_status.lrms.get(name) if seen.ha_status is not None else None
+    return lrm is not None and lrm.state == "active"
+
+
 def _stale_record(
     sid: str,
     resource: cluster.HAResource,
@@ -120,6 +149,9 @@ def _stale_record(
         or record.node == guest.node
         or resource.state is cluster.HAState.IGNORED
     ):
+        return None
+    since = memo.guest(sid).stale_since
+    if since is None or seen.now - since < STALE_SECONDS:
         return None
     there, here = verdicts.get(record.node), verdicts.get(guest.node)
     if there is None or not there.lost or here is None or here.state is not evidence.State.ONLINE:
@@ -146,12 +178,10 @@ def _hold_back(
     assert seen.ha_status is not None
     if guest is None or where is None or guest.ref.vmid not in protected.guests:
         return None
-    lrm = seen.ha_status.lrms.get(guest.node)
     unprovable = where.state in (evidence.State.UNPROVABLE, evidence.State.FENCE_FAILED)
-    will_reset = lrm is not None and lrm.state == "active"
     if (
         not unprovable
-        or will_reset
+        or _will_reset(guest.node, seen)
         or resource.state is not cluster.HAState.STARTED
         or guest.status != "running"
     ):

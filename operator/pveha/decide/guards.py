@@ -42,11 +42,18 @@ def permission(
         return Permission(
             False, memo.epoch is not None, Acting.OBSERVE, "mode is Observe: pveha only says what it would do"
         )
+    if seen.ha_status is not None and not seen.ha_status.armed:
+        return Permission(
+            False,
+            False,
+            Acting.DISARMED,
+            "Proxmox HA is disarmed: 'ha-manager crm-command arm-ha' arms it",
+        )
     if memo.epoch is None:
         return Permission(
             True, False, Acting.STARTING, "opening an epoch on the Proxmox cluster before the first operation"
         )
-    if memo.inherited and seen.now < memo.epoch_at + INHERITED_WAIT_SECONDS:
+    if memo.inherited and _oldest(seen) < memo.epoch_at + INHERITED_WAIT_SECONDS:
         return Permission(
             False, False, Acting.STARTING, "waiting for what an earlier leader may still have sent to land"
         )
@@ -92,6 +99,12 @@ def _stop(
     if memo.superseded:
         return Acting.NOT_OWNED, f"the Proxmox cluster is owned by {memo.superseded}"
     return None
+
+
+def _oldest(seen: snapshot.Snapshot) -> float:
+    """When the oldest of the parts that are acted on was read."""
+    parts = (seen.inventory, seen.ha_config, seen.ha_status)
+    return min(part.answered_at if part is not None else float("-inf") for part in parts)
 
 
 def blast_radius(spec: hacluster.HAClusterSpec, verdicts: Mapping[str, evidence.Verdict]) -> str:

@@ -76,17 +76,21 @@ def can_host(
 ) -> bool:
     """Whether guests may be started on `name` at all: online long enough, its LRM alive and in active mode
     (S11)."""
-    remembered = memo.node(name)
-    lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
+    online_since = memo.node(name).online_since
     return (
         verdicts[name].state is evidence.State.ONLINE
-        and remembered.online_since is not None
-        and seen.now - remembered.online_since >= spec.detection.recover_after_seconds
-        and lrm is not None
-        and lrm.mode == "active"
-        and seen.now - remembered.lrm_moved_at <= LRM_FRESH_SECONDS
+        and online_since is not None
+        and seen.now - online_since >= spec.detection.recover_after_seconds
+        and lrm_alive(name, seen, memo)
         and f"shell/{name}" not in seen.problems
     )
+
+
+def lrm_alive(name: str, seen: snapshot.Snapshot, memo: memory.Memory) -> bool:
+    """Whether the LRM reports, and would take services (idle ones become active with the first)."""
+    lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
+    fresh = seen.now - memo.node(name).lrm_moved_at <= LRM_FRESH_SECONDS
+    return lrm is not None and lrm.mode == "active" and fresh
 
 
 def _target(name: str, seen: snapshot.Snapshot, memo: memory.Memory, promised: int) -> _Target:
@@ -133,9 +137,12 @@ def _choose(
         return protection.Refusal(
             FailoverReady.NATIVE_RULE_FORBIDS, "the HA rules of Proxmox allow none of the nodes that are left"
         )
+    active = any(left[name].lrm_active for name in allowed)
     planned = guest.pvm.status.failover_plan
     if planned is not None and planned.target_node in allowed:
-        return left[planned.target_node]
+        target = left[planned.target_node]
+        if target.lrm_active or not active:
+            return target
     return max((left[name] for name in sorted(allowed)), key=lambda target: (target.lrm_active, target.free))
 
 

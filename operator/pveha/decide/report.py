@@ -66,11 +66,7 @@ def report(now: Round, before: memory.Memory) -> tuple[decision.Report, memory.M
         conditions.ClusterCondition.FAST_READY: _fast(now),
         conditions.ClusterCondition.HA_HEALTHY: _ha_healthy(now),
         conditions.ClusterCondition.DEGRADED: _degraded(now),
-        conditions.ClusterCondition.ACTING: (
-            now.allowed.reason is conditions.Acting.OK,
-            now.allowed.reason,
-            now.allowed.message,
-        ),
+        conditions.ClusterCondition.ACTING: _acting(now),
     }
     told[conditions.ClusterCondition.READY] = _ready(told)
     statuses = {name: _guest(pvm, now) for name, pvm in now.wanted.guests.items()}
@@ -83,6 +79,16 @@ def report(now: Round, before: memory.Memory) -> tuple[decision.Report, memory.M
     return decision.Report(status, statuses, policies, tuple(events)), dataclasses.replace(
         now.memo, announced=announced
     )
+
+
+def _acting(now: Round) -> Told:
+    if now.allowed.reason is not conditions.Acting.OK:
+        return False, now.allowed.reason, now.allowed.message
+    fast, fencing = _fast(now), _fencing(now)
+    for told in (fast, fencing):
+        if told[0] is False and (told is fast or told[1] is conditions.FencingReady.NOT_CONFIGURED):
+            return False, conditions.Acting.NOT_READY, told[2]
+    return True, conditions.Acting.OK, now.allowed.message
 
 
 def _time(timestamp: float) -> datetime.datetime:
@@ -183,6 +189,13 @@ def _fencing(now: Round) -> Told:
         elif (problem := now.seen.problems.get(f"power/{name}")) and not now.verdicts[name].lost:
             reason = FENCING_REASONS.get(problem.kind, conditions.FencingReady.UNREACHABLE)
             return False, reason, f"the BMC of {name}: {problem.message}"
+    unread = [
+        name
+        for name, _ in unverified
+        if name not in now.seen.power and f"power/{name}" not in now.seen.problems
+    ]
+    if unread and all(_has_bmc(name, now) for name in unread):
+        return None, conditions.FencingReady.UNKNOWN, f"the BMC of {', '.join(unread)} has not been read yet"
     if unverified:
         problems = [
             now.seen.problems[f"power/{name}"].message
@@ -195,6 +208,11 @@ def _fencing(now: Round) -> Told:
             "; ".join([r.message for _, r in unverified] + problems)[:4000],
         )
     return True, conditions.FencingReady.OK, "every node has a BMC that is bound to it"
+
+
+def _has_bmc(name: str, now: Round) -> bool:
+    node = now.wanted.cluster.spec.node(name)
+    return node is not None and bool(node.fencing)
 
 
 def _fast(now: Round) -> Told:
@@ -295,6 +313,9 @@ def _degraded(now: Round) -> Told:
                     f"{name} went down as announced but is not back after {limit} s",
                 )
             return True, conditions.Degraded.NODE_PLANNED_DOWN, f"{name}: {verdict.reason}"
+    for name, verdict in now.verdicts.items():
+        if verdict.path_broken:
+            return True, conditions.Degraded.PATH_BROKEN, f"{name}: {verdict.reason}"
     return False, conditions.Degraded.NONE, "all nodes are online"
 
 
@@ -315,10 +336,12 @@ def _ready(told: Mapping[conditions.ClusterCondition, Told]) -> Told:
         status, _, message = told[type_]
         if status is False:
             return False, reason, message
-    if (
-        told[conditions.ClusterCondition.CONNECTED][0] is None
-        or told[conditions.ClusterCondition.FAST_READY][0] is None
-    ):
+    whole = (
+        conditions.ClusterCondition.CONNECTED,
+        conditions.ClusterCondition.FAST_READY,
+        conditions.ClusterCondition.FENCING_READY,
+    )
+    if any(told[type_][0] is None for type_ in whole):
         return None, conditions.ClusterReady.STARTING, "the cluster has not been seen whole yet"
     return True, conditions.ClusterReady.OK, "pveha can protect this cluster's guests"
 
@@ -594,6 +617,11 @@ def _ended(
 
 
 def _once(now: Round) -> Iterable[tuple[str, decision.Event]]:
+    for name, verdict in now.verdicts.items():
+        if verdict.path_broken:
+            yield f"path/{name}", decision.Event("PathBroken", f"node {name}: {verdict.reason}", True)
+        if why := now.memo.node(name).voided:
+            yield f"voided/{name}", decision.Event("FencingContradicted", why, True)
     for name, recovery in now.recoveries.items():
         failure = now.memo.node(name).failure
         for vmid, refusal in recovery.refusals.items():

@@ -20,8 +20,13 @@ from pveha.model import decision, operations, snapshot, specs
 
 URGENT_SECONDS = 0.25
 """Time between rounds while a node is suspected or lost and something is left to do."""
+CALM_SECONDS = 3.0
+"""Time between rounds while nothing is in doubt: observers wake the loop at once when that changes."""
 MAX_EDITS = 50
 """Changes of HA resources in one operation: each takes about 65 ms under a cluster-wide lock."""
+
+PASSING = frozenset({evidence.State.SUSPECT, evidence.State.UNCONFIRMED, evidence.State.FENCING})
+"""States that are about to become another."""
 
 Decision = decision.Decision[memory.Memory]
 
@@ -41,7 +46,7 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
     start, cancel, memo, recoveries = failover.recover(
         seen, spec, memo, members, verdicts, protected, allowed
     )
-    if allowed.begin and memo.epoch is None:
+    if memo.epoch is None and (allowed.begin or _may_own(wanted, allowed)):
         start.extend(_begin(seen, wanted, memo, members))
     edits = _edits(seen, wanted, memo, verdicts, protected, allowed, recoveries, start)
     start.extend(edits)
@@ -56,13 +61,20 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
         report=report,
         looking=looking,
         memory=memo,
-        wake_after=URGENT_SECONDS if looking.suspects else float(spec.detection.probe_period_seconds),
+        wake_after=_wake_after(looking, allowed, float(spec.detection.probe_period_seconds)),
     )
 
 
 def _rebind(wanted: specs.Specs) -> frozenset[str]:
     text = wanted.cluster.metadata.annotations.get(meta.REBIND_ANNOTATION, "")
     return frozenset(name.strip() for name in text.split(",") if name.strip())
+
+
+def _may_own(wanted: specs.Specs, allowed: guards.Permission) -> bool:
+    """Whether to ask again for a cluster that somebody else owned: the owner may have given way (S14)."""
+    return (
+        allowed.reason is conditions.Acting.NOT_OWNED and wanted.cluster.spec.mode is hacluster.Mode.ENFORCE
+    )
 
 
 def _states(
@@ -163,6 +175,10 @@ def _looking(
         if verdict.state not in (evidence.State.ONLINE, evidence.State.PLANNED_DOWN)
         and not (verdict.state is evidence.State.FENCED and not recoveries[name].items)
     )
+    pressing = any(
+        verdicts[name].state in PASSING or (name in recoveries and recoveries[name].items)
+        for name in suspects
+    )
     silent = frozenset(
         name
         for name, probe in seen.probes.items()
@@ -173,7 +189,14 @@ def _looking(
     busy = any(state.outcome is None for state in seen.operations) or any(
         guest.ignored_seen is not None or guest.listed_since is not None for guest in memo.guests.values()
     )
-    return decision.Looking(suspects | silent, bool(suspects) or busy)
+    return decision.Looking(suspects | silent, pressing or busy)
+
+
+def _wake_after(looking: decision.Looking, allowed: guards.Permission, period: float) -> float:
+    if looking.urgent:
+        return URGENT_SECONDS
+    waiting = looking.suspects or allowed.reason is not conditions.Acting.OK
+    return period if waiting else max(period, CALM_SECONDS)
 
 
 def _sentence(

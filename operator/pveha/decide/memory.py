@@ -69,6 +69,10 @@ class GuestMemory:
     problem_message: str = ""
 
 
+_UNKNOWN_NODE = NodeMemory()
+_UNKNOWN_GUEST = GuestMemory()
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Failover:
     """The last failover of a guest, for its status."""
@@ -129,7 +133,7 @@ class Memory:
     """Events told already, by key, until their cause ends."""
 
     def node(self, name: str) -> NodeMemory:
-        return self.nodes.get(name, NodeMemory())
+        return self.nodes.get(name, _UNKNOWN_NODE)
 
     def guest(self, sid: str) -> GuestMemory:
-        return self.guests.get(sid, GuestMemory())
+        return self.guests.get(sid, _UNKNOWN_GUEST)

@@ -13,6 +13,8 @@ T = TypeVar("T")
 URGENT_MEMBERSHIP_SECONDS = 0.25
 """Between two questions to a node while any node is in doubt: half of this is added to every recovery on
 average."""
+FRESH_SILENCE_SECONDS = 10.0
+"""A node that falls silent puts all others in doubt for so long, whatever the loop has made of it yet."""
 URGENT_SECONDS = 1.0
 """Between two reads of guests and HA state while a failure is handled."""
 CALM_SECONDS = 5.0
@@ -225,8 +227,9 @@ class Watcher:
             else:
                 self._probes[name] = snapshot.Probe(asked_at, view.answered_at, None)
                 self._see(name, view)
-            urgent = bool(self._looking.suspects) or any(
-                p.failed_since is not None for p in self._probes.values()
+            urgent = self._looking.urgent or any(
+                p.failed_since is not None and asked_at - p.failed_since < FRESH_SILENCE_SECONDS
+                for p in self._probes.values()
             )
             await asyncio.sleep(
                 max(

@@ -72,8 +72,9 @@ class Invariants:
     def majority(self) -> frozenset[str]:
         """Members of the quorate membership that is alive; empty without one."""
         for name, on in self._world.machines.items():
-            if on.corosync_talks and self._world.membership.quorate(name):
-                return self._world.membership.rings[name]
+            if on.corosync_talks and on.runs("pmxcfs") and self._world.membership.quorate(name):
+                ring = self._world.membership.rings[name]
+                return frozenset(each for each in ring if self._world.membership.sees(name, each))
         return frozenset()
 
     def _planned(self, name: str) -> bool:

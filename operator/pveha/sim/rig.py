@@ -71,6 +71,7 @@ class Replica:
         self._life += 1
         self.deaf = False
         old, self.wire = self.wire, wires.Wire(self.name, self._rig.sending, self._rig.sent)
+        self.wire.linger = self._rig.lull.pass_by if self._rig.lull else None
         self.wire.kubernetes_down = old.kubernetes_down
         self.wire.kubernetes_loses_answers = old.kubernetes_loses_answers
         self.store = store.Store()
@@ -167,6 +168,35 @@ class Replica:
         )
 
 
+class Lull:
+    """The time in which nothing happens in a world: polls need not be made in it."""
+
+    def __init__(self, about: world.World) -> None:
+        self._waiting: list[asyncio.Future[None]] = []
+        about.on_change(self._end)
+
+    async def pass_by(self, seconds: float) -> None:
+        """Return when something happens, or after `seconds`."""
+        loop = asyncio.get_running_loop()
+        happens: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _finish, happens)
+        self._waiting.append(happens)
+        try:
+            await happens
+        finally:
+            timer.cancel()
+
+    def _end(self) -> None:
+        for happens in self._waiting:
+            _finish(happens)
+        self._waiting.clear()
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 class Rig:
     """A world, an API server's twin with manifests for it, and operators to start, stop and kill."""
 
@@ -176,8 +206,12 @@ class Rig:
         spec: dict[str, Any] | None = None,
         protect: Iterable[int] = (),
         operators: Iterable[str] = ("a",),
+        skip_polls: bool = False,
     ) -> None:
-        """`spec` is merged over a complete HACluster in Enforce; `protect` names the guests with a ProtectedVM."""
+        """`spec` is merged over a complete HACluster in Enforce; `protect` names the guests with a ProtectedVM.
+
+        `skip_polls`: observers wait for something to happen, up to the age at which what they know counts as stale.
+        """
         self.world = world.World(about)
         self.kubernetes = kubernetes.SimulatedKubernetes()
         self.metrics = metrics.Metrics()
@@ -187,6 +221,7 @@ class Rig:
         self.effects = 0
         """Side effects sent so far."""
         self.operators = {name: Replica(self, name) for name in operators}
+        self.lull = Lull(self.world) if skip_polls else None
         self._watching: list[Callable[[wires.Effect], object]] = []
         self.kubernetes.watchers.append(self._tell)
         self.kubernetes.put(hacluster(about, spec or {}))

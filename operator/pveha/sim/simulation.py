@@ -33,17 +33,17 @@ class Result:
     log: tuple[str, ...]
 
 
-def play(plan: chaos.Plan) -> Result:
+def play(plan: chaos.Plan, skip_polls: bool = True) -> Result:
     """Run a plan to its end. The same plan gives the same result, byte for byte."""
-    return clock.run(_Play(plan).run())
+    return clock.run(_Play(plan, skip_polls).run())
 
 
 class _Play:
     """One run."""
 
-    def __init__(self, plan: chaos.Plan) -> None:
+    def __init__(self, plan: chaos.Plan, skip_polls: bool) -> None:
         self._plan = plan
-        self._rig = rig.Rig(plan.about, protect=plan.protect, operators=plan.operators)
+        self._rig = rig.Rig(plan.about, protect=plan.protect, operators=plan.operators, skip_polls=skip_polls)
         self._invariants = invariants.Invariants(self._rig)
         self._wanted: dict[str, cluster.HAResource | None] = {}
         self._anyway: set[str] = set()

@@ -5,7 +5,7 @@ A process that was killed sends nothing more, whatever its tasks still try. What
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from pveha.model import cluster, errors, guests, kubernetes, node, ports, power
@@ -42,6 +42,8 @@ class Wire:
         self.cut_off = False
         self.kubernetes_down = False
         self.kubernetes_loses_answers = False
+        self.linger: Callable[[float], Awaitable[None]] | None = None
+        """Waits until something happens in the world, at most so long; None: no poll is put off."""
         self.stands_still_until = float("-inf")
         """Loop time until which nothing is sent or received: a process that is stopped, or packets that are."""
         self._sending = sending
@@ -49,10 +51,20 @@ class Wire:
 
     async def read(self, call: Callable[[], Awaitable[T]]) -> T:
         """A call without side effect."""
-        await self._pass()
+        if self.cut_off or self.stands_still_until > 0.0:
+            await self._pass()
         result = await call()
-        await self._pass()
+        if self.cut_off or self.stands_still_until > 0.0:
+            await self._pass()
         return result
+
+    async def poll(self, call: Callable[[], Awaitable[T]], names: Sequence[str], seconds: float) -> T:
+        """A read that an observer's task (one whose name begins with one of `names`) makes again and again: while
+        nothing happens in the world, it may as well come up to `seconds` later."""
+        task = asyncio.current_task()
+        if self.linger is not None and task is not None and task.get_name().startswith(tuple(names)):
+            await self.linger(seconds)
+        return await self.read(call)
 
     async def effect(self, what: Effect, call: Callable[[], Awaitable[T]]) -> T:
         """A call with one."""
@@ -99,19 +111,19 @@ class WiredHypervisor:
         self._inner = inner
 
     async def membership(self, witness: str) -> cluster.MembershipView:
-        return await self._wire.read(lambda: self._inner.membership(witness))
+        return await self._wire.poll(lambda: self._inner.membership(witness), ("membership ",), 2.5)
 
     async def inventory(self) -> cluster.Inventory:
-        return await self._wire.read(self._inner.inventory)
+        return await self._wire.poll(self._inner.inventory, ("inventory",), 10.0)
 
     async def ha_config(self) -> cluster.HAConfig:
-        return await self._wire.read(self._inner.ha_config)
+        return await self._wire.poll(self._inner.ha_config, ("ha_config",), 10.0)
 
     async def ha_rules(self) -> tuple[cluster.HARule, ...]:
         return await self._wire.read(self._inner.ha_rules)
 
     async def ha_status(self) -> cluster.HAStatus:
-        return await self._wire.read(self._inner.ha_status)
+        return await self._wire.poll(self._inner.ha_status, ("ha_status",), 10.0)
 
     async def replicated_vmids(self) -> frozenset[int]:
         return await self._wire.read(self._inner.replicated_vmids)

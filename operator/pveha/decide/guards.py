@@ -9,7 +9,8 @@ from pveha.decide import evidence, memory
 from pveha.model import snapshot
 
 SETTLE_SECONDS = 5.0
-"""No action on a first view after our own start."""
+"""No action on a first view after our own start. An epoch is opened meanwhile, so that this wait and that of
+S15 run side by side."""
 INHERITED_WAIT_SECONDS = 5.0
 """How long a new leader with open operations lets the old one's requests land after `begin` (S15)."""
 DATA_FRESH_SECONDS = 30.0
@@ -53,6 +54,8 @@ def permission(
         return Permission(
             True, False, Acting.STARTING, "opening an epoch on the Proxmox cluster before the first operation"
         )
+    if seen.now - seen.started_at < SETTLE_SECONDS:
+        return Permission(False, False, Acting.STARTING, "pveha has just started and looks first")
     if memo.inherited and _oldest(seen) < memo.epoch_at + INHERITED_WAIT_SECONDS:
         return Permission(
             False, False, Acting.STARTING, "waiting for what an earlier leader may still have sent to land"
@@ -86,8 +89,6 @@ def _stop(
         )
     if members.split:
         return Acting.NOT_QUORATE, f"{members.split}: nothing is done until this is resolved"
-    if seen.now - seen.started_at < SETTLE_SECONDS:
-        return Acting.STARTING, "pveha has just started and looks first"
     parts = {"guests": seen.inventory, "HA configuration": seen.ha_config, "HA state": seen.ha_status}
     stale = [
         name

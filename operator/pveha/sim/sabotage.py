@@ -1,6 +1,8 @@
-"""Operators that are broken on purpose, for the demo: `python -m pveha.sim.sabotage KIND KUBECONFIG NAMESPACE`.
+"""Operators that are broken on purpose, for the demo.
 
-    canary             believes a BMC that acknowledges the forced off instead of reading the power back (against S2)
+`python -m pveha.sim.sabotage KIND KUBECONFIG NAMESPACE`, where KIND is
+
+    canary             believes a BMC that acknowledges the forced off, and does not read it back (against S2)
     crash-after-claim  ends by SIGKILL as soon as guests have been claimed, before any is started
 
 They replace one class of the real operator from outside: production code has no switch for this.

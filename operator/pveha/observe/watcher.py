@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from pveha.model import cluster, decision, errors, node, operations, ports, power, snapshot
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 URGENT_MEMBERSHIP_SECONDS = 0.25
 """Between two questions to a node while any node is in doubt: half of this is added to every recovery on
@@ -186,7 +189,7 @@ class Watcher:
             refreshes, wanted = self._refreshes, eager and self._refreshes != refreshes
             try:
                 await read()
-            except errors.PvehaError as problem:
+            except Exception as problem:
                 if self._note(source, problem):
                     self.news.set()
                 pause = min(RETRY_SECONDS, pace())
@@ -205,12 +208,15 @@ class Watcher:
                     look = self._look
                     until = min(until, read_at + pace())
 
-    def _note(self, source: str, problem: errors.PvehaError) -> bool:
-        """Keep what went wrong with a source; True if that is new."""
+    def _note(self, source: str, problem: Exception) -> bool:
+        """Keep what went wrong with a source, be it a mistake of ours; True if that is new."""
         kind, old = type(problem).__name__, self._problems.get(source)
-        since = old.since if old is not None and old.kind == kind else self._loop.time()
+        new = old is None or old.kind != kind
+        since = self._loop.time() if old is None or new else old.since
+        if new and not isinstance(problem, errors.PvehaError):
+            log.error("reading %s failed", source, exc_info=problem)
         self._problems[source] = snapshot.Problem(kind, str(problem), since)
-        return old is None or old.kind != kind
+        return new
 
     async def _watch_membership(self, name: str) -> None:
         """Ask a node for its membership; its answering is also the probe that it is alive."""
@@ -219,7 +225,9 @@ class Watcher:
             old = self._probes.get(name, snapshot.Probe(asked_at, float("-inf"), None))
             try:
                 view = await self._outside.hypervisor.membership(name)
-            except errors.PvehaError as problem:
+            except Exception as problem:
+                if old.failed_since is None and not isinstance(problem, errors.PvehaError):
+                    log.error("reading the membership from %s failed", name, exc_info=problem)
                 failed_since = old.failed_since if old.failed_since is not None else asked_at
                 self._probes[name] = snapshot.Probe(asked_at, old.answered_at, failed_since, str(problem))
                 if old.failed_since is None:

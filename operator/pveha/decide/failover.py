@@ -222,7 +222,7 @@ def _fence(
         node=name,
         failure=remembered.failure,
         owner=seen.owner,
-        survivors=survivors,
+        survivors=tuple(sorted(survivors, key=lambda each: f"shell/{each}" in seen.problems)),
         identities=remembered.identities,
         timeout=float(method.effective_timeout_seconds),
         off_since=verdict.off_since,

@@ -74,11 +74,16 @@ def can_host(
     memo: memory.Memory,
     verdicts: Mapping[str, evidence.Verdict],
 ) -> bool:
-    """Whether guests may be started on `name` at all: online long enough, its LRM alive and in active mode
-    (S11)."""
+    """Whether guests may be started on `name` at all: online long enough and answering us, its LRM alive and
+    in active mode (S11)."""
     online_since = memo.node(name).online_since
+    probe = seen.probes.get(name)
     return (
         verdicts[name].state is evidence.State.ONLINE
+        and probe is not None
+        and (
+            probe.failed_since is None or seen.now - probe.failed_since < spec.detection.suspect_after_seconds
+        )
         and online_since is not None
         and seen.now - online_since >= spec.detection.recover_after_seconds
         and lrm_alive(name, seen, memo)
@@ -117,7 +122,8 @@ def _choose(
     """
     if not candidates:
         return protection.Refusal(
-            FailoverReady.NO_TARGET, "no other node is online, with a live LRM and long enough, to take it"
+            FailoverReady.NO_TARGET,
+            "no other node is online, answering, with a live LRM and long enough, to take it",
         )
     storages = guest.config.storages if guest.config else frozenset()
     left = {name: target for name, target in candidates.items() if storages <= target.storages}

@@ -24,6 +24,8 @@ def last_report(world: "worlds.World", witness: str, node: str, until: float) ->
         until = min(until, on.service_since["pvestatd"])
     if node not in world.membership.rings[witness]:
         until = min(until, world.membership.separated_at.get((witness, node), until))
+    if math.isinf(until):
+        return until
     phase = (on.nodeid * 3.7) % period
     report = math.floor((until - phase) / period) * period + phase
     if on.up and report < on.up_since:

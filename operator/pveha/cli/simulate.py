@@ -1,4 +1,4 @@
-"""`pveha simulate`: play a scenario on a simulated data centre, in virtual time."""
+"""`pveha simulate`: play a scenario, or random faults, on a simulated data centre in virtual time."""
 
 import argparse
 import pathlib
@@ -8,15 +8,45 @@ from typing import Any
 def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "simulate",
-        help="play a scenario on a simulated data centre, in virtual time (docs/simulation.md)",
+        help="play a scenario, or random faults, on a simulated data centre (docs/simulation.md)",
     )
-    parser.add_argument("file", metavar="FILE", type=pathlib.Path, help="a scenario.yaml, or its folder")
+    parser.add_argument(
+        "file", metavar="FILE", type=pathlib.Path, nargs="?", help="a scenario.yaml, or its folder"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     parser.add_argument("--log", action="store_true", help="write the log to expected.log beside FILE")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="play N runs with random faults instead of FILE"
+    )
+    parser.add_argument(
+        "--first-seed", type=int, metavar="S", help="first of the seeds (default: a fresh one)"
+    )
+    parser.add_argument(
+        "--faults",
+        default="all",
+        metavar="KIND,...",
+        help="kinds of random faults, as docs/simulation.md lists",
+    )
+    parser.add_argument(
+        "--nodes", type=int, metavar="N", help="nodes of each random cluster (default: 3 to 5)"
+    )
+    parser.add_argument("--guests", type=int, metavar="N", help="guests of each (default: 2 to 6)")
+    parser.add_argument(
+        "--keep", type=pathlib.Path, metavar="FOLDER", help="write a shortened run of each broken seed here"
+    )
+    parser.add_argument(
+        "--processes", type=int, metavar="N", help="runs side by side (default: one a processor)"
+    )
+    parser.set_defaults(run=run, usage=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
+    if (args.file is None) == (args.seeds is None):
+        args.usage("name either FILE or --seeds N")
+    if args.seeds is not None:
+        from pveha.cli import simulate_seeds
+
+        return simulate_seeds.run(args)
     from pveha.cli import simulate_file
 
     return simulate_file.run(args.file, as_json=args.json, write_log=args.log)

@@ -1,7 +1,8 @@
-"""Random faults from a seed: a data centre, operators, and a timeline of what goes wrong and when it is mended.
+"""Random faults from a seed: a data centre, operators, and a timeline of what goes wrong and when it is
+mended.
 
-A `Plan` is data: the same seed gives the same plan, any part of its timeline can be left out (`shrink`), and playing it
-(`simulation`) draws no further random number than the world's own.
+A `Plan` is data: the same seed gives the same plan, any part of its timeline can be left out (`shrink`), and
+playing it (`simulation`) draws no further random number than the world's own.
 """
 
 import dataclasses
@@ -100,7 +101,10 @@ def _operator(begin: str, end: str, low: float, high: float) -> Kind:
 
     def draw(dice: Dice, about: config.Config) -> Lines:
         name = "all" if "all" in begin else dice.operator()
-        return [(0.0, begin.replace("OPERATOR", name)), (dice.seconds(low, high), end.replace("OPERATOR", name))]
+        return [
+            (0.0, begin.replace("OPERATOR", name)),
+            (dice.seconds(low, high), end.replace("OPERATOR", name)),
+        ]
 
     return draw
 
@@ -392,9 +396,7 @@ def plan(
     return Plan(seed, about, ("a", "b"), protect, tuple(faults), round(last + 30.0, 2), _calm(rng, about))
 
 
-def _data_centre(
-    rng: random.Random, seed: int, nodes: int | None, guest_count: int | None
-) -> config.Config:
+def _data_centre(rng: random.Random, seed: int, nodes: int | None, guest_count: int | None) -> config.Config:
     count = nodes or rng.choice([3, 3, 3, 4, 5])
     names = [f"pve{number}" for number in range(1, count + 1)]
     found = []

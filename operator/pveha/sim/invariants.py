@@ -1,16 +1,18 @@
 """What must hold whatever goes wrong, checked at every event of the world against the truth (docs/safety.md).
 
-The operator's own idea of the world plays no part: power, processes, memberships, files are looked at themselves.
+The operator's own idea of the world plays no part: power, processes, memberships, files are looked at
+themselves.
 """
 
 import dataclasses
 import re
 
-from pveha.model import cluster, guests, mark
+from pveha.model import cluster, guests, kubernetes, mark
 from pveha.sim import machine, rig, wires
 
 LATE_SECONDS = 1.5
-"""Truth younger than this cannot have been known when a side effect was sent (S5: re-read in the same second)."""
+"""Truth younger than this cannot have been known when a side effect was sent (S5: re-read in the same
+second)."""
 FORBIDDEN_SECONDS = 20.0
 """Operations begun before the user forbade new ones may still send effects for so long."""
 UNDONE_SECONDS = 300.0
@@ -115,7 +117,9 @@ class Invariants:
         self._open = {sid: self._open.get(sid, -passed) + passed for sid in marked}
         for sid, seconds in self._open.items():
             if seconds > UNDONE_SECONDS:
-                self.violated("undone", f"{sid} carries an operation's mark for more than {UNDONE_SECONDS:g} s")
+                self.violated(
+                    "undone", f"{sid} carries an operation's mark for more than {UNDONE_SECONDS:g} s"
+                )
         self._could_undo = bool(marked) and self._undoable(now)
 
     def _undoable(self, now: float) -> bool:
@@ -134,9 +138,7 @@ class Invariants:
             and not world.operator_cut
             and not world.deaf
             and all(
-                world.machines[name].runs(service)
-                for name in self._majority
-                for service in machine.SERVICES
+                world.machines[name].runs(service) for name in self._majority for service in machine.SERVICES
             )
             and self._majority == frozenset(n for n, on in world.machines.items() if on.up)
         )
@@ -178,7 +180,7 @@ class Invariants:
         lost = [
             other
             for other, gone in self._absent_since.items()
-            if now - gone > LATE_SECONDS and not self._planned(other)
+            if now - gone > FORBIDDEN_SECONDS and not self._planned(other)
         ]
         allowed = max(1, len(self._world.machines) * 34 // 100)
         if self._majority and len(lost) > allowed:
@@ -195,9 +197,9 @@ class Invariants:
         file = self._world.newest.guests.get(vmid)
         resource = self._world.newest.resources.get(file.ref.sid) if file else None
         found = mark.parse(resource.comment).mark if resource else None
-        if resource is not None and resource.state is cluster.HAState.IGNORED and found is not None:
-            if found.was is not cluster.HAState.STARTED:
-                self.violated("what was stopped stays stopped", f"guest {vmid} is started on {on}")
+        ignored = resource is not None and resource.state is cluster.HAState.IGNORED
+        if ignored and found is not None and found.was is not cluster.HAState.STARTED:
+            self.violated("what was stopped stays stopped", f"guest {vmid} is started on {on}")
 
     def _new_operation(self, what: str) -> None:
         now = self._world.now()
@@ -210,7 +212,7 @@ class Invariants:
     def _deaf(self) -> bool:
         return any(replica.deaf or replica.wire.kubernetes_down for replica in self._rig.operators.values())
 
-    def _spec_changed(self, event: str, obj: rig.Manifest) -> None:
+    def _spec_changed(self, event: str, obj: kubernetes.Manifest) -> None:
         if obj["kind"] != "HACluster":
             return
         spec, now = obj["spec"], self._world.now()
@@ -232,14 +234,17 @@ class Invariants:
             self.violated("rename only while off", f"guest {vmid} is moved from {source}, which is on")
         match = re.search(r"--epoch (\d+)", by)
         newest = max(
-            (int(path[len(REGISTER) :]) for path in world.newest.folders if path.startswith(REGISTER)), default=0
+            (int(path[len(REGISTER) :]) for path in world.newest.folders if path.startswith(REGISTER)),
+            default=0,
         )
         if match is None or int(match[1]) != newest:
             self.violated("epoch at effect", f"guest {vmid} is moved by {by}, newest epoch {newest}")
         file = world.newest.guests.get(vmid)
         resource = world.newest.resources.get(file.ref.sid) if file else None
         if resource is not None and resource.state is not cluster.HAState.IGNORED:
-            self.violated("disowned before moved", f"guest {vmid} is moved from {source} while {resource.state}")
+            self.violated(
+                "disowned before moved", f"guest {vmid} is moved from {source} while {resource.state}"
+            )
 
     # The end
 
@@ -279,9 +284,9 @@ class Invariants:
         service = world.newest.manager.services.get(sid)
         if service is not None and service.state == "error":
             return []
-        running = [
-            name for name, on in world.machines.items() if ref.vmid in on.processes
-        ]
+        if not world.machines[file.node].up and self._planned(file.node):
+            return []
+        running = [name for name, on in world.machines.items() if ref.vmid in on.processes]
         if resource.state is cluster.HAState.STARTED and running != [file.node]:
             return [f"{sid} runs on {running}, its file is on {file.node}, the CRM has {service}"]
         if resource.state in (cluster.HAState.STOPPED, cluster.HAState.DISABLED) and running:

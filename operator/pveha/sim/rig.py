@@ -1,8 +1,8 @@
 """The production operator on a simulated data centre in one process: for scenario tests and simulations.
 
 Replicas are what `control` runs: supervisor, elector, store, loop. Their ports are wired (`wires`), so that
-each side effect is counted and a replica can be killed at any of them. Everything runs on the clock of the running
-event loop, so with `clock.run` a minute takes milliseconds.
+each side effect is counted and a replica can be killed at any of them. Everything runs on the clock of the
+running event loop, so with `clock.run` a minute takes milliseconds.
 """
 
 import asyncio
@@ -208,9 +208,11 @@ class Rig:
         operators: Iterable[str] = ("a",),
         skip_polls: bool = False,
     ) -> None:
-        """`spec` is merged over a complete HACluster in Enforce; `protect` names the guests with a ProtectedVM.
+        """`spec` is merged over a complete HACluster in Enforce; `protect` names the guests with a
+        ProtectedVM.
 
-        `skip_polls`: observers wait for something to happen, up to the age at which what they know counts as stale.
+        `skip_polls`: observers wait for something to happen, up to the age at which what they know counts as
+        stale.
         """
         self.world = world.World(about)
         self.kubernetes = kubernetes.SimulatedKubernetes()
@@ -299,10 +301,11 @@ class Rig:
         self.kubernetes.put(manifest)
 
     def apply(self, line: str) -> None:
-        """Do what a line of a timeline says: of `faults`, or about operators and Kubernetes (`OPERATOR_LINES`).
+        """Do what a line of a timeline says: of `faults`, or about operators and Kubernetes
+        (`OPERATOR_LINES`).
 
-        Raises `faults.UnknownFaultError` for anything else. What cannot be done at the moment (a person's write
-        without quorum) is told and left.
+        Raises `faults.UnknownFaultError` for anything else. What cannot be done at the moment (a person's
+        write without quorum) is told and left.
         """
         words = " ".join(line.split())
         for pattern, _, act in OPERATOR_LINES:
@@ -314,6 +317,10 @@ class Rig:
         try:
             faults.apply(self.world, words)
         except (errors.OutsideError, OSError) as problem:
+            self.world.say("timeline", f"{words}: not now ({problem})")
+        except faults.UnknownFaultError as problem:
+            if not isinstance(problem.__cause__, KeyError):
+                raise
             self.world.say("timeline", f"{words}: not now ({problem})")
 
     # Looking

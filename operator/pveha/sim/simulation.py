@@ -3,17 +3,18 @@
 import asyncio
 import collections
 import dataclasses
-import random
 import re
 
-from pveha.model import cluster, mark
+from pveha.model import cluster
 from pveha.sim import chaos, clock, invariants, rig
 
 PATIENCE_SECONDS = 900.0
 """How long a mended world may take until everything is as it should be."""
 LOOK_SECONDS = 20.0
 QUIET_SECONDS = 60.0
-"""A settled world in which nothing is written for so long."""
+"""In a settled world nothing is written for so long, ..."""
+QUIET_WINDOWS = 5
+"""... at the latest the fifth time (nodes that came back become targets again after 120 s)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,7 +73,9 @@ class _Play:
             wanted = self._wanted.get(sid)
             if present is not None and wanted is not None and self._invariants.majority():
                 self._wanted[sid] = dataclasses.replace(wanted, state=state)
-        elif match := re.fullmatch(r"(?:start|stop|migrate|unlock|lock|crash|move config) guest (\d+).*", line):
+        elif match := re.fullmatch(
+            r"(?:start|stop|migrate|unlock|lock|crash|move config) guest (\d+).*", line
+        ):
             for sid in (f"vm:{match[1]}", f"ct:{match[1]}"):
                 self._invariants.user_changed[sid] = self._rig.world.now()
                 if sid in self._wanted and line.startswith(("start", "stop")):
@@ -100,14 +103,19 @@ class _Play:
             self._invariants.violated("comes right", problem)
         if problems:
             return
-        await asyncio.sleep(QUIET_SECONDS)
         effects: list[str] = []
         self._rig.on_effect(
-            lambda effect: effects.append(f"{effect.operator}: {effect.verb} {effect.subject}")
-            if effect.verb != "lease"
-            else None
+            lambda effect: (
+                effects.append(f"{effect.operator}: {effect.verb} {effect.subject}")
+                if effect.verb != "lease"
+                else None
+            )
         )
-        await asyncio.sleep(QUIET_SECONDS)
+        for _ in range(QUIET_WINDOWS):
+            effects.clear()
+            await asyncio.sleep(QUIET_SECONDS)
+            if not effects:
+                break
         for effect in effects:
             self._invariants.violated("quiet is quiet", effect)
         for problem in self._problems():
@@ -119,9 +127,7 @@ class _Play:
     def _result(self) -> Result:
         world = self._rig.world
         native = len([event for event in world.log if "recover from fenced node" in event.text])
-        recovered = [
-            each for each in self._rig.kubernetes.occurrences.values() if each.reason == "Recovered"
-        ]
+        recovered = [each for each in self._rig.kubernetes.occurrences.values() if each.reason == "Recovered"]
         return Result(
             self._plan.seed,
             tuple(self._invariants.violations),

@@ -21,7 +21,8 @@ class Effect:
 
     operator: str
     verb: str
-    """`force_off`, `start`, `create_ha`, `update_ha`, `delete_ha`, `begin`, `claim`, `kill`, `status`, `lease`."""
+    """`force_off`, `start`, `create_ha`, `update_ha`, `delete_ha`, `begin`, `claim`, `kill`, `status`, or
+    `lease`."""
     subject: str
     resource: cluster.HAResource | None = None
     vmids: tuple[int, ...] = ()
@@ -35,9 +36,7 @@ class Wire:
     failed to): both may set `cut_off`.
     """
 
-    def __init__(
-        self, name: str, sending: Callable[[Effect], None], sent: Callable[[Effect], None]
-    ) -> None:
+    def __init__(self, name: str, sending: Callable[[Effect], None], sent: Callable[[Effect], None]) -> None:
         self.name = name
         self.cut_off = False
         self.kubernetes_down = False
@@ -45,7 +44,8 @@ class Wire:
         self.linger: Callable[[float], Awaitable[None]] | None = None
         """Waits until something happens in the world, at most so long; None: no poll is put off."""
         self.stands_still_until = float("-inf")
-        """Loop time until which nothing is sent or received: a process that is stopped, or packets that are."""
+        """Loop time until which nothing is sent or received: a process that is stopped, or packets that
+        are."""
         self._sending = sending
         self._sent = sent
 
@@ -59,8 +59,8 @@ class Wire:
         return result
 
     async def poll(self, call: Callable[[], Awaitable[T]], names: Sequence[str], seconds: float) -> T:
-        """A read that an observer's task (one whose name begins with one of `names`) makes again and again: while
-        nothing happens in the world, it may as well come up to `seconds` later."""
+        """A read that an observer's task (one whose name begins with one of `names`) makes again and again:
+        while nothing happens in the world, it may as well come up to `seconds` later."""
         task = asyncio.current_task()
         if self.linger is not None and task is not None and task.get_name().startswith(tuple(names)):
             await self.linger(seconds)
@@ -90,15 +90,18 @@ class Wire:
             await asyncio.sleep(KUBERNETES_SECONDS)
             raise errors.Unreachable(f"the API server did not answer {self.name} in {KUBERNETES_SECONDS:g} s")
         result = await (self.read(call) if what is None else self.effect(what, call))
-        if self.kubernetes_down or self.kubernetes_loses_answers:
+        if self._unheard():
             await asyncio.sleep(KUBERNETES_SECONDS)
             raise errors.Unreachable(f"the API server's answer did not reach {self.name}")
         return result
 
+    def _unheard(self) -> bool:
+        return self.kubernetes_down or self.kubernetes_loses_answers
+
     async def _pass(self) -> None:
         loop = asyncio.get_running_loop()
-        while (left := self.stands_still_until - loop.time()) > 0:
-            await asyncio.sleep(left)
+        if self.stands_still_until > loop.time():
+            await asyncio.sleep(self.stands_still_until - loop.time())
         if self.cut_off:
             raise errors.Unreachable(f"{self.name} is dead")
 

@@ -10,6 +10,7 @@ line of JSON, `{"ok": true, "result": ...}` or `{"ok": false, "error": "..."}`:
     downtimes SECONDS  by vmid: seconds since that time in which the guest ran nowhere
     bmc_log            commands the BMCs were given
     calls              API calls by method and path so far
+    shell_calls        node shell calls by verb so far
     quit               stop; so does the end of stdin
     anything else      a fault, as `faults.apply` reads it, for instance `power off pve2`
 """
@@ -151,6 +152,7 @@ _QUESTIONS: dict[str, Callable[[datacenter.DataCenter, list[str]], Any]] = {
     "downtimes": _downtimes,
     "bmc_log": lambda running, _: [dataclasses.asdict(command) for command in running.world.bmc_log],
     "calls": lambda running, _: dict(running.api.calls),
+    "shell_calls": lambda running, _: running.shell_calls,
 }
 
 

@@ -7,6 +7,7 @@ addresses of theirs. On Linux all of 127.0.0.0/8 is there. macOS has 127.0.0.1 a
 """
 
 import base64
+import collections
 import dataclasses
 import errno
 import random
@@ -106,6 +107,7 @@ class DataCenter:
         self._about = about.completed()
         self._authority = certificates.Authority(f"{about.cluster_name} root CA (simulated)")
         self._faces: list[_Face] = []
+        self._shells: list[ssh.SshFace] = []
         self._tokens = {
             "operator": api_access.Token(
                 f"{TOKEN_USER}!operator", secrets.token_hex(16), {"/": api_access.OPERATOR}
@@ -140,9 +142,14 @@ class DataCenter:
 
     async def stop(self) -> None:
         """Close all faces; the world stays readable."""
-        faces, self._faces = self._faces, []
+        faces, self._faces, self._shells = self._faces, [], []
         for face in reversed(faces):
             await face.stop()
+
+    @property
+    def shell_calls(self) -> dict[str, int]:
+        """Calls of the node shells so far, by verb."""
+        return dict(sum((shell.calls for shell in self._shells), collections.Counter[str]()))
 
     def manifests(
         self, namespace: str = "default", name: str = "dc1", mode: str = "Enforce"
@@ -187,16 +194,16 @@ class DataCenter:
             self._faces.append(
                 https.ApiFace(self.api, node.name, (node.address, api_port), certificate[node.name])
             )
-            self._faces.append(
-                ssh.SshFace(
-                    simulated,
-                    node.name,
-                    (node.address, ssh_port),
-                    host_key[node.name],
-                    SSH_USER,
-                    _public(client_key),
-                )
+            shell = ssh.SshFace(
+                simulated,
+                node.name,
+                (node.address, ssh_port),
+                host_key[node.name],
+                SSH_USER,
+                _public(client_key),
             )
+            self._shells.append(shell)
+            self._faces.append(shell)
             bmc = self._bmc(node, f"{net}.{_FIRST_BMC + number}", bmc_port) if node.has_bmc else None
             accesses.append(NodeAccess(node.name, node.address, certificate[node.name].fingerprint, bmc))
         self.connection = Connection(

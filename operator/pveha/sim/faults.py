@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pveha.model import cluster
 from pveha.sim import machine
 
 if TYPE_CHECKING:
@@ -96,11 +97,17 @@ FAULTS = (
         rf"set {_SID} (started|stopped|disabled|ignored)",
         lambda w, s, t: w.set_ha_state(s, t),
     ),
+    Fault("register SID", rf"register {_SID}", lambda w, s: w.set_ha(cluster.HAResource(s))),
     Fault("remove SID", rf"remove {_SID}", lambda w, s: w.set_ha(None, s)),
     Fault(
         "migrate guest VMID NODE",
         rf"migrate guest {_VMID} {_NODE}",
         lambda w, v, n: w.migrate_guest(int(v), n),
+    ),
+    Fault(
+        "create guest VMID NODE",
+        rf"create guest {_VMID} {_NODE}",
+        lambda w, v, n: w.create_guest(int(v), n),
     ),
     Fault("start guest VMID", rf"start guest {_VMID}", lambda w, v: w.start_guest(int(v))),
     Fault("stop guest VMID", rf"stop guest {_VMID}", lambda w, v: w.stop_guest(int(v))),

@@ -5,6 +5,7 @@ simulated node's system calls.
 """
 
 import asyncio
+import collections
 import contextlib
 import json
 import socket
@@ -39,6 +40,8 @@ class SshFace:
     ) -> None:
         self._world = world
         self._node = node
+        self.calls: collections.Counter[str] = collections.Counter()
+        """By verb of `pveha-node`."""
         keys = asyncssh.import_authorized_keys(f"restrict {authorized_key}")
         self._options = asyncssh.SSHServerConnectionOptions(
             server_factory=lambda: _Login(user, keys),
@@ -64,6 +67,7 @@ class SshFace:
     async def _run(self, process: asyncssh.SSHServerProcess[str]) -> None:
         """The forced command."""
         command, machine = process.command, self._world.machines[self._node]
+        self.calls[(command or "").partition(" ")[2].partition(" ")[0]] += 1
         await asyncio.sleep(self._world.between(self._world.timings.shell_call))
         if command and set(command.split()) & set(_WRITING) and machine.runs("pmxcfs"):
             await self._world.fs.settle(self._node)

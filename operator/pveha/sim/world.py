@@ -501,6 +501,23 @@ class World:
         """A guest's configuration, as the newest tree has it; KeyError without one."""
         return self.newest.guests[vmid]
 
+    def create_guest(self, vmid: int, name: str) -> None:
+        """A person makes and starts a VM on a node; a guest that had its number is destroyed first, with its
+        HA resource."""
+        tree, on = self._some_tree(), self.machines[name]
+        if old := tree.guests.pop(vmid, None):
+            tree.resources.pop(old.ref.sid, None)
+            self.kill_guest(vmid, old.node)
+        uuid = config.stable_uuid(f"{self.config.cluster_name}-{vmid}-{self.now()}")
+        about = config.Guest(vmid, name, name=f"new{vmid}", uuid=uuid)
+        file = guestfile.GuestFile(about.ref, name, guestfile.render(about), self.now())
+        tree.guests[vmid] = file
+        tree.version += 1
+        self.guests.about[vmid] = about
+        self.guests.create(on, file)
+        self.say("user", f"guest {vmid} created on {name}")
+        self.changed()
+
     def start_guest(self, vmid: int) -> tasks.Task | None:
         """A person starts a guest where its configuration is; for one under HA the order goes to the CRM."""
         file = self.guest_file(vmid)

@@ -37,6 +37,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
 def run(args: argparse.Namespace) -> int:
     """Play one scenario; 0 if everything came as it must."""
     from pveha.cli.demo import scenarios, stage
+    from pveha.model import errors
 
     async def play() -> scenarios.Result:
         async with stage.Stage(args.guests, args.logs) as on:
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         result = asyncio.run(play())
-    except stage.FailedError as error:
+    except errors.PvehaError as error:
         print(f"pveha demo: {error}", file=sys.stderr)
         return 1
     for complaint in result.complaints:

@@ -245,7 +245,7 @@ async def _running_again(on: Stage, victims: list[str]) -> bool:
 
 
 async def _settled(on: Stage) -> bool:
-    return not await on.unsettled()
+    return not await on.world.unsettled()
 
 
 async def _has_condition(on: Stage, type_: str, reason: str) -> bool:

@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,63 +16,17 @@ from pveha import api
 from pveha.api import schema
 from pveha.devkube import access, binaries, controlplane, process
 from pveha.model import errors
+from pveha.sim import client
 
 NAMESPACE = "demo"
 READY_SECONDS = 120.0
 """From an empty Proxmox HA until every guest is registered and listed by the CRM takes two of its rounds, about 30 s."""
 POLL_SECONDS = 0.25
-ANSWER_SECONDS = 60.0
 NOISE = re.compile(r"\bcrm (?:node|master)|\block\b|lrm ")
 
 
 class FailedError(errors.PvehaError):
     """The stage could not be put up, or something did not happen in time."""
-
-
-class DataCenter:
-    """The simulated data centre, a process spoken to line by line (see `python -m pveha.sim --help`)."""
-
-    def __init__(self, child: asyncio.subprocess.Process, about: dict[str, Any]) -> None:
-        self._child = child
-        self.about = about
-
-    @classmethod
-    async def open(cls, arguments: Sequence[str], log: Path) -> "DataCenter":
-        with log.open("ab") as errors_to:
-            child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "pveha.sim", "--namespace", NAMESPACE, *arguments),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=errors_to,
-                limit=2**26,
-            )
-        assert child.stdout is not None
-        line = await child.stdout.readline()
-        if not line:
-            raise FailedError(f"the simulated data centre did not start:\n{log.read_text(errors='replace')}")
-        return cls(child, json.loads(line))
-
-    async def ask(self, line: str) -> Any:
-        """The answer to a question, or the world's time at which a fault was applied."""
-        assert self._child.stdin is not None and self._child.stdout is not None
-        self._child.stdin.write(line.encode() + b"\n")
-        await self._child.stdin.drain()
-        async with asyncio.timeout(ANSWER_SECONDS):
-            answer = json.loads(await self._child.stdout.readline())
-        if not answer["ok"]:
-            raise FailedError(f"the data centre refused: {answer['error']}")
-        return answer["result"]
-
-    async def close(self) -> None:
-        assert self._child.stdin is not None
-        self._child.stdin.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(10):
-                await self._child.wait()
-                return
-        self._child.kill()
-        await self._child.wait()
 
 
 class Stage:
@@ -88,7 +42,7 @@ class Stage:
         self.victim = ""
         """The node that fails: not the CRM master, whose loss only makes the adoption take two minutes longer."""
         self.kube: access.Access
-        self.world: DataCenter
+        self.world: client.RemoteDataCenter
 
     async def __aenter__(self) -> "Stage":
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -110,8 +64,9 @@ class Stage:
     async def open(self, *arguments: str) -> None:
         """Put up a data centre and apply its manifests."""
         say(f"a simulated Proxmox cluster of three nodes with {self.guests} guests")
-        self.world = await DataCenter.open(
-            ("--guests", str(self.guests), *arguments), self.folder / "datacenter.log"
+        self.world = await client.RemoteDataCenter.open(
+            ("--namespace", NAMESPACE, "--guests", str(self.guests), *arguments),
+            self.folder / "datacenter.log",
         )
         await asyncio.to_thread(self.kube.apply, *self.world.about["manifests"])
 
@@ -182,25 +137,12 @@ class Stage:
                     for each in pvm.get("status", {}).get("conditions", [])
                 )
             ]
-            return len(ready) == len(found["items"]) and not await self.unsettled()
+            return len(ready) == len(found["items"]) and not await self.world.unsettled()
 
         say("waiting until every guest is protected")
         await self.until(protected, READY_SECONDS, "every guest is protected", pause=2.0)
         master = (await self.world.ask("state"))["master"]
         self.victim = "pve3" if master == "pve2" else "pve2"
-
-    async def unsettled(self) -> list[str]:
-        """HA resources that are not yet as they should be: `started` without a mark, and listed as such by the CRM."""
-        state = await self.world.ask("state")
-        registered = {sid.partition(":")[2] for sid in state["ha"]}
-        missing = [vmid for vmid in state["guests"] if vmid not in registered]
-        return missing + [
-            sid
-            for sid, resource in state["ha"].items()
-            if resource["state"] != "started"
-            or resource["crm_state"] != "started"
-            or " op=" in resource["comment"]
-        ]
 
     async def until(
         self,

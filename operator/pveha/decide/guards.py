@@ -109,8 +109,16 @@ def _oldest(seen: snapshot.Snapshot) -> float:
 
 
 def blast_radius(spec: hacluster.HAClusterSpec, verdicts: Mapping[str, evidence.Verdict]) -> str:
-    """Why too many nodes are lost at once for pveha to believe it, or an empty string."""
-    lost = sorted(name for name, verdict in verdicts.items() if verdict.lost)
+    """Why too many nodes are lost at once for pveha to believe it, or an empty string.
+
+    Nodes of which witnesses differ count: right after quorum returns, one view may tell of a loss that the
+    next confirms.
+    """
+    lost = sorted(
+        name
+        for name, verdict in verdicts.items()
+        if verdict.lost or verdict.state is evidence.State.UNCONFIRMED
+    )
     allowed = max(1, len(verdicts) * spec.safety.max_failed_nodes_percent // 100)
     if len(lost) <= allowed:
         return ""

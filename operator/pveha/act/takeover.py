@@ -93,7 +93,7 @@ async def _processes(
     """Guests that must not be started because of what runs, or may run, on a survivor (S17)."""
     blocked: Results = {}
     for item in operation.items:
-        unknown = sorted(silent if item.lock else item.last_seen & set(silent))
+        unknown = sorted({*item.last_seen, *(silent if item.lock else ())} - told.keys())
         if unknown:
             text = f"{', '.join(unknown)} does not tell its processes and may still run it"
             blocked[item.ref] = operations.GuestResult(item.ref, FailoverReady.NODE_SHELL_UNREACHABLE, text)

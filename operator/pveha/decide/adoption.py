@@ -44,7 +44,9 @@ def edits(
         where = verdicts.get(guest.node) if guest is not None else None
         if comment.mark is None:
             edit = _hold_back(sid, resource, comment, guest, where, seen, memo, protected)
-            edit = edit or _stale_record(sid, resource, comment, guest, verdicts, seen, memo)
+            awaited = any(ref.vmid in recovery.stranded for recovery in recoveries.values())
+            if not awaited:
+                edit = edit or _stale_record(sid, resource, comment, guest, verdicts, seen, memo)
         elif comment.mark.hold:
             edit = _release(sid, resource, comment, verdicts)
         elif guest is None or where is None:

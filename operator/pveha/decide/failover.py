@@ -1,7 +1,7 @@
 """Fence lost nodes and take their guests over (design §7)."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from pveha.api import hacluster
 from pveha.api.conditions import Acting, FailoverReady
@@ -16,6 +16,8 @@ NATIVE_AHEAD = frozenset({"fence", "recovery"})
 """CRM states in which native HA recovers the guest itself."""
 STOPPING = frozenset({Acting.NOT_LEADER, Acting.NOT_OWNED, Acting.NOT_QUORATE})
 """Reasons for which operations in flight are cancelled rather than finished."""
+AWAITED = frozenset({evidence.State.DOWN, evidence.State.ISOLATED, evidence.State.FENCING, evidence.State.FENCED})
+"""States of a lost node whose proof may still come before native HA begins."""
 LRM_BUSY = frozenset({"migrate", "relocate", "request_stop", "request_start_balance"})
 """CRM states in which a live LRM works on the guest."""
 
@@ -28,6 +30,8 @@ class Recovery:
     items: Mapping[int, operations.TakeoverItem]
     targets: Mapping[int, str]
     refusals: Mapping[int, protection.Refusal]
+    stranded: frozenset[int] = frozenset()
+    """Guests that a migration has left between it and a live node, and that wait for its proof (S16)."""
 
 
 def recover(
@@ -114,8 +118,24 @@ def _recovery(
         else:
             wanted.append(guest)
     planned = placement.plan(dead, wanted, seen, spec, memo, verdicts, promised(seen, memo, protected))
-    items = {guest.vmid: _item(guest, dead, seen.owner) for guest in wanted if guest.vmid in planned.targets}
-    return Recovery(dead, items, planned.targets, {**refusals, **planned.refusals})
+    proven = {name for name, verdict in verdicts.items() if verdict.state is evidence.State.FENCED}
+    items = {
+        guest.vmid: _item(guest, dead, seen.owner, proven=proven)
+        for guest in wanted
+        if guest.vmid in planned.targets
+    }
+    provable = verdicts[dead].state in AWAITED and protection.provable(dead, spec, memo) is None
+    stranded = frozenset(
+        guest.vmid
+        for guest in protected.guests.values()
+        if provable
+        and _stranded(guest, {dead})
+        and guest.service is not None
+        and guest.service.state not in NATIVE_AHEAD
+        and not protection.unrecoverable(guest, seen, memo)
+        and not _not_now(guest, dead, seen, memo)
+    )
+    return Recovery(dead, items, planned.targets, {**refusals, **planned.refusals}, stranded)
 
 
 def _not_now(
@@ -148,16 +168,17 @@ def _item(
     dead: str,
     owner: str,
     last_seen: frozenset[str] = frozenset(),
+    proven: Container[str] = (),
     *,
     claimed: bool = False,
 ) -> operations.TakeoverItem:
-    """`last_seen` are nodes that may run it beside those that the CRM names (S16)."""
+    """`last_seen` are nodes that may run it beside those that the CRM names (S16), less those `proven` off."""
     named = {guest.service.node, guest.service.target} if guest.service else set()
     return operations.TakeoverItem(
         guest.ref,
         _was(guest),
         guest.lock,
-        (last_seen | {name for name in named if name}) - {dead},
+        frozenset(name for name in {*last_seen, *named} - {dead} if name and name not in proven),
         guest.registered,
         registration.entry(guest, _was(guest), owner),
         claimed,
@@ -206,7 +227,7 @@ def _fence(
     if (
         not due
         or not evidence.announcements_read(seen, memo.node(name).offline_since or seen.now)
-        or not recovery.items
+        or not (recovery.items or recovery.stranded)
         or protection.provable(name, spec, memo)
         or votes_unsafe(seen, survivors)
     ):
@@ -348,15 +369,15 @@ def _resume(
             begun = memo.failovers.get(guest.vmid)
             if begun is not None and memo.node(begun.dead).voided:
                 continue
-            came_from = frozenset({begun.dead}) if begun is not None else everybody - {where}
-            item = _item(guest, "", seen.owner, came_from, claimed=True)
+            came_from = {begun.dead} & everybody if begun is not None else everybody - {where}
+            item = _item(guest, "", seen.owner, frozenset(came_from), lost, claimed=True)
             chosen.setdefault(("", where), []).append(item)
         elif (
             (from_lost := _stranded(guest, lost))
             and not protection.unrecoverable(guest, seen, memo)
             and not _not_now(guest, from_lost, seen, memo)
         ):
-            item = _item(guest, from_lost, seen.owner)
+            item = _item(guest, from_lost, seen.owner, proven=lost)
             chosen.setdefault((from_lost, where), []).append(item)
     result = []
     for (dead, target), items in sorted(chosen.items()):

@@ -123,7 +123,7 @@ def _choose(
     if not candidates:
         return protection.Refusal(
             FailoverReady.NO_TARGET,
-            "no other node is online, answering, with a live LRM and long enough, to take it",
+            "no other node is online and answering, long enough and with a live LRM, to take it",
         )
     storages = guest.config.storages if guest.config else frozenset()
     left = {name: target for name, target in candidates.items() if storages <= target.storages}

@@ -9,6 +9,8 @@ from pveha.model import cluster, guests, mark, operations, power, snapshot
 
 CONTRADICTION_WINDOW_SECONDS = 30.0
 """A second node that drops this soon after our command may be the one that was really switched off (S1)."""
+BOOT_SECONDS = 10.0
+"""No machine answers this soon after it was off: one that does was not off (S1)."""
 FENCE_RETRY_SECONDS = 15.0
 TAKEOVER_RETRY_SECONDS = 5.0
 REFUSED_RETRY_SECONDS = 1.0
@@ -109,7 +111,10 @@ def _node(
     reading = seen.power.get(name)
     new = _off_since(new, reading)
     if new.proof is not None and _shows_life(new.proof.last_off_at, reading, probe):
-        new = dataclasses.replace(new, proof=None, returned_at=seen.now)
+        soon = probe is not None and probe.failed_since is None
+        soon = soon and seen.now - new.proof.last_off_at < BOOT_SECONDS
+        voided = f"{name} answers although its BMC had just proven it off" if soon else new.voided
+        new = dataclasses.replace(new, proof=None, returned_at=seen.now, voided=voided)
 
     shell = seen.shells.get(name)
     if offline is False and shell is not None and (rebind or not old.voided):

@@ -120,14 +120,21 @@ def _edits(
     recoveries: Mapping[str, failover.Recovery],
     starting: list[operations.Operation],
 ) -> list[operations.Operation]:
-    """One operation with all changes of HA resources that are due, if none is in flight."""
+    """One operation with all changes of HA resources that are due, if none is in flight.
+
+    Registration waits while guests are recovered, because each write holds a cluster-wide lock, and not for as
+    long as a lost node stays away.
+    """
     in_flight = any(isinstance(s.operation, operations.EditHA) and s.outcome is None for s in seen.operations)
     if in_flight or memo.epoch is None or not allowed.finish or seen.now < memo.edit_retry_at:
         return []
     if not recall.is_current(seen, memo):
         return []
     due = adoption.edits(seen, memo, verdicts, protected, recoveries)
-    if allowed.begin and not any(verdict.lost for verdict in verdicts.values()):
+    if allowed.begin and not any(
+        recovery.items and verdicts[name].state is not evidence.State.UNPROVABLE
+        for name, recovery in recoveries.items()
+    ):
         named = frozenset(pvm.spec.vmid for pvm in wanted.guests.values())
         taken = {edit.sid for edit in due}
         due += [

@@ -57,7 +57,7 @@ class TakeoverItem:
     was: cluster.HAState
     lock: str | None
     last_seen: frozenset[str]
-    """Nodes on which a process may linger (S16): those that must answer the process scan."""
+    """Nodes on which a process may linger (S16): those that must answer the process scan, members or not."""
     registered: cluster.HAResource | None
     entry: cluster.HAResource
     """The HA resource to make if there is none."""

@@ -16,7 +16,9 @@ NATIVE_AHEAD = frozenset({"fence", "recovery"})
 """CRM states in which native HA recovers the guest itself."""
 STOPPING = frozenset({Acting.NOT_LEADER, Acting.NOT_OWNED, Acting.NOT_QUORATE})
 """Reasons for which operations in flight are cancelled rather than finished."""
-AWAITED = frozenset({evidence.State.DOWN, evidence.State.ISOLATED, evidence.State.FENCING, evidence.State.FENCED})
+AWAITED = frozenset(
+    {evidence.State.DOWN, evidence.State.ISOLATED, evidence.State.FENCING, evidence.State.FENCED}
+)
 """States of a lost node whose proof may still come before native HA begins."""
 LRM_BUSY = frozenset({"migrate", "relocate", "request_stop", "request_start_balance"})
 """CRM states in which a live LRM works on the guest."""
@@ -130,8 +132,6 @@ def _recovery(
         for guest in protected.guests.values()
         if provable
         and _stranded(guest, {dead})
-        and guest.service is not None
-        and guest.service.state not in NATIVE_AHEAD
         and not protection.unrecoverable(guest, seen, memo)
         and not _not_now(guest, dead, seen, memo)
     )
@@ -172,7 +172,7 @@ def _item(
     *,
     claimed: bool = False,
 ) -> operations.TakeoverItem:
-    """`last_seen` are nodes that may run it beside those that the CRM names (S16), less those `proven` off."""
+    """`last_seen`: nodes that may run it beside those that the CRM names (S16), less those `proven` off."""
     named = {guest.service.node, guest.service.target} if guest.service else set()
     return operations.TakeoverItem(
         guest.ref,

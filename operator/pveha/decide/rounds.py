@@ -122,8 +122,8 @@ def _edits(
 ) -> list[operations.Operation]:
     """One operation with all changes of HA resources that are due, if none is in flight.
 
-    Registration waits while guests are recovered, because each write holds a cluster-wide lock, and not for as
-    long as a lost node stays away.
+    Registration waits while guests are recovered, because each write holds a cluster-wide lock, and not for
+    as long as a lost node stays away.
     """
     in_flight = any(isinstance(s.operation, operations.EditHA) and s.outcome is None for s in seen.operations)
     if in_flight or memo.epoch is None or not allowed.finish or seen.now < memo.edit_retry_at:

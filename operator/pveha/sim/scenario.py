@@ -59,12 +59,12 @@ Bound = Annotated[
 class Expect(Strict):
     """What must hold when the scenario ends, beside the log."""
 
-    guests: dict[int, str]
-    """Every guest by vmid: `running on pve1`, `stopped on pve2`."""
+    guests: dict[str, str]
+    """Every guest by vmid or range of vmids: `running on pve1`, `stopped on pve2 or pve3`."""
     fenced: tuple[str, ...] = ()
     """Nodes that the operator told a BMC to switch off, in order, each once."""
-    taken_over: tuple[int, ...] = ()
-    """Guests that the operator itself brought back on another node."""
+    taken_over: tuple[str, ...] = ()
+    """Guests, or ranges of them, that the operator itself brought back on another node."""
     downtime: dict[str, Bound] = {}
     """By vmid, range of vmids or `all`: seconds since the timeline began in which the guest ran nowhere."""
     double_runs: int = 0
@@ -95,8 +95,8 @@ class Scenario(Strict):
     """Fields of the HACluster's spec other than the complete one in Enforce that is the default."""
     policies: dict[str, dict[str, Any]] = {}
     """FailoverPolicies: specs by name."""
-    operator: bool = True
-    """Whether pveha runs at all."""
+    operators: tuple[str, ...] = ("a",)
+    """Replicas of pveha, by name; the first is started (and leads) before the others."""
     settle: float = 60.0
     """Seconds of the world before the timeline begins."""
     timeline: tuple[Step, ...] = ()

@@ -15,8 +15,10 @@ STEADY = frozenset({"started", "stopped"})
 POLL_SECONDS = 0.05
 """Between two looks for the text that a step waits for."""
 LOOP = "pveha.control.loop"
-OPERATIONS = "pveha.act.actor"
+ELECTOR = "pveha.control.elector"
 EVENTS = "pveha.report.events"
+BUG = "BUG"
+"""Subject of lines about an exception that nobody expected."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,12 +53,11 @@ class _Play:
 
     def __init__(self, about: scenario.Scenario) -> None:
         self._about = about
-        self._rig = rig.Rig(about.world, about.cluster)
+        self._rig = rig.Rig(about.world, about.cluster, operators=about.operators)
         for name, spec in about.policies.items():
             self._rig.kubernetes.put(rig.policy(name, **spec))
         for vmid, spec in about.protect.items():
             self._rig.kubernetes.put(rig.protected_vm(vmid, **spec))
-        self._steps = scenario_steps.Steps(about, self._rig)
         self._began = 0.0
         self._first = 0
         """Line of the world's log with which the timeline begins."""
@@ -70,22 +71,26 @@ class _Play:
 
     async def run(self) -> Result:
         self._world.start()
+        self._resources = dict(self._newest())
         self._world.on_change(self._tell_resources)
         with _told(self._world):
-            if self._about.operator:
-                self._rig.start_operator()
-            await asyncio.sleep(self._about.settle)
+            for name in self._about.operators:
+                self._rig.start_operator(name)
+                await asyncio.sleep(1.0)
+            await asyncio.sleep(self._about.settle - self._world.now())
             self._began, self._first = self._world.now(), len(self._world.log)
             before = dict(self._newest())
             for step in self._about.timeline:
                 await self._wait(step)
                 for line in step.do:
                     known = len(self._world.bmc_log)
-                    await self._steps.do(line)
+                    scenario_steps.do(self._rig, line)
+                    await asyncio.sleep(0)
                     self._people |= set(range(known, len(self._world.bmc_log)))
             await asyncio.sleep(max(0.0, self._began + self._about.end - self._world.now()))
+            result = self._result(before)
             await self._rig.kill_operator()
-        return self._result(before)
+        return result
 
     async def _wait(self, step: scenario.Step) -> None:
         now = self._world.now() - self._began
@@ -137,7 +142,7 @@ class _Play:
             known,
             {vmid: self._world.downtime(vmid, self._began) for vmid in known},
             tuple(fenced),
-            tuple(vmid for vmid in sorted(self._about.protect) if self._was_taken_over(vmid)),
+            tuple(vmid for vmid in known if self._was_taken_over(vmid)),
             self._world.double_runs,
             {sid: str(each)[len("[pveha ") : -1] for sid, each in found.items() if each is not None},
             (),
@@ -156,10 +161,11 @@ class _Play:
     def _failures(self, result: Result, before: dict[str, cluster.HAResource]) -> Iterator[str]:
         expect = self._about.expect
         states = {vmid: f"{each['state']} on {each['node']}" for vmid, each in result.guests.items()}
-        yield from _differences("guest {}", states, expect.guests)
+        yield from _guest_failures(states, expect.guests)
+        taken_over = [vmid for key in expect.taken_over for vmid in scenario.vmids(key, result.guests)]
         for name, got, wanted in (
             ("nodes fenced", result.fenced, expect.fenced),
-            ("guests taken over", result.taken_over, tuple(sorted(expect.taken_over))),
+            ("guests taken over", result.taken_over, tuple(sorted(taken_over))),
             ("double runs", result.double_runs, expect.double_runs),
         ):
             if got != wanted:
@@ -177,6 +183,8 @@ class _Play:
                 f"condition {{}} of {key}", self._reasons(key, wanted_reasons), wanted_reasons
             )
         text = "\n".join(result.log)
+        yield from self._rig.failures
+        yield from (line for line in result.log if f" {BUG}: " in line)
         yield from (f"the log lacks {each!r}" for each in expect.log if each not in text)
         yield from (f"the log contains {each!r}" for each in expect.never if each in text)
 
@@ -231,6 +239,15 @@ def _line(event: world.Event) -> str:
     return f"{event.subject}: {event.text}"
 
 
+def _guest_failures(states: dict[int, str], wanted: dict[str, str]) -> Iterator[str]:
+    named = {vmid: text for key, text in wanted.items() for vmid in scenario.vmids(key, states)}
+    for vmid in sorted(states.keys() | named.keys()):
+        got, text = states.get(vmid, "absent"), named.get(vmid, "nothing")
+        state, _, node = got.partition(" on ")
+        if got != text and node not in text.removeprefix(f"{state} on ").split(" or "):
+            yield f"guest {vmid}: {got}, expected {text}"
+
+
 def _differences(what: str, got: dict[Any, str], wanted: dict[Any, str]) -> Iterator[str]:
     for key in sorted(got.keys() | wanted.keys()):
         if got.get(key) != wanted.get(key):
@@ -248,10 +265,12 @@ class _Teller(logging.Handler):
         arguments = record.args if isinstance(record.args, tuple) else ()
         if record.name == LOOP and len(arguments) == 2:
             self._world.say("pveha", str(arguments[1]))
-        elif record.name == OPERATIONS and record.levelno > logging.INFO:
-            self._world.say("pveha", record.getMessage())
         elif record.name == EVENTS and len(arguments) == 3:
             self._world.say(f"event {getattr(arguments[0], 'name', '')}", f"{arguments[1]}: {arguments[2]}")
+        elif record.name == ELECTOR or record.levelno > logging.INFO:
+            self._world.say("pveha", record.getMessage())
+        if record.exc_info and record.exc_info[1] is not None:
+            self._world.say(BUG, repr(record.exc_info[1]))
 
 
 @contextlib.contextmanager

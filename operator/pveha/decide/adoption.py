@@ -17,6 +17,9 @@ LRM_WAIT_SECONDS = 40.0
 STALE_SECONDS = 15.0
 """How long the CRM's record may name another node than the file's before that is an accident: native recovery
 moves the file and flushes the record within one round of 10 s (S9)."""
+SOON_SECONDS = 60.0
+"""A guest that was disowned but not claimed stays so for the next try if that comes within this time: longer
+would be half of what the net on the nodes allows (S10)."""
 BLOCKING = frozenset({FailoverReady.DUPLICATE_SUSPECTED, FailoverReady.NODE_SHELL_UNREACHABLE})
 """Why a guest was not started that must not be started by native HA either (S17)."""
 FLUSHES = 2
@@ -80,13 +83,16 @@ def _finish(
     if resource.state is cluster.HAState.IGNORED:
         adopted = dataclasses.replace(resource, state=comment.mark.was)
         if where.state is not evidence.State.ONLINE:
-            if where.lost and retried and remembered.attempts < failover.MAX_ATTEMPTS:
+            if retried and remembered.attempts < failover.MAX_ATTEMPTS and _retried_soon(where, seen.now):
                 return None
             if (held := _hold_mark(comment.mark, where, seen)) is not None:
                 held_back = dataclasses.replace(resource, comment=str(comment.with_mark(held)))
                 return operations.Edit(
                     sid, resource, held_back, f"{where.node} may still run it: native HA is held back"
                 )
+            record = seen.ha_status.services.get(sid)
+            if record is not None and record.node != where.node:
+                return None
             if where.lost or where.state is evidence.State.PLANNED_DOWN:
                 undone = dataclasses.replace(adopted, comment=without_mark)
                 return operations.Edit(sid, resource, undone, "never claimed: left to native HA")
@@ -131,6 +137,13 @@ def _will_reset(name: str, seen: snapshot.Snapshot) -> bool:
     """Whether the node's LRM was active at its last report: then its watchdog resets it without quorum."""
     lrm = seen.ha_status.lrms.get(name) if seen.ha_status is not None else None
     return lrm is not None and lrm.state == "active"
+
+
+def _retried_soon(where: evidence.Verdict, now: float) -> bool:
+    """Whether the node that holds the guest's file is proven off, or will be if it can be, within a minute."""
+    if where.state in (evidence.State.FENCED, evidence.State.FENCING):
+        return True
+    return where.lost and where.fence_at is not None and where.fence_at - now <= SOON_SECONDS
 
 
 def _stale_record(

@@ -199,7 +199,7 @@ def _verdict(
     else:
         state, reason = State.DOWN, "out of the cluster and silent, its BMC reads on"
         fence_at = max(since, silent_since or since) + DOWN_PATIENCE_SECONDS
-    if remembered.returned_at is not None:
+    if remembered.returned_at is not None and reading.state is not power.PowerState.OFF:
         reason = f"{reason}; it had been off and has time to come back"
         fence_at = max(fence_at, remembered.returned_at + spec.safety.planned_down_seconds)
     if remembered.fence_error:

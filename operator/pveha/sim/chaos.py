@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from pveha.model import cluster, guests
-from pveha.sim import config
+from pveha.sim import config, machine
 
 FIRST_FAULT_SECONDS = 45.0
 SPAN_SECONDS = 1500.0
@@ -359,6 +359,16 @@ KINDS: dict[str, Kind] = {
     "migration-broken": _broken_migration,
 }
 """Every kind of fault by name."""
+MENDING = (
+    "revive bmc NODE",
+    "bmc slow NODE 0",
+    "bmc accepts NODE",
+    "bmc obeys NODE",
+    "bmc lives without NODE",
+    "deliver answers NODE",
+    "resume node NODE",
+    "maintenance off NODE",
+)
 OFTEN = (
     "power-loss",
     "power-loss",
@@ -392,8 +402,9 @@ def plan(
         at += dice.seconds(CLOSE_SECONDS, SPAN_SECONDS / 4) if far else dice.seconds(0.0, CLOSE_SECONDS)
         at = min(at, FIRST_FAULT_SECONDS + SPAN_SECONDS)
     protect = tuple(guest.vmid for guest in about.guests if rng.random() < 0.9)
-    last = max(at for fault in faults for at, _ in fault.steps)
-    return Plan(seed, about, ("a", "b"), protect, tuple(faults), round(last + 30.0, 2), _calm(rng, about))
+    calm_at = round(max(at for fault in faults for at, _ in fault.steps) + 30.0, 2)
+    stays_off = rng.choice([*dice.names, "", ""])
+    return Plan(seed, about, ("a", "b"), protect, tuple(faults), calm_at, mended(about, stays_off))
 
 
 def _data_centre(rng: random.Random, seed: int, nodes: int | None, guest_count: int | None) -> config.Config:
@@ -425,36 +436,14 @@ def _data_centre(rng: random.Random, seed: int, nodes: int | None, guest_count: 
     )
 
 
-def _calm(rng: random.Random, about: config.Config) -> tuple[str, ...]:
-    """What mends everything. Some of the nodes that are off stay off."""
+def mended(about: config.Config, stays_off: str = "") -> tuple[str, ...]:
+    """Lines that mend everything; the node `stays_off` stays off if it is."""
     names = [node.name for node in about.nodes]
     lines = ["heal", "heal operator all", "expected votes 0", "arm", "heal kubernetes all"]
     lines += ["deliver kubernetes answers all", "unpause", "mode Enforce"]
-    stays_off = rng.choice([*names, "", ""])
     for name in names:
-        lines += [
-            f"revive bmc {name}",
-            f"bmc slow {name} 0",
-            f"bmc accepts {name}",
-            f"bmc obeys {name}",
-            f"bmc lives without {name}",
-            f"deliver answers {name}",
-            f"resume node {name}",
-            f"maintenance off {name}",
-        ]
-        lines += [
-            f"start {service} {name}"
-            for service in (
-                "corosync",
-                "pmxcfs",
-                "pveproxy",
-                "pvedaemon",
-                "pvestatd",
-                "pve-ha-crm",
-                "pve-ha-lrm",
-                "sshd",
-            )
-        ]
+        lines += [line.replace("NODE", name) for line in MENDING]
+        lines += [f"start {service} {name}" for service in machine.SERVICES]
         if name != stays_off:
             lines.append(f"power on {name}")
     lines += ["straighten bmcs", f"rebind {','.join(names)}", "start operator a", "start operator b"]

@@ -31,6 +31,8 @@ KEY = ClusterKey(NAMESPACE, CLUSTER)
 LEASE = f"pveha-{CLUSTER}"
 OWNER = f"{kubernetes.IDENTITY}/{NAMESPACE}/{CLUSTER}"
 """How the HACluster names itself as owner of the Proxmox cluster (S14)."""
+LULL_SECONDS = 20.0
+"""After this long without a line in the world's log, polls are skipped."""
 LIST_EVERY_SECONDS = 60.0
 """Between two listings of a replica, which correct what its watch has missed."""
 
@@ -172,11 +174,18 @@ class Lull:
     """The time in which nothing happens in a world: polls need not be made in it."""
 
     def __init__(self, about: world.World) -> None:
+        self._world = about
         self._waiting: list[asyncio.Future[None]] = []
+        self._lines = 0
+        self._last = 0.0
         about.on_change(self._end)
 
     async def pass_by(self, seconds: float) -> None:
-        """Return when something happens, or after `seconds`."""
+        """Return when something happens, or after `seconds`; at once if something was told lately."""
+        if len(self._world.log) != self._lines:
+            self._lines, self._last = len(self._world.log), self._world.now()
+        if self._world.now() - self._last < LULL_SECONDS:
+            return
         loop = asyncio.get_running_loop()
         happens: asyncio.Future[None] = loop.create_future()
         timer = loop.call_later(seconds, _finish, happens)

@@ -1,0 +1,290 @@
+"""A cluster of some nodes as decide sees it, round by round: change fields, call `step`, look at the decision."""
+
+import dataclasses
+from typing import Any
+
+from pveha import api
+from pveha.decide import memory, recall, rounds
+from pveha.model import cluster, guests, node, operations, power, snapshot, specs
+
+WALL = 1_795_000_000.0
+OWNER = "uid/default/dc1"
+GIB = 1 << 30
+ON, OFF = power.PowerState.ON, power.PowerState.OFF
+THREE = ("pve1", "pve2", "pve3")
+
+
+@dataclasses.dataclass(slots=True)
+class Node:
+    """One node. `online`: a member in the eyes of the others; `bmc` None: it does not answer."""
+
+    name: str
+    online: bool = True
+    answers: bool = True
+    silent_since: float | None = None
+    bmc: power.PowerState | None = ON
+    identity: str = ""
+    lrm_state: str = "active"
+    lrm_mode: str = "active"
+    lrm_lives: bool = True
+    shell: bool = True
+    votes: node.Votes | None = None
+    booted_at: float = -5000.0
+
+
+class Scene:
+    """Nodes in mode Enforce with guest 100 + n on the nth, all registered and protected."""
+
+    def __init__(self, spec: dict[str, Any] | None = None, *, names: tuple[str, ...] = THREE) -> None:
+        self.now = 1000.0
+        self.nodes = {name: Node(name) for name in names}
+        self.guests: dict[int, cluster.GuestResource] = {}
+        self.resources: dict[str, cluster.HAResource] = {}
+        self.services: dict[str, cluster.ServiceStatus] = {}
+        self.configs: dict[int, node.GuestConfig] = {}
+        self.views: dict[str, dict[str, bool]] = {}
+        """What a witness sees, where that is not what everybody sees."""
+        self.quorate = True
+        self.armed = True
+        self.crm_lives = True
+        self.replicated: set[int] = set()
+        self.rules: tuple[cluster.HARule, ...] = ()
+        self.operations: list[operations.OperationState] = []
+        self.problems: dict[str, snapshot.Problem] = {}
+        self.lease = 60.0
+        self.started_at = self.now
+        self.flushed = WALL + self.now
+        self.reported = dict.fromkeys(names, WALL + self.now)
+        self.ha_status_read: float | None = None
+        self.annotations: dict[str, str] = {}
+        self.policies: dict[str, dict[str, Any]] = {}
+        self.protected: dict[int, dict[str, Any]] = {}
+        self.spec = {**_spec(names), **(spec or {})}
+        self.memory = memory.Memory()
+        for number, name in enumerate(names, 1):
+            self.add_guest(100 + number, name)
+
+    # What there is
+
+    def add_guest(self, vmid: int, on: str, state: str = "started", *, protect: bool = True) -> None:
+        ref = guests.GuestRef(vmid, guests.GuestKind.VM)
+        status = "running" if state == "started" else "stopped"
+        self.guests[vmid] = cluster.GuestResource(ref, on, status, f"vm{vmid}", GIB, False, None, state)
+        self.resources[ref.sid] = cluster.HAResource(ref.sid, cluster.HAState(state), failback=False)
+        self.services[ref.sid] = cluster.ServiceStatus(state, on)
+        self.configs[vmid] = node.GuestConfig(
+            ref, on, f"vm{vmid}", f"id-{vmid}", GIB, frozenset({"shared"}), None, False, frozenset()
+        )
+        if protect:
+            self.protected[vmid] = {}
+
+    def move(self, vmid: int, to: str) -> None:
+        """The guest's file is elsewhere now."""
+        self.guests[vmid] = dataclasses.replace(self.guests[vmid], node=to)
+        self.configs[vmid] = dataclasses.replace(self.configs[vmid], node=to)
+
+    def set_guest(self, vmid: int, **fields: Any) -> None:
+        self.guests[vmid] = dataclasses.replace(self.guests[vmid], **fields)
+
+    def set_config(self, vmid: int, **fields: Any) -> None:
+        self.configs[vmid] = dataclasses.replace(self.configs[vmid], **fields)
+
+    def set_resource(self, sid: str, **fields: Any) -> None:
+        self.resources[sid] = dataclasses.replace(self.resources[sid], **fields)
+
+    def lose(self, name: str, *, answers: bool = False, bmc: power.PowerState | None = OFF) -> None:
+        """The node leaves the membership."""
+        self.nodes[name].online = False
+        self.set_answers(name, answers)
+        self.nodes[name].bmc = bmc
+        self.nodes[name].lrm_lives = False
+
+    def set_answers(self, name: str, answers: bool) -> None:
+        self.nodes[name].answers = answers
+        self.nodes[name].silent_since = None if answers else self.now
+
+    # What is seen of it
+
+    def snapshot(self) -> snapshot.Snapshot:
+        online = {name: each.online for name, each in self.nodes.items()}
+        views, probes, readings, shells = {}, {}, {}, {}
+        for name, each in self.nodes.items():
+            if each.answers:
+                alone = {other: other == name for other in online}
+                own = self.views.get(name, online if each.online else alone)
+                quorate = self.quorate and sum(own.values()) * 2 > len(own)
+                views[name] = cluster.MembershipView(name, quorate, own, {}, self.now)
+                probes[name] = snapshot.Probe(self.now, self.now, None)
+            else:
+                probes[name] = snapshot.Probe(self.now, -1.0, each.silent_since, "no answer")
+            if each.bmc is not None:
+                identity = frozenset({each.identity or f"uuid-{name}"})
+                readings[name] = power.PowerReading(each.bmc, identity, self.now - 0.2, self.now - 0.1)
+            if each.shell:
+                total = len(online)
+                votes = each.votes or node.Votes(dict.fromkeys(online, 1), 0, total, total, frozenset())
+                identity = frozenset({f"uuid-{name}"})
+                epoch = self.memory.epoch or 0
+                shells[name] = node.NodeStatus(
+                    name, "1", True, online, votes, identity, epoch, OWNER, self.now
+                )
+        return snapshot.Snapshot(
+            now=self.now,
+            wall=WALL + self.now,
+            started_at=self.started_at,
+            lease_remaining=self.lease,
+            owner=OWNER,
+            views=views,
+            probes=probes,
+            inventory=self._inventory(),
+            ha_config=cluster.HAConfig(dict(self.resources), "digest", self.now),
+            ha_status=self._ha_status(),
+            ha_rules=self.rules,
+            replicated=frozenset(self.replicated),
+            version="9.2.0",
+            power=readings,
+            shells=shells,
+            configs=node.GuestConfigs(dict(self.configs), self.now),
+            problems=dict(self.problems),
+            operations=tuple(self.operations),
+        )
+
+    def _inventory(self) -> cluster.Inventory:
+        nodes = {
+            name: cluster.NodeResource(
+                name, each.online, 64 * GIB, 8 * GIB, self.now - each.booted_at if each.online else None
+            )
+            for name, each in self.nodes.items()
+        }
+        storages = tuple(
+            cluster.StorageResource(name, store, store == "shared", each.online)
+            for name, each in self.nodes.items()
+            for store in ("shared", "local")
+        )
+        return cluster.Inventory(nodes, dict(self.guests), storages, self.now)
+
+    def _ha_status(self) -> cluster.HAStatus:
+        lrms = {
+            name: cluster.LRMStatus(each.lrm_state, each.lrm_mode, int(self.reported[name]))
+            for name, each in self.nodes.items()
+        }
+        read_at = self.now + 0.001 if self.ha_status_read is None else self.ha_status_read
+        master = next(iter(self.nodes))
+        flushed = int(self.flushed)
+        return cluster.HAStatus(master, flushed, {}, dict(self.services), lrms, self.armed, read_at)
+
+    def specs(self) -> specs.Specs:
+        metadata = {"name": "dc1", "namespace": "default", "annotations": self.annotations}
+        kind: dict[str, Any] = {"apiVersion": api.API_VERSION, "kind": "HACluster"}
+        return specs.Specs(
+            api.HACluster.model_validate({**kind, "metadata": metadata, "spec": self.spec}),
+            {name: _object(api.FailoverPolicy, name, spec) for name, spec in self.policies.items()},
+            {
+                f"vm{vmid}": _object(
+                    api.ProtectedVM, f"vm{vmid}", {"clusterRef": {"name": "dc1"}, "vmid": vmid, **spec}
+                )
+                for vmid, spec in self.protected.items()
+            },
+        )
+
+    # Rounds
+
+    def step(self, seconds: float = 0.0) -> rounds.Decision:
+        """Let `seconds` pass, in rounds of half a second at most, and return the last round's decision."""
+        left = seconds
+        while left > 0.5:
+            self._tick(0.5)
+            left -= 0.5
+            self.decide()
+        self._tick(left)
+        return self.decide()
+
+    def _tick(self, seconds: float) -> None:
+        self.now += seconds
+        if self.crm_lives and WALL + self.now - self.flushed >= 10:
+            self.flushed = WALL + self.now
+        for name, each in self.nodes.items():
+            if each.lrm_lives and WALL + self.now - self.reported[name] >= 5:
+                self.reported[name] = WALL + self.now
+
+    def decide(self) -> rounds.Decision:
+        """One round; operations that ended are shown to it once, and what it starts is in flight from then."""
+        decision = rounds.decide(self.snapshot(), self.specs(), self.memory)
+        self.memory = decision.memory
+        self.operations = [state for state in self.operations if state.outcome is None]
+        for operation in decision.start:
+            state = operations.OperationState(operation, self.now, WALL + self.now, "Starting")
+            self.operations.append(state)
+        return decision
+
+    def end(self, kind: type[Any], **outcome: Any) -> Any:
+        """The operation of `kind` in flight ends; the next round sees its outcome."""
+        for number, state in enumerate(self.operations):
+            if isinstance(state.operation, kind) and state.outcome is None:
+                ended = operations.Outcome(self.now, **outcome)
+                self.operations[number] = dataclasses.replace(state, outcome=ended)
+                return state.operation
+        raise AssertionError(f"no {kind.__name__} in flight: {self.operations}")
+
+    def prove(self, name: str) -> None:
+        """The fence in flight ends with a proof."""
+        proof = operations.Proof(name, self.now - 3.5, self.now - 3.2, self.now)
+        epoch = (self.memory.epoch or 0) + 1
+        self.end(operations.Fence, epoch=epoch, commanded_at=self.now - 3.5, proof=proof)
+
+    def settle(self) -> "Scene":
+        """Until pveha acts: an epoch is open and everything is bound."""
+        self.step(6)
+        self.end(operations.Begin, epoch=1)
+        self.step(7)
+        return self
+
+    def restart(self) -> None:
+        """Another replica takes over: only the status is left."""
+        status = rounds.decide(self.snapshot(), self.specs(), self.memory).report.cluster
+        self.memory = recall.first(status)
+        self.operations = []
+        self.started_at = self.now
+
+
+def _object(model: Any, name: str, spec: dict[str, Any]) -> Any:
+    metadata = {"name": name, "namespace": "default"}
+    kind = {"apiVersion": api.API_VERSION, "kind": model.kind_name}
+    return model.model_validate({**kind, "metadata": metadata, "spec": spec})
+
+
+def _spec(names: tuple[str, ...]) -> dict[str, Any]:
+    def fencing(name: str) -> dict[str, Any]:
+        refs = {"credentialsSecretRef": {"name": "bmc"}, "caSecretRef": {"name": "ca"}}
+        return {"method": "bmc", "address": f"https://bmc-{name}", **refs}
+
+    return {
+        "mode": "Enforce",
+        "endpoints": [{"host": name} for name in names],
+        "credentialsSecretRef": {"name": "token"},
+        "tls": {"caSecretRef": {"name": "ca"}},
+        "recovery": {"nodeShell": {"credentialsSecretRef": {"name": "ssh"}}},
+        "fencing": {"methods": [{"name": "bmc", "redfish": {}}]},
+        "nodes": [{"name": name, "fencing": [fencing(name)]} for name in names],
+    }
+
+
+def condition(status: Any, type_: str) -> tuple[str, str]:
+    """Status and reason of a condition."""
+    found = next(each for each in status.conditions if each.type == type_)
+    return found.status, found.reason
+
+
+def kinds(decision: rounds.Decision) -> list[str]:
+    """Names of the kinds of operations it starts."""
+    return [type(operation).__name__ for operation in decision.start]
+
+
+def edits(decision: rounds.Decision) -> dict[str, operations.Edit]:
+    """The changes of HA resources it starts, by service id."""
+    return {
+        edit.sid: edit
+        for operation in decision.start
+        if isinstance(operation, operations.EditHA)
+        for edit in operation.edits
+    }

@@ -1,0 +1,304 @@
+"""Disowned guests go back under native HA when that is safe, and only then (S7, S8, S9, S11)."""
+
+import dataclasses
+
+import pytest
+from decide_scene import OFF, ON, OWNER, Scene, condition, edits, kinds
+
+from pveha.decide import rounds
+from pveha.model import cluster, mark, operations
+
+STARTED, STOPPED, IGNORED = cluster.HAState.STARTED, cluster.HAState.STOPPED, cluster.HAState.IGNORED
+OP = "t2.0"
+
+
+def disowned(was: cluster.HAState = STARTED, text: str = "of the shop") -> Scene:
+    """pve2 is proven off; guest 102 was claimed by pve1 and started; the CRM still lists it on pve2."""
+    scene = Scene().settle()
+    scene.set_resource("vm:102", state=was, comment=text)
+    scene.services["vm:102"] = cluster.ServiceStatus(was, "pve2")
+    scene.lose("pve2")
+    scene.step()
+    scene.step(4)
+    scene.prove("pve2")
+    assert kinds(scene.step(0.1)) == ["Takeover"]
+    comment = mark.Comment(text, mark=mark.Mark(was, op=OP, epoch=2))
+    scene.set_resource("vm:102", state=IGNORED, comment=str(comment))
+    scene.move(102, "pve1")
+    scene.now += 1
+    item = scene.operations[0].operation
+    assert isinstance(item, operations.Takeover)
+    result = operations.GuestResult(item.items[0].ref, "Running" if was is STARTED else "Claimed")
+    scene.end(operations.Takeover, guests=(result,))
+    scene.step(0.1)
+    return scene
+
+
+def until_edit(scene: Scene, seconds: float) -> tuple[float, operations.Edit | None]:
+    began = scene.now
+    while scene.now - began < seconds:
+        if edit := edits(scene.step(0.5)).get("vm:102"):
+            return scene.now - began, edit
+    return seconds, None
+
+
+def test_it_is_given_back_after_two_flushes_without_it_with_state_mark_and_text() -> None:
+    scene = disowned()
+    _, edit = until_edit(scene, 40)
+    assert edit is None
+    del scene.services["vm:102"]
+    dropped_at = scene.flushed
+    after, edit = until_edit(scene, 60)
+    assert edit is not None
+    assert edit.desired is not None
+    assert scene.flushed - dropped_at >= 10
+    assert after > 10
+    assert edit.desired.state is STARTED
+    assert mark.parse(edit.desired.comment) == mark.Comment(
+        "of the shop", mark=mark.Mark(STARTED, op=OP, epoch=2)
+    )
+
+
+def test_one_flush_or_a_frozen_crm_gives_nothing_back() -> None:
+    scene = disowned()
+    del scene.services["vm:102"]
+    scene.crm_lives = False
+    assert until_edit(scene, 200)[1] is None
+
+
+def test_a_guest_that_was_stopped_is_given_back_as_stopped() -> None:
+    scene = disowned(STOPPED)
+    del scene.services["vm:102"]
+    _, edit = until_edit(scene, 60)
+    assert edit is not None
+    assert edit.desired is not None
+    assert edit.desired.state is STOPPED
+
+
+def adopted() -> Scene:
+    scene = disowned()
+    del scene.services["vm:102"]
+    _, edit = until_edit(scene, 60)
+    assert edit is not None
+    assert edit.desired is not None
+    scene.resources["vm:102"] = edit.desired
+    scene.now += 0.1
+    scene.end(operations.EditHA)
+    return scene
+
+
+def test_the_mark_goes_when_the_crm_lists_it_and_its_lrm_is_active() -> None:
+    scene = adopted()
+    scene.services["vm:102"] = cluster.ServiceStatus("started", "pve1")
+    _, edit = until_edit(scene, 5)
+    assert edit is not None
+    assert edit.desired is not None
+    assert (edit.desired.state, edit.desired.comment) == (STARTED, "of the shop")
+
+
+def test_above_an_lrm_that_stays_idle_it_is_ignored_again() -> None:
+    scene = adopted()
+    scene.nodes["pve1"].lrm_state = "wait_for_agent_lock"
+    scene.services["vm:102"] = cluster.ServiceStatus("started", "pve1")
+    after, edit = until_edit(scene, 60)
+    assert edit is not None
+    assert edit.desired is not None
+    assert 40 <= after <= 42
+    assert edit.desired.state is IGNORED
+    assert mark.parse(edit.desired.comment).mark == mark.Mark(STARTED, op=OP, epoch=2)
+
+
+def test_nothing_is_given_back_onto_an_lrm_that_does_not_report() -> None:
+    scene = disowned()
+    del scene.services["vm:102"]
+    scene.nodes["pve1"].lrm_lives = False
+    scene.step(41)
+    assert until_edit(scene, 60)[1] is None
+
+
+def test_what_may_run_elsewhere_is_not_given_to_native_ha() -> None:
+    scene = disowned()
+    del scene.services["vm:102"]
+    remembered = dataclasses.replace(
+        scene.memory.guest("vm:102"), verified=False, attempts=3, problem="DuplicateSuspected"
+    )
+    scene.memory = dataclasses.replace(scene.memory, guests={**scene.memory.guests, "vm:102": remembered})
+    assert until_edit(scene, 100)[1] is None
+
+
+def test_somebody_elses_change_is_kept_and_only_the_mark_goes() -> None:
+    scene = disowned()
+    scene.set_resource("vm:102", state=cluster.HAState.DISABLED)
+    _, edit = until_edit(scene, 5)
+    assert edit is not None
+    assert edit.desired is not None
+    assert (edit.desired.state, edit.desired.comment) == (cluster.HAState.DISABLED, "of the shop")
+
+
+def test_an_orphaned_mark_is_repaired_by_whoever_leads_next() -> None:
+    scene = disowned()
+    scene.restart()
+    scene.step(6)
+    scene.end(operations.Begin, epoch=3)
+    waits = [kinds(scene.step(0.5)) for _ in range(9)]
+    assert waits == [[]] * 9
+    takeovers = [op for _ in range(6) for op in scene.step(0.5).start if isinstance(op, operations.Takeover)]
+    assert [(each.target, each.items[0].claimed) for each in takeovers] == [("pve1", True)]
+    assert takeovers[0].items[0].last_seen >= {"pve3"}
+
+
+def test_a_disown_without_a_claim_is_undone_when_the_proof_is_gone_for_good() -> None:
+    scene = disowned()
+    scene.move(102, "pve2")
+    scene.nodes["pve2"].bmc = None
+    scene.memory = dataclasses.replace(
+        scene.memory,
+        nodes={**scene.memory.nodes, "pve2": dataclasses.replace(scene.memory.node("pve2"), proof=None)},
+    )
+    scene.step(11)
+    _, edit = until_edit(scene, 90)
+    assert edit is not None
+    assert edit.desired is not None
+    assert (edit.desired.state, edit.desired.comment) == (STARTED, "of the shop")
+
+
+def test_it_is_not_undone_while_the_crm_has_it_elsewhere() -> None:
+    scene = disowned()
+    scene.lose("pve1", bmc=None)
+    scene.services["vm:102"] = cluster.ServiceStatus("started", "pve2")
+    scene.nodes["pve3"].online = True
+    assert until_edit(scene, 120)[1] is None
+
+
+def unprovable(lrm: str) -> tuple[Scene, rounds.Decision]:
+    scene = Scene().settle()
+    scene.nodes["pve2"].lrm_state = lrm
+    scene.step(6)
+    scene.lose("pve2", bmc=None)
+    scene.step(0.1)
+    scene.step(11)
+    decision = scene.step(0.5)
+    return scene, decision
+
+
+def test_native_ha_is_held_back_from_a_node_that_nobody_proves_dead_and_no_watchdog_resets() -> None:
+    scene, _ = unprovable("wait_for_agent_lock")
+    operation = next(state.operation for state in scene.operations)
+    assert isinstance(operation, operations.EditHA)
+    edit = operation.edits[0]
+    assert edit.sid == "vm:102"
+    assert edit.desired is not None
+    assert edit.desired.state is IGNORED
+    assert mark.parse(edit.desired.comment).mark == mark.Mark(STARTED, hold="pve2")
+
+    scene.resources["vm:102"] = edit.desired
+    scene.now += 0.1
+    scene.end(operations.EditHA)
+    del scene.services["vm:102"]
+    assert condition(scene.step(1).report.cluster, "Degraded") == ("True", "HeldBack")
+    assert [edits(scene.step(0.5)) for _ in range(100)] == [{}] * 100
+    scene.restart()
+    scene.step(6)
+    scene.end(operations.Begin, epoch=3)
+    assert [edits(scene.step(0.5)) for _ in range(40)] == [{}] * 40
+
+    scene.nodes["pve2"].online = True
+    scene.set_answers("pve2", True)
+    scene.nodes["pve2"].bmc = ON
+    released = edits(scene.step(0.5))["vm:102"].desired
+    assert released is not None
+    assert (released.state, released.comment) == (STARTED, "")
+
+
+def test_native_ha_is_not_held_back_where_a_watchdog_resets_the_node() -> None:
+    scene, decision = unprovable("active")
+    assert edits(decision) == {}
+    assert scene.operations == []
+
+
+@pytest.mark.parametrize("state", ["started", "recovery"])
+def test_a_record_that_stays_on_a_lost_node_is_repaired_but_not_within_a_round_of_native_recovery(
+    state: str,
+) -> None:
+    scene = Scene().settle()
+    scene.protected = {}
+    scene.lose("pve2")
+    scene.step(1)
+    scene.move(102, "pve1")
+    scene.services["vm:102"] = cluster.ServiceStatus(state, "pve2")
+    after, edit = until_edit(scene, 40)
+    assert edit is not None
+    assert edit.desired is not None
+    assert 15 <= after <= 16.5
+    assert edit.desired.state is IGNORED
+    found = mark.parse(edit.desired.comment).mark
+    assert found is not None
+    assert found.was is STARTED
+
+
+def test_disarmed_ha_is_not_touched() -> None:
+    scene = Scene().settle()
+    scene.armed = False
+    decision = scene.step(1)
+    assert condition(decision.report.cluster, "Acting") == ("False", "Disarmed")
+    scene.lose("pve2")
+    assert [kinds(scene.step(0.5)) for _ in range(40)] == [[]] * 40
+
+
+def test_a_crm_silent_for_a_minute_before_the_loss_may_remember_anything() -> None:
+    scene = Scene().settle()
+    scene.crm_lives = False
+    scene.step(75)
+    assert condition(scene.step().report.cluster, "HAHealthy") == ("False", "HAManagerStuck")
+    scene.lose("pve2")
+    assert [kinds(scene.step(0.5)) for _ in range(10)] == [[]] * 10
+    scene.restart()
+    scene.step(6)
+    scene.end(operations.Begin, epoch=2)
+    assert [kinds(scene.step(0.5)) for _ in range(40)] == [[]] * 40
+
+
+def test_a_foreign_entry_keeps_its_settings_and_is_never_removed() -> None:
+    scene = Scene().settle()
+    scene.set_resource("vm:101", comment="", failback=True, max_restart=5)
+    scene.protected.pop(103)
+    assert [edits(scene.step(0.5)) for _ in range(20)] == [{}] * 20
+    assert condition(scene.step().report.guests["vm101"], "Ready") == ("True", "ForeignEntry")
+
+
+def test_our_own_entry_is_kept_as_the_policy_says_and_removed_with_its_protected_vm() -> None:
+    scene = Scene().settle()
+    for sid in ("vm:101", "vm:103"):
+        scene.set_resource(sid, comment=f"[pveha owner={OWNER}]", failback=True)
+    scene.set_resource("vm:102", comment="[pveha owner=uid/default/another]", failback=True)
+    scene.protected.pop(103)
+    found = edits(scene.step(0.5))
+    assert set(found) == {"vm:101", "vm:103"}
+    desired = found["vm:101"].desired
+    assert desired is not None
+    assert not desired.failback
+    assert found["vm:103"].desired is None
+
+
+def test_a_guest_without_entry_is_registered_with_owner_and_policy() -> None:
+    scene = Scene().settle()
+    del scene.resources["vm:102"]
+    scene.policies["gold"] = {"failback": {"mode": "Automatic"}, "native": {"maxRestart": 3}}
+    scene.protected[102] = {"policyRef": {"name": "gold"}}
+    desired = edits(scene.step(0.5))["vm:102"].desired
+    assert desired == cluster.HAResource("vm:102", STARTED, f"[pveha owner={OWNER}]", True, 3, 1)
+
+
+def test_a_guest_that_was_not_registered_yet_gets_an_owned_entry_when_it_is_taken_over() -> None:
+    scene = Scene().settle()
+    del scene.resources["vm:102"]
+    scene.lose("pve2", bmc=OFF)
+    scene.step()
+    scene.step(4)
+    scene.prove("pve2")
+    (takeover,) = scene.step(0.1).start
+    assert isinstance(takeover, operations.Takeover)
+    assert takeover.items[0].registered is None
+    assert takeover.items[0].entry == cluster.HAResource(
+        "vm:102", STARTED, f"[pveha owner={OWNER}]", failback=False
+    )

@@ -31,7 +31,7 @@ KEY = ClusterKey(NAMESPACE, CLUSTER)
 LEASE = f"pveha-{CLUSTER}"
 OWNER = f"{kubernetes.IDENTITY}/{NAMESPACE}/{CLUSTER}"
 """How the HACluster names itself as owner of the Proxmox cluster (S14)."""
-LULL_SECONDS = 20.0
+LULL_SECONDS = 8.0
 """After this long without a line in the world's log, polls are skipped."""
 LIST_EVERY_SECONDS = 60.0
 """Between two listings of a replica, which correct what its watch has missed."""
@@ -309,28 +309,30 @@ class Rig:
         change(manifest)
         self.kubernetes.put(manifest)
 
-    def apply(self, line: str) -> None:
+    def apply(self, line: str) -> bool:
         """Do what a line of a timeline says: of `faults`, or about operators and Kubernetes
         (`OPERATOR_LINES`).
 
         Raises `faults.UnknownFaultError` for anything else. What cannot be done at the moment (a person's
-        write without quorum) is told and left.
+        write without quorum) is told and left: then the answer is False.
         """
         words = " ".join(line.split())
         for pattern, _, act in OPERATOR_LINES:
             if match := re.fullmatch(pattern, words):
                 self.world.say("timeline", words)
                 act(self, *match.groups())
-                return
+                return True
         self.world.say("timeline", words)
         try:
             faults.apply(self.world, words)
         except (errors.OutsideError, OSError) as problem:
             self.world.say("timeline", f"{words}: not now ({problem})")
+            return False
         except faults.UnknownFaultError as problem:
             if not isinstance(problem.__cause__, KeyError):
                 raise
             self.world.say("timeline", f"{words}: not now ({problem})")
+        return True
 
     # Looking
 

@@ -48,6 +48,8 @@ class _Play:
         self._invariants = invariants.Invariants(self._rig)
         self._wanted: dict[str, cluster.HAResource | None] = {}
         self._anyway: set[str] = set()
+        self._later: list[str] = []
+        """What mends the world but has to wait for quorum."""
 
     async def run(self) -> Result:
         world = self._rig.world
@@ -57,7 +59,8 @@ class _Play:
             for at, line in self._plan.timeline:
                 await asyncio.sleep(max(0.0, at - world.now()))
                 self._before(line)
-                self._rig.apply(line)
+                if not self._rig.apply(line) and at >= self._plan.calm_at:
+                    self._later.append(line)
             await self._settle()
             await self._rig.kill_operator()
         return self._result()
@@ -98,6 +101,8 @@ class _Play:
         problems = self._problems()
         while problems and world.now() < deadline:
             await asyncio.sleep(LOOK_SECONDS)
+            if self._invariants.majority():
+                self._later = [line for line in self._later if not self._rig.apply(line)]
             problems = self._problems()
         for problem in problems:
             self._invariants.violated("comes right", problem)

@@ -1,7 +1,7 @@
-"""`pveha demo`: a node dies and its guests run elsewhere, on this machine and with nothing but this repository.
+"""`pveha demo`: a node dies and its guests run elsewhere, on this machine, with nothing but this repository.
 
-A real Kubernetes API server, the real operator as a process of its own, and a simulated Proxmox data centre as another:
-`stage.py` puts them up, `scenarios.py` says what happens on it and what must come of it.
+A real Kubernetes API server, the real operator as a process of its own, and a simulated Proxmox data centre
+as another: `stage.py` puts them up, `scenarios.py` says what happens on it and what must come of it.
 """
 
 import argparse
@@ -18,7 +18,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser = subparsers.add_parser(
         "demo",
         help="watch a dead node's guests run elsewhere",
-        description="A real Kubernetes API server, the real operator and a simulated Proxmox cluster in real time.",
+        description="A real Kubernetes API server, the real operator and a simulated Proxmox cluster.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="scenarios:\n"
         + "\n".join(

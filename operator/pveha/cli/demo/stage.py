@@ -1,4 +1,4 @@
-"""Puts up what a demo plays on, and takes it down again: API server, data centre and operator, each a process."""
+"""Puts up what a demo plays on, and takes it down again: API server, data centre, operator, each a process."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from pveha.sim import client
 
 NAMESPACE = "demo"
 READY_SECONDS = 120.0
-"""From an empty Proxmox HA until every guest is registered and listed by the CRM takes two of its rounds, about 30 s."""
+"""From an empty Proxmox HA until every guest is registered and listed by the CRM takes about 30 s."""
 POLL_SECONDS = 0.25
 NOISE = re.compile(r"\bcrm (?:node|master)|\block\b|lrm ")
 
@@ -30,7 +30,7 @@ class FailedError(errors.PvehaError):
 
 
 class Stage:
-    """An API server with the CRDs; `open` adds a data centre and its manifests, `start_operator` an operator."""
+    """An API server with the CRDs; `open` adds a data centre, `start_operator` an operator."""
 
     def __init__(self, guests: int, logs: str | None) -> None:
         self.guests = guests
@@ -40,7 +40,7 @@ class Stage:
         self._operator: process.Process | None = None
         self._told = 0
         self.victim = ""
-        """The node that fails: not the CRM master, whose loss only makes the adoption take two minutes longer."""
+        """The node that fails: not the CRM master, whose loss makes adoption take two minutes longer."""
         self.kube: access.Access
         self.world: client.RemoteDataCenter
 

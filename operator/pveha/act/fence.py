@@ -111,11 +111,19 @@ async def _begin(operation: operations.Fence, with_: context.Context) -> int:
 
 
 async def _answers(name: str, with_: context.Context) -> bool:
-    try:
-        await context.within(PROBE_SECONDS, with_.hypervisor.membership(name))
-    except errors.OutsideError:
-        return False
-    return True
+    """Whether the node's API or its node shell answers, be it with an error: pmxcfs being restarted is no
+    death."""
+    asked = (
+        context.within(PROBE_SECONDS, with_.hypervisor.membership(name)),
+        context.within(PROBE_SECONDS, with_.shell.status(name)),
+    )
+    for answer in await asyncio.gather(*asked, return_exceptions=True):
+        if isinstance(answer, BaseException) and not isinstance(answer, errors.PvehaError):
+            raise answer
+        told = isinstance(answer, errors.OutsideError) and not isinstance(answer, errors.Unreachable)
+        if told or not isinstance(answer, BaseException):
+            return True
+    return False
 
 
 async def _read(operation: operations.Fence, with_: context.Context) -> power.PowerReading:

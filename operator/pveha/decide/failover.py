@@ -172,7 +172,7 @@ def _item(
     *,
     claimed: bool = False,
 ) -> operations.TakeoverItem:
-    """`last_seen`: nodes that may run it beside those that the CRM names (S16), less those `proven` off."""
+    """`last_seen`: nodes that may run it beside those that the CRM names (S16), but none `proven` off."""
     named = {guest.service.node, guest.service.target} if guest.service else set()
     return operations.TakeoverItem(
         guest.ref,
@@ -236,7 +236,6 @@ def _fence(
     method = spec.method(configured.fencing[0].method) if configured else None
     if method is None:
         return None
-    probe = seen.probes.get(name)
     remembered = memo.node(name)
     return operations.Fence(
         id=f"fence.{remembered.failure}.{remembered.fence_attempts}",
@@ -247,8 +246,18 @@ def _fence(
         identities=remembered.identities,
         timeout=float(method.effective_timeout_seconds),
         off_since=verdict.off_since,
-        node_answered=probe is not None and probe.failed_since is None,
+        node_answered=_is_heard(name, seen, spec, remembered),
     )
+
+
+def _is_heard(
+    name: str, seen: snapshot.Snapshot, spec: hacluster.HAClusterSpec, remembered: memory.NodeMemory
+) -> bool:
+    """Whether an answer of the node itself is no news, or no reason to wait any longer (S5)."""
+    probe = seen.probes.get(name)
+    answers = probe is not None and probe.failed_since is None
+    since = remembered.offline_since
+    return answers or (since is not None and seen.now - since >= spec.safety.isolated_grace_seconds)
 
 
 def _batches(

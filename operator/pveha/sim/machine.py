@@ -54,6 +54,8 @@ class Machine:
         self.up_since = -math.inf
         self.dark_since = -math.inf
         """When it last went dark (power, hang)."""
+        self.went_attached = True
+        """Whether pmxcfs ran when it last went dark: until the others' token is lost they show what was."""
         self.service_since: dict[str, float] = {}
         """When a service last came to its state."""
         self.planned = ""
@@ -130,6 +132,7 @@ class Machine:
         self.powered = self.up = self.hung = False
         self.planned = ""
         self.dark_since = self._world.now()
+        self.went_attached = self.services["pmxcfs"] == "running"
         self.services = dict.fromkeys(SERVICES, "stopped")
         self.feed_watchdog(None)
         self.starting.clear()

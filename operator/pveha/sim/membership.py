@@ -40,7 +40,7 @@ class Membership:
         machine = self._world.machines[node]
         if node == witness:
             return bool(self.rings[witness])
-        attached = machine.services["pmxcfs"] == "running" or not machine.up
+        attached = machine.services["pmxcfs"] == "running" if machine.up else machine.went_attached
         return node in self.rings[witness] and attached
 
     def quorate(self, node: str) -> bool:

@@ -1,4 +1,4 @@
-"""A cluster of some nodes as decide sees it, round by round: change fields, call `step`, look at the decision."""
+"""A cluster as decide sees it, round by round: change fields, call `step`, look at the decision."""
 
 import dataclasses
 from typing import Any
@@ -47,6 +47,8 @@ class Scene:
         self.quorate = True
         self.armed = True
         self.crm_lives = True
+        self.drop_at_flush: set[str] = set()
+        """Services that the CRM forgets in its next round."""
         self.replicated: set[int] = set()
         self.rules: tuple[cluster.HARule, ...] = ()
         self.operations: list[operations.OperationState] = []
@@ -203,12 +205,14 @@ class Scene:
         self.now += seconds
         if self.crm_lives and WALL + self.now - self.flushed >= 10:
             self.flushed = WALL + self.now
+            for sid in self.drop_at_flush:
+                self.services.pop(sid, None)
         for name, each in self.nodes.items():
             if each.lrm_lives and WALL + self.now - self.reported[name] >= 5:
                 self.reported[name] = WALL + self.now
 
     def decide(self) -> rounds.Decision:
-        """One round; operations that ended are shown to it once, and what it starts is in flight from then."""
+        """One round: operations that ended are shown to it once, what it starts is in flight from then."""
         decision = rounds.decide(self.snapshot(), self.specs(), self.memory)
         self.memory = decision.memory
         self.operations = [state for state in self.operations if state.outcome is None]

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from decide_scene import OFF, ON, Scene, condition, kinds
 
+from decide_scene import OFF, ON, Scene, condition, kinds
 from pveha.decide import rounds
 from pveha.model import node, operations, power, snapshot
 

@@ -16,14 +16,12 @@ from typing import Any
 
 import pytest
 
+from cluster import rights
 from pveha import api
 from pveha.devkube.target import Target
 
 ROOT = Path(__file__).parents[2]
 KINDS = "haclusters,failoverpolicies,protectedvms"
-LEASE_SECONDS = 5
-QUIET_SECONDS = 20.0
-GUESTS = 200
 
 
 def manifest(kind: str, namespace: str, name: str, **spec: Any) -> dict[str, Any]:
@@ -106,7 +104,7 @@ def start(server: Target, place: str, tmp_path: Path) -> Iterator[Start]:
         log = tmp_path / f"{identity}.log"
         command = [sys.executable, "-m", "pveha.cli", "run", "--kubeconfig", str(server.admin.kubeconfig)]
         command += ["--namespace", place, "--health-host", "127.0.0.1", "--health-port", "0"]
-        command += ["--identity", identity, "--lease-seconds", str(LEASE_SECONDS), *arguments]
+        command += ["--identity", identity, *arguments]
         with log.open("w") as file:
             process = subprocess.Popen(command, stderr=file, text=True, env=os.environ)
         started.append(Operator(process, log))
@@ -164,31 +162,6 @@ def test_an_orphan_is_told_and_then_its_cluster_speaks_for_it(
             assert condition["observedGeneration"] == obj["metadata"]["generation"]
 
 
-def test_steady_state_changes_nothing_but_the_lease(server: Target, place: str, start: Start) -> None:
-    orphans = [guest(place, index, "elsewhere") for index in range(GUESTS // 2, GUESTS)]
-    server.admin.apply(cluster(place), *(guest(place, index) for index in range(GUESTS // 2)), *orphans)
-    operator = start()
-
-    def all_said() -> bool:
-        shown = objects(server, place).values()
-        return all(reason(obj, "Ready") for obj in shown)
-
-    until(all_said, 60)
-    time.sleep(5)
-    before, lease = versions(server, place), holder(server, place)
-    time.sleep(QUIET_SECONDS)
-    assert versions(server, place) == before
-    assert holder(server, place) == lease
-    assert operator.leads()
-
-
-def versions(server: Target, place: str) -> dict[str, str]:
-    """resourceVersions of everything in the namespace that an operator could write, but for Leases."""
-    kinds = f"{KINDS},events,secrets,configmaps"
-    items = json.loads(server.admin.kubectl("get", kinds, "-n", place, "-o", "json"))["items"]
-    return {f"{i['kind']}/{i['metadata']['name']}": i["metadata"]["resourceVersion"] for i in items}
-
-
 def test_it_ends_in_order_and_gives_the_lease_back(server: Target, place: str, start: Start) -> None:
     server.admin.apply(cluster(place))
     operator = start()
@@ -199,9 +172,7 @@ def test_it_ends_in_order_and_gives_the_lease_back(server: Target, place: str, s
     assert holder(server, place) == ""
 
 
-def test_another_replica_takes_over_at_once_after_a_stop_and_in_time_after_a_kill(
-    server: Target, place: str, start: Start
-) -> None:
+def test_another_replica_takes_over_at_once_after_a_stop(server: Target, place: str, start: Start) -> None:
     server.admin.apply(cluster(place))
     one = start("one")
     until(one.leads, 30)
@@ -210,10 +181,6 @@ def test_another_replica_takes_over_at_once_after_a_stop_and_in_time_after_a_kil
     assert not two.leads()
     one.stop()
     until(two.leads, 3)
-    three = start("three")
-    until(lambda: three.get("/readyz")[0] == 200, 30)
-    two.process.kill()
-    until(three.leads, LEASE_SECONDS + 5)
 
 
 def test_health_is_served_and_a_deleted_cluster_is_let_go(server: Target, place: str, start: Start) -> None:
@@ -231,27 +198,7 @@ def test_health_is_served_and_a_deleted_cluster_is_let_go(server: Target, place:
 
 
 def test_these_rights_are_enough(server: Target, place: str, start: Start, tmp_path: Path) -> None:
-    rules = [
-        {
-            "apiGroups": [api.GROUP],
-            "resources": [r.plural for r in api.RESOURCES],
-            "verbs": ["list", "watch"],
-        },
-        {
-            "apiGroups": [api.GROUP],
-            "resources": [f"{resource.plural}/status" for resource in api.RESOURCES],
-            "verbs": ["patch"],
-        },
-        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
-        {"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"]},
-        {
-            "apiGroups": ["coordination.k8s.io"],
-            "resources": ["leases"],
-            "verbs": ["get", "create", "update"],
-        },
-        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
-    ]
-    account = server.admin.service_account(place, "operator", rules, tmp_path / "operator")
+    account = server.admin.service_account(place, "operator", rights.RULES, tmp_path / "operator")
     server.admin.apply(cluster(place), guest(place, 0), guest(place, 1, "elsewhere"))
     operator = start("one", "--kubeconfig", str(account.kubeconfig))
     until(lambda: reason(objects(server, place)["HACluster/dc1"], "Connected") == "SecretMissing", 30)

@@ -8,6 +8,10 @@ from typing import Any
 
 from pveha.cli import logs
 
+LEAST_LEASE_SECONDS = 15
+"""A change of Proxmox's HA is sent only with 10 s of the Lease left, and a quarter of the Lease has gone
+by when it is renewed: a leader with a shorter one would hardly ever act."""
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     """Add the verb."""
@@ -56,9 +60,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--lease-seconds",
         type=_lease_seconds,
-        default=15,
+        default=LEAST_LEASE_SECONDS,
         metavar="SECONDS",
-        help="how long a leader that is gone keeps the others waiting (at least 5); default: %(default)s",
+        help="how long a leader that is gone keeps the others waiting; default, and least: %(default)s",
     )
     parser.add_argument("--log-format", choices=logs.FORMATS, default="text", help="default: %(default)s")
     parser.add_argument("--log-level", choices=logs.LEVELS, default="info", help="default: %(default)s")
@@ -83,8 +87,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lease_seconds(text: str) -> int:
-    """At least 5: with less there is no time between renewals."""
     seconds = int(text)
-    if seconds < 5:
-        raise argparse.ArgumentTypeError(f"{seconds} is less than 5")
+    if seconds < LEAST_LEASE_SECONDS:
+        raise argparse.ArgumentTypeError(
+            f"{seconds} is less than {LEAST_LEASE_SECONDS}, with which a leader could hardly ever act"
+        )
     return seconds

@@ -14,7 +14,8 @@ BOOT_SECONDS = 10.0
 FENCE_RETRY_SECONDS = 15.0
 TAKEOVER_RETRY_SECONDS = 5.0
 REFUSED_RETRY_SECONDS = 1.0
-"""After a takeover that was refused as a whole, before anything was disowned."""
+"""After a takeover that was refused as a whole, before anything was disowned, and after changes of HA
+resources that were broken off, for instance because the Lease had not enough time left."""
 BEGIN_RETRY_SECONDS = 5.0
 EDIT_RETRY_SECONDS = 10.0
 
@@ -260,8 +261,8 @@ def _fold(
                 if sid not in {e.sid for e in operation.edits}
             }
             problems |= {edit.sid: outcome.error for edit in outcome.refused}
-            retry = outcome.at + EDIT_RETRY_SECONDS if outcome.refused else memo.edit_retry_at
-            return dataclasses.replace(memo, edit_problems=problems, edit_retry_at=retry)
+            pause = EDIT_RETRY_SECONDS if outcome.refused else REFUSED_RETRY_SECONDS if outcome.error else 0.0
+            return dataclasses.replace(memo, edit_problems=problems, edit_retry_at=outcome.at + pause)
 
 
 def _fold_fence(

@@ -8,17 +8,16 @@ import time
 from cluster.stories.theatre import ROOT, Place, Theatre, condition, story, until, until_equal
 from pveha.devkube import binaries, controlplane, target
 
-LEASE_SECONDS = 10
-OUTAGE_SECONDS = 20.0
+LEASE_SECONDS = 15.0
+"""What `pveha run` has unless told otherwise."""
+OUTAGE_SECONDS = 22.0
 STARTED = re.compile(r"/(\d+): runs on ")
 
 
 @story
 async def test_leader_killed_in_mid_takeover(on: Theatre) -> None:
     place = await on.place("--guests", "36")
-    operators = {
-        name: await on.operator(place, name=name, lease_seconds=LEASE_SECONDS) for name in ("one", "two")
-    }
+    operators = {name: await on.operator(place, name=name) for name in ("one", "two")}
     await until(place.protected, "every guest is protected")
     leader, victim = await place.leader(), await place.victim()
     victims = await place.on(victim)
@@ -41,7 +40,7 @@ async def test_api_server_away_in_mid_takeover(on: Theatre) -> None:
     on.use(target.Target("own", plane.admin, on.folder, plane))
     await asyncio.to_thread(plane.admin.kubectl, "apply", "--server-side", "-k", str(ROOT / "crds"))
     place = await on.place("--guests", "36")
-    await on.operator(place, lease_seconds=LEASE_SECONDS)
+    await on.operator(place)
     await until(place.protected, "every guest is protected")
     victim = await place.victim()
     victims = await place.on(victim)

@@ -160,14 +160,13 @@ class Theatre:
         await found.apply(*found.manifests)
         return found
 
-    async def operator(self, *places: Place, name: str = "pveha", lease_seconds: int = 15) -> process.Process:
+    async def operator(self, *places: Place, name: str = "pveha") -> process.Process:
         """`pveha run` for the namespaces of places, with the rights it is documented to need."""
         account = await asyncio.to_thread(self._account, places[0].name)
         command = [sys.executable, "-m", "pveha.cli", "run", "--kubeconfig", str(account.kubeconfig)]
         for each in places:
             command += ["--namespace", each.name]
-        command += ["--identity", name, "--lease-seconds", str(lease_seconds)]
-        command += ["--health-host", "127.0.0.1", "--health-port", "0"]
+        command += ["--identity", name, "--health-host", "127.0.0.1", "--health-port", "0"]
         running = process.Process(command, self.folder / f"operator-{name}.log")
         self.exits.push_async_callback(self.stop, running)
         return running

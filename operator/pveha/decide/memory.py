@@ -124,8 +124,12 @@ class Memory:
     """By service id: why the last change of its HA resource was declined."""
     manager_timestamp: int = 0
     manager_moved_at: float = float("-inf")
-    identities: Mapping[int, str] = dataclasses.field(default_factory=dict)
-    """By vmid: identity of the guest when protection began."""
+    identities: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """By uid of the ProtectedVM: identity of the guest when protection began."""
+    registered: frozenset[str] = frozenset()
+    """Service ids of the HA resources that were there last."""
+    vanished: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """By service id: when an HA resource was found gone. Its guest's number may belong to another guest since."""
     counter: int = 0
     rebound: frozenset[str] | None = None
     """Nodes whose rebind annotation has been honoured and still stands; None: none was looked at yet."""

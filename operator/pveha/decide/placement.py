@@ -9,6 +9,9 @@ from pveha.api.conditions import FailoverReady
 from pveha.decide import evidence, memory, protection
 from pveha.model import cluster, snapshot
 
+CLEARLY_BETTER = 0.1
+"""Share of a node's memory by which it must have more free than the planned one, so that plans do not follow
+every change of memory in use."""
 LRM_FRESH_SECONDS = 40.0
 """An LRM reports every 5-10 s; the CRM calls it dead after 30 s without (native-ha facts). One round of ours
 on top."""
@@ -27,6 +30,8 @@ class _Target:
     name: str
     free: int
     """Bytes of memory not used and not promised."""
+    memory: int
+    """Bytes it has in all."""
     storages: frozenset[str]
     lrm_active: bool
 
@@ -107,7 +112,7 @@ def _target(name: str, seen: snapshot.Snapshot, memo: memory.Memory, promised: i
         if each.node == name and each.shared and each.available
     )
     lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
-    return _Target(name, total - used - promised, storages, lrm is not None and lrm.state == "active")
+    return _Target(name, total - used - promised, total, storages, lrm is not None and lrm.state == "active")
 
 
 def _choose(
@@ -116,9 +121,9 @@ def _choose(
     rules: tuple[cluster.HARule, ...],
     locations: Mapping[str, str],
 ) -> _Target | protection.Refusal:
-    """The node it was planned for while that is valid, else the one with the most free memory.
+    """The node with the most free memory, of those on which Proxmox HA would keep the guest.
 
-    Only nodes on which Proxmox HA would keep the guest.
+    The node it was planned for stays while no other is clearly better.
     """
     if not candidates:
         return protection.Refusal(
@@ -143,13 +148,13 @@ def _choose(
         return protection.Refusal(
             FailoverReady.NATIVE_RULE_FORBIDS, "the HA rules of Proxmox allow none of the nodes that are left"
         )
-    active = any(left[name].lrm_active for name in allowed)
+    best = max((left[name] for name in sorted(allowed)), key=lambda target: (target.lrm_active, target.free))
     planned = guest.pvm.status.failover_plan
     if planned is not None and planned.target_node in allowed:
         target = left[planned.target_node]
-        if target.lrm_active or not active:
+        if target.lrm_active == best.lrm_active and best.free - target.free <= CLEARLY_BETTER * best.memory:
             return target
-    return max((left[name] for name in sorted(allowed)), key=lambda target: (target.lrm_active, target.free))
+    return best
 
 
 def _fits(guest: protection.Protected, target: _Target) -> bool:

@@ -54,12 +54,25 @@ def recall(
         memo = dataclasses.replace(
             memo, manager_timestamp=seen.ha_status.timestamp, manager_moved_at=moved_at
         )
+    if seen.ha_config is not None:
+        memo = _vanished(memo, seen.ha_config)
     for state in seen.operations:
         if state.outcome is not None:
             memo = _fold(memo, state.operation, state.outcome, seen)
             if isinstance(state.operation, operations.Takeover | operations.EditHA):
                 memo = dataclasses.replace(memo, acted_at=max(memo.acted_at, state.outcome.at))
     return _epoch(dataclasses.replace(memo, nodes=_void_by_others(memo.nodes)), seen)
+
+
+def _vanished(memo: memory.Memory, config: cluster.HAConfig) -> memory.Memory:
+    """Note which HA resources are gone that were there before, and since when."""
+    present = frozenset(config.resources)
+    gone = {**memo.vanished, **dict.fromkeys(memo.registered - present, config.answered_at)}
+    return dataclasses.replace(
+        memo,
+        registered=present,
+        vanished={sid: since for sid, since in gone.items() if sid not in present},
+    )
 
 
 def _moved_at(seen: snapshot.Snapshot, old: int, new: int) -> float:
@@ -189,7 +202,8 @@ def _guests(seen: snapshot.Snapshot, memo: memory.Memory) -> dict[str, memory.Gu
         found = mark.parse(resource.comment).mark
         if found is None:
             stale_since = (old.stale_since or seen.now) if _is_stale(sid, seen) else None
-            if old.retry_at > seen.now or stale_since is not None:
+            tried = old.attempts > 0 and _is_lost(sid, seen, memo)
+            if tried or old.retry_at > seen.now or stale_since is not None:
                 result[sid] = memory.GuestMemory(
                     stale_since=stale_since,
                     attempts=old.attempts,
@@ -225,6 +239,13 @@ def _guests(seen: snapshot.Snapshot, memo: memory.Memory) -> dict[str, memory.Gu
                 new = dataclasses.replace(new, listed_since=seen.now)
         result[sid] = new
     return result
+
+
+def _is_lost(sid: str, seen: snapshot.Snapshot, memo: memory.Memory) -> bool:
+    """Whether the guest is still on a node that is gone: what was tried in vain for it is not forgotten."""
+    ref = guests.parse_sid(sid)
+    guest = seen.inventory.guests.get(ref.vmid) if seen.inventory is not None and ref is not None else None
+    return guest is not None and memo.node(guest.node).offline_since is not None
 
 
 def _is_stale(sid: str, seen: snapshot.Snapshot) -> bool:

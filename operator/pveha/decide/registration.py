@@ -53,7 +53,8 @@ def _create(guest: protection.Protected, owner: str) -> operations.Edit | None:
         strategy is protectedvm.RunStrategy.FOLLOW and guest.seen.status == "running"
     )
     state = cluster.HAState.STARTED if runs else cluster.HAState.STOPPED
-    return operations.Edit(guest.sid, None, entry(guest, state, owner), "registered in Proxmox HA")
+    follows = guest.seen.node if strategy is protectedvm.RunStrategy.FOLLOW else ""
+    return operations.Edit(guest.sid, None, entry(guest, state, owner), "registered in Proxmox HA", follows)
 
 
 def entry(guest: protection.Protected, state: cluster.HAState, owner: str) -> cluster.HAResource:

@@ -40,7 +40,7 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
     verdicts = evidence.verdicts(seen, spec, memo, members)
     memo = _states(memo, verdicts, seen)
     protected = protection.protect(seen, wanted, memo)
-    memo = dataclasses.replace(memo, identities={**memo.identities, **protected.identities})
+    memo = dataclasses.replace(memo, identities=_identities(memo, wanted, protected))
     allowed = guards.permission(seen, spec, memo, members, verdicts)
 
     start, cancel, memo, recoveries = failover.recover(
@@ -68,6 +68,15 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
 def _rebind(wanted: specs.Specs) -> frozenset[str]:
     text = wanted.cluster.metadata.annotations.get(meta.REBIND_ANNOTATION, "")
     return frozenset(name.strip() for name in text.split(",") if name.strip())
+
+
+def _identities(memo: memory.Memory, wanted: specs.Specs, protected: protection.Protection) -> dict[str, str]:
+    """Which guest each ProtectedVM means. One that is deleted and made anew means whatever it finds then."""
+    found = {
+        protected.guests[vmid].pvm.metadata.uid: identity for vmid, identity in protected.identities.items()
+    }
+    known = {pvm.metadata.uid for pvm in wanted.guests.values()}
+    return {uid: identity for uid, identity in {**memo.identities, **found}.items() if uid in known}
 
 
 def _may_own(wanted: specs.Specs, allowed: guards.Permission) -> bool:
@@ -137,6 +146,11 @@ def _edits(
     ):
         named = frozenset(pvm.spec.vmid for pvm in wanted.guests.values())
         taken = {edit.sid for edit in due}
+        taken |= {
+            guest.sid
+            for guest in protected.guests.values()
+            if guest.registered is None and not protection.confirmed(guest, seen, memo)
+        }
         due += [
             edit for edit in registration.edits(seen, verdicts, protected, named) if edit.sid not in taken
         ]

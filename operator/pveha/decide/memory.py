@@ -129,7 +129,7 @@ class Memory:
     registered: frozenset[str] = frozenset()
     """Service ids of the HA resources that were there last."""
     vanished: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """By service id: when an HA resource was found gone. Its guest's number may belong to another guest since."""
+    """By service id: when an HA resource was found gone. Its vmid may belong to another guest since."""
     counter: int = 0
     rebound: frozenset[str] | None = None
     """Nodes whose rebind annotation has been honoured and still stands; None: none was looked at yet."""

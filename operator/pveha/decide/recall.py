@@ -214,6 +214,8 @@ def _guests(seen: snapshot.Snapshot, memo: memory.Memory) -> dict[str, memory.Gu
             continue
         listed = sid in seen.ha_status.services
         new = dataclasses.replace(old, stale_since=None)
+        if resource.state is not cluster.HAState.IGNORED and _is_stale(sid, seen):
+            new = dataclasses.replace(new, stale_since=old.stale_since or seen.now)
         if resource.state is cluster.HAState.IGNORED:
             new = dataclasses.replace(new, listed_since=None)
             read_back = new.ignored_seen

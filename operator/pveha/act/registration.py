@@ -3,7 +3,7 @@
 import asyncio
 
 from pveha.act import context
-from pveha.model import cluster, errors, operations
+from pveha.model import cluster, errors, guests, operations
 
 WRITE_SECONDS = 10.0
 """Deadline of a change: pmxcfs may keep its lock for 9.9 s."""
@@ -39,12 +39,23 @@ async def _apply(change: operations.Edit, with_: context.Context) -> None:
             return
         if current != change.expected:
             raise errors.Conflict(f"HA resource {change.sid} was changed by somebody else meanwhile")
+        await _follow(change, with_)
         try:
             await _write(change, config, with_)
             return
         except errors.Conflict:
             if attempt == TRIES - 1:
                 raise
+
+
+async def _follow(change: operations.Edit, with_: context.Context) -> None:
+    """Raise Conflict if the guest does not run, or not, as the new HA resource would have it."""
+    ref = guests.parse_sid(change.sid)
+    if not change.follows or ref is None or change.desired is None:
+        return
+    runs = (await with_.hypervisor.guest_runtime(ref, change.follows)).status == "running"
+    if runs is not (change.desired.state is cluster.HAState.STARTED):
+        raise errors.Conflict(f"{ref} was {'started' if runs else 'stopped'} a moment ago")
 
 
 async def _write(change: operations.Edit, config: cluster.HAConfig, with_: context.Context) -> None:

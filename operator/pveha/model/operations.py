@@ -89,6 +89,9 @@ class Edit:
     expected: cluster.HAResource | None
     desired: cluster.HAResource | None
     why: str
+    follows: str = ""
+    """Node that must itself say that the guest runs, or not, as `desired` has it: what the cluster shows is
+    up to 10 s old, and HA would stop (or start) a guest that a person has just started (or stopped)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

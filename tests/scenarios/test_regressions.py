@@ -25,3 +25,9 @@ def test_power_returns_between_the_forced_off_and_its_effect() -> None:
         (68.3, "power on pve2"),
         (500.0, "power on pve2"),
     ) == []
+
+
+def test_the_owner_sets_a_state_before_the_crm_has_dropped_the_guest() -> None:
+    """Story `owner-meddles`: the CRM kept a record on the dead node and died of it in every round."""
+    for state in ("started", "stopped"):
+        assert story((60.0, "power off pve2"), (69.5, f"set vm:102 {state}")) == []

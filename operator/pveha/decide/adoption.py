@@ -56,7 +56,9 @@ def edits(
             edit = None
         else:
             retried = guest.node in recoveries and ref.vmid in recoveries[guest.node].items
-            edit = _finish(sid, resource, comment, where, seen, memo, retried)
+            ours = ref.vmid in protected.guests
+            edit = _finish(sid, resource, comment, where, seen, memo, retried, ours)
+            edit = edit or _stale_record(sid, resource, comment, guest, verdicts, seen, memo)
         if edit is not None:
             result.append(edit)
     return result
@@ -70,6 +72,7 @@ def _finish(
     seen: snapshot.Snapshot,
     memo: memory.Memory,
     retried: bool,
+    ours: bool,
 ) -> operations.Edit | None:
     assert comment.mark is not None
     assert seen.ha_status is not None
@@ -103,6 +106,7 @@ def _finish(
             return None
         done = (
             remembered.verified
+            or not ours
             or comment.mark.was is not cluster.HAState.STARTED
             or remembered.attempts >= failover.MAX_ATTEMPTS
         )

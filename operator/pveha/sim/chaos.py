@@ -436,7 +436,9 @@ def _data_centre(rng: random.Random, seed: int, nodes: int | None, guest_count: 
     )
 
 
-def mended(about: config.Config, stays_off: str = "") -> tuple[str, ...]:
+def mended(
+    about: config.Config, stays_off: str = "", operators: Sequence[str] = ("a", "b")
+) -> tuple[str, ...]:
     """Lines that mend everything; the node `stays_off` stays off if it is."""
     names = [node.name for node in about.nodes]
     lines = ["heal", "heal operator all", "expected votes 0", "arm", "heal kubernetes all"]
@@ -446,6 +448,7 @@ def mended(about: config.Config, stays_off: str = "") -> tuple[str, ...]:
         lines += [f"start {service} {name}" for service in machine.SERVICES]
         if name != stays_off:
             lines.append(f"power on {name}")
-    lines += ["straighten bmcs", f"rebind {','.join(names)}", "start operator a", "start operator b"]
+    lines += ["straighten bmcs", f"rebind {','.join(names)}"]
+    lines += [f"start operator {name}" for name in operators]
     lines += [f"unlock guest {guest.vmid}" for guest in about.guests]
     return tuple(lines)

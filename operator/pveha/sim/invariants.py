@@ -42,8 +42,8 @@ class Invariants:
         self._rig = watched
         self._world = watched.world
         self.violations: list[Violation] = []
-        self.user_changed: dict[str, float] = {}
-        """When a person last changed something about a guest, by service id."""
+        self.moved_by_user: dict[str, float] = {}
+        """When a person last moved a guest, by service id."""
         self._doubles = 0
         self._majority: frozenset[str] = frozenset()
         self._majority_since = 0.0
@@ -150,7 +150,7 @@ class Invariants:
             self._lines += 1
             if event.subject.startswith("crm") and "got unexpected error" in event.text:
                 sid = re.search(r"(?:vm|ct):\d+", event.text)
-                moved = self.user_changed.get(sid[0], -1e9) if sid else -1e9
+                moved = self.moved_by_user.get(sid[0], -1e9) if sid else -1e9
                 if event.at - moved > 600.0:
                     self.violated("the CRM lives", event.text)
             elif event.subject.startswith("operator") and event.text.startswith("BUG"):

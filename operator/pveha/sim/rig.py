@@ -278,7 +278,7 @@ class Rig:
     def sent(self, effect: wires.Effect) -> None:
         """Kill the sender if this was its last."""
         replica = self.operators[effect.operator]
-        if not replica.trip or effect.verb in ("lease", "status"):
+        if not replica.trip or effect.verb == "lease":
             return
         replica.trip -= 1
         if not replica.trip:

@@ -6,7 +6,7 @@ import dataclasses
 import re
 
 from pveha.model import cluster
-from pveha.sim import chaos, clock, invariants, rig
+from pveha.sim import chaos, clock, invariants, rig, wires
 
 PATIENCE_SECONDS = 900.0
 """How long a mended world may take until everything is as it should be."""
@@ -31,6 +31,10 @@ class Result:
     recoveries: int
     handed_to_native: int
     """Guests of lost nodes that Proxmox's own HA recovered."""
+    effects: int
+    """Side effects, Leases apart, between the first line of the timeline and the mending."""
+    guests: dict[int, dict[str, str]]
+    """Where each is at the end, and in which state."""
     log: tuple[str, ...]
 
 
@@ -48,6 +52,9 @@ class _Play:
         self._invariants = invariants.Invariants(self._rig)
         self._wanted: dict[str, cluster.HAResource | None] = {}
         self._anyway: set[str] = set()
+        self._effects = 0
+        self._began = plan.timeline[0][0]
+        self._rig.on_effect(self._count)
         self._later: list[str] = []
         """What mends the world but has to wait for quorum."""
 
@@ -65,13 +72,16 @@ class _Play:
             await self._rig.kill_operator()
         return self._result()
 
+    def _count(self, effect: wires.Effect) -> None:
+        if effect.verb != "lease" and self._began <= self._rig.world.now() < self._plan.calm_at:
+            self._effects += 1
+
     def _before(self, line: str) -> None:
         """What owners want of their HA resources begins as it was and changes with what they do."""
         if not self._wanted:
             self._note_wanted()
         if match := re.fullmatch(r"set (\S+) (\w+)", line):
             sid, state = match[1], cluster.HAState(match[2])
-            self._invariants.user_changed[sid] = self._rig.world.now()
             present = self._rig.world.newest.resources.get(sid)
             wanted = self._wanted.get(sid)
             if present is not None and wanted is not None and self._invariants.majority():
@@ -80,7 +90,8 @@ class _Play:
             r"(?:start|stop|migrate|unlock|lock|crash|move config) guest (\d+).*", line
         ):
             for sid in (f"vm:{match[1]}", f"ct:{match[1]}"):
-                self._invariants.user_changed[sid] = self._rig.world.now()
+                if line.startswith(("migrate", "move")):
+                    self._invariants.moved_by_user[sid] = self._rig.world.now()
                 if sid in self._wanted and line.startswith(("start", "stop")):
                     self._anyway.add(sid)
         elif match := re.fullmatch(r"unprotect (\d+)", line):
@@ -141,5 +152,7 @@ class _Play:
             sum(command.command == "off" for command in world.bmc_log),
             sum(each.count for each in recovered),
             native,
+            self._effects,
+            world.state_of_guests(),
             tuple(map(str, world.log)),
         )

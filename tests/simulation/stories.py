@@ -1,0 +1,45 @@
+"""The standard set: losses of nodes as they happen, to be disturbed in every possible way."""
+
+import dataclasses
+
+from pveha.model import cluster, guests
+from pveha.sim import chaos, config, simulation
+
+MENDED_AT = 400.0
+
+STORIES: dict[str, tuple[tuple[float, str], ...]] = {
+    "power": ((60.0, "power off pve2"),),
+    "network": ((60.0, "cut network pve2"),),
+    "hang": ((60.0, "hang node pve2"),),
+    "crm-master": ((60.0, "power off pve1"),),
+    "power-returns": ((60.0, "power off pve2"), (69.0, "power on pve2")),
+    "flap": ((60.0, "cut network pve2"), (80.0, "heal pve2")),
+    "migration": ((60.0, "migrate guest 101 pve2"), (73.0, "power off pve1")),
+    "owner-meddles": ((60.0, "power off pve2"), (69.5, "set vm:102 stopped")),
+    "planned": ((60.0, "reboot pve2"),),
+}
+
+
+def plan(name: str, *more: tuple[float, str], operators: tuple[str, ...] = ("a",)) -> chaos.Plan:
+    """A story with further lines: three nodes, six guests, one of them a container, one stopped, two not
+    registered yet."""
+    found = []
+    for number in range(6):
+        kind = guests.GuestKind.CONTAINER if number == 4 else guests.GuestKind.VM
+        state = cluster.HAState.STOPPED if number == 1 else cluster.HAState.STARTED
+        guest = config.managed(101 + number, f"pve{1 + number % 3}", state, kind=kind, running=number != 1)
+        found.append(dataclasses.replace(guest, ha=None) if number in (4, 5) else guest)
+    about = config.three_nodes(found, master="pve1")
+    protect = tuple(guest.vmid for guest in found)
+    faults = (chaos.Fault(name, (*STORIES[name], *more)),)
+    return chaos.Plan(0, about, operators, protect, faults, MENDED_AT, chaos.mended(about, "", operators))
+
+
+def play(*args: object, **fields: object) -> simulation.Result:
+    """What came of it."""
+    return simulation.play(plan(*args, **fields))  # type: ignore[arg-type]
+
+
+def told(result: simulation.Result) -> str:
+    """Violations with the end of the log, for a failing test."""
+    return "\n".join([*map(str, result.violations), "", *result.log[-80:]])

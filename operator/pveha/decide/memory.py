@@ -125,7 +125,7 @@ class Memory:
     manager_timestamp: int = 0
     manager_moved_at: float = float("-inf")
     identities: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """By uid of the ProtectedVM: identity of the guest when protection began."""
+    """By `protection.key` of the ProtectedVM: identity of the guest when protection began."""
     registered: frozenset[str] = frozenset()
     """Service ids of the HA resources that were there last."""
     vanished: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -99,9 +99,7 @@ def protect(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) -
                 f"guest {vmid} is already protected by ProtectedVM {found[vmid].name}; delete one of the two",
             )
         if isinstance(resolved, Protected):
-            known = memo.identities.get(pvm.metadata.uid) or (
-                pvm.status.guest.identity if pvm.status.guest else ""
-            )
+            known = memo.identities.get(key(pvm)) or (pvm.status.guest.identity if pvm.status.guest else "")
             current = resolved.config.identity if resolved.config else ""
             if known and current and known != current:
                 resolved = Refusal(
@@ -119,10 +117,15 @@ def protect(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) -
     return Protection(found, refused, identities)
 
 
+def key(pvm: protectedvm.ProtectedVM) -> str:
+    """What tells a ProtectedVM from one of the same name that was deleted before it (files know no uid)."""
+    return pvm.metadata.uid or pvm.metadata.name
+
+
 def confirmed(guest: Protected, seen: snapshot.Snapshot, memo: memory.Memory) -> bool:
     """Whether the guest was seen to be the one that was meant since its HA resource vanished, if it has: who
     destroys a guest removes that too, and the number is free for another."""
-    if not memo.identities.get(guest.pvm.metadata.uid):
+    if not memo.identities.get(key(guest.pvm)):
         return True
     vanished = memo.vanished.get(guest.sid, float("-inf"))
     return guest.config is not None and seen.configs is not None and seen.configs.answered_at > vanished

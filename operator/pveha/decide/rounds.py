@@ -16,6 +16,7 @@ from pveha.decide import (
     registration,
 )
 from pveha.decide import report as reports
+from pveha.decide import told as told_
 from pveha.model import decision, operations, snapshot, specs
 
 URGENT_SECONDS = 0.25
@@ -51,7 +52,7 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
     edits = _edits(seen, wanted, memo, verdicts, protected, allowed, recoveries, start)
     start.extend(edits)
     plans = _plans(seen, spec, memo, verdicts, protected)
-    round_ = reports.Round(seen, wanted, memo, members, verdicts, protected, allowed, recoveries, plans)
+    round_ = told_.Round(seen, wanted, memo, members, verdicts, protected, allowed, recoveries, plans)
     report, memo = reports.report(round_, before)
     looking = _looking(seen, verdicts, recoveries, memo)
     return decision.Decision(
@@ -73,10 +74,11 @@ def _rebind(wanted: specs.Specs) -> frozenset[str]:
 def _identities(memo: memory.Memory, wanted: specs.Specs, protected: protection.Protection) -> dict[str, str]:
     """Which guest each ProtectedVM means. One that is deleted and made anew means whatever it finds then."""
     found = {
-        protected.guests[vmid].pvm.metadata.uid: identity for vmid, identity in protected.identities.items()
+        protection.key(protected.guests[vmid].pvm): identity
+        for vmid, identity in protected.identities.items()
     }
-    known = {pvm.metadata.uid for pvm in wanted.guests.values()}
-    return {uid: identity for uid, identity in {**memo.identities, **found}.items() if uid in known}
+    known = {protection.key(pvm) for pvm in wanted.guests.values()}
+    return {key: identity for key, identity in {**memo.identities, **found}.items() if key in known}
 
 
 def _may_own(wanted: specs.Specs, allowed: guards.Permission) -> bool:

@@ -234,6 +234,8 @@ class Migration:
             )
         elif file.lock:
             self._fail(f"{word} is locked ({file.lock})")
+        elif self._target is self._source:
+            self._fail("target is local node.")
         elif not self._reachable():
             self._fail("command '/usr/bin/ssh' failed: exit code 255")
         elif not all(self._world.storage.defined_on(name, self._target.name) for name, _ in file.volumes):

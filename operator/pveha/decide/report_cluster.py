@@ -1,0 +1,379 @@
+"""Conditions and status of an HACluster."""
+
+from collections.abc import Iterable, Mapping
+
+from pveha.api import conditions, hacluster, meta, protectedvm
+from pveha.decide import evidence, failover, memory, placement, protection
+from pveha.decide import told as told_
+from pveha.model import mark, operations
+
+MANAGER_STUCK_SECONDS = 30.0
+"""A CRM flushes its state every 10 s; longer silence with a live master is a fault (S9)."""
+SHOWN_OPERATIONS = 20
+CONNECTED_REASONS: Mapping[str, conditions.Connected] = {
+    "SecretMissing": conditions.Connected.SECRET_MISSING,
+    "SecretInvalid": conditions.Connected.SECRET_INVALID,
+    "Unauthorized": conditions.Connected.UNAUTHORIZED,
+    "Forbidden": conditions.Connected.PRIVILEGES_MISSING,
+    "Untrusted": conditions.Connected.CERTIFICATE_MISMATCH,
+    "BadAnswer": conditions.Connected.BAD_ANSWER,
+}
+FENCING_REASONS: Mapping[str, conditions.FencingReady] = {
+    "SecretMissing": conditions.FencingReady.SECRET_MISSING,
+    "SecretInvalid": conditions.FencingReady.SECRET_INVALID,
+    "Unauthorized": conditions.FencingReady.UNAUTHORIZED,
+    "Untrusted": conditions.FencingReady.CERTIFICATE_MISMATCH,
+}
+SHELL_REASONS: Mapping[str, conditions.FastReady] = {
+    "SecretMissing": conditions.FastReady.SECRET_MISSING,
+    "SecretInvalid": conditions.FastReady.SECRET_INVALID,
+    "Unauthorized": conditions.FastReady.NODE_SHELL_DENIED,
+    "Untrusted": conditions.FastReady.NODE_SHELL_DENIED,
+    "Unreachable": conditions.FastReady.NODE_SHELL_UNREACHABLE,
+    "BadAnswer": conditions.FastReady.NODE_SHELL_VERSION,
+}
+
+
+def conditions_of(now: told_.Round) -> dict[conditions.ClusterCondition, told_.Told]:
+    """Every condition of the HACluster."""
+    told = {
+        conditions.ClusterCondition.CONNECTED: _connected(now),
+        conditions.ClusterCondition.QUORATE: _quorate(now),
+        conditions.ClusterCondition.OWNED: _owned(now),
+        conditions.ClusterCondition.FENCING_READY: _fencing(now),
+        conditions.ClusterCondition.FAST_READY: _fast(now),
+        conditions.ClusterCondition.HA_HEALTHY: _ha_healthy(now),
+        conditions.ClusterCondition.DEGRADED: _degraded(now),
+    }
+    told[conditions.ClusterCondition.ACTING] = _acting(now, told)
+    told[conditions.ClusterCondition.READY] = _ready(told)
+    return told
+
+
+def _acting(now: told_.Round, told: Mapping[conditions.ClusterCondition, told_.Told]) -> told_.Told:
+    if now.allowed.reason is not conditions.Acting.OK:
+        return False, now.allowed.reason, now.allowed.message
+    fast = told[conditions.ClusterCondition.FAST_READY]
+    fencing = told[conditions.ClusterCondition.FENCING_READY]
+    if fast[0] is False:
+        return False, conditions.Acting.NOT_READY, fast[2]
+    if fencing[1] is conditions.FencingReady.NOT_CONFIGURED:
+        return False, conditions.Acting.NOT_READY, fencing[2]
+    return True, conditions.Acting.OK, now.allowed.message
+
+
+def _connected(now: told_.Round) -> told_.Told:
+    for source in ("hypervisor", "privileges", "inventory", "ha_config", "ha_status"):
+        problem = now.seen.problems.get(source)
+        if problem is not None:
+            reason = CONNECTED_REASONS.get(problem.kind, conditions.Connected.UNREACHABLE)
+            return False, reason, problem.message
+    if not now.members.reachable:
+        if not now.seen.probes:
+            return None, conditions.Connected.STARTING, "no endpoint has been asked yet"
+        silent = sorted(
+            f"{name}: {probe.problem}" for name, probe in now.seen.probes.items() if probe.problem
+        )
+        return (
+            False,
+            conditions.Connected.UNREACHABLE,
+            "no node answers: " + ("; ".join(silent) or "no answer yet"),
+        )
+    if now.seen.version and int(now.seen.version.partition(".")[0] or 0) < 9:
+        return (
+            False,
+            conditions.Connected.VERSION_UNSUPPORTED,
+            f"Proxmox VE {now.seen.version} has no HA rules: pveha needs 9",
+        )
+    return True, conditions.Connected.OK, "the Proxmox API answers"
+
+
+def _quorate(now: told_.Round) -> told_.Told:
+    if not now.members.reachable:
+        return None, conditions.Quorate.UNKNOWN, "no node answers"
+    if not now.members.quorate:
+        return (
+            False,
+            conditions.Quorate.NO_QUORUM,
+            "no node that answers is quorate: pveha does nothing until one is",
+        )
+    if now.members.split:
+        return False, conditions.Quorate.SPLIT_VIEW, now.members.split
+    return True, conditions.Quorate.OK, "the nodes that answer agree"
+
+
+def _owned(now: told_.Round) -> told_.Told:
+    if now.memo.superseded:
+        text = (
+            f"the Proxmox cluster is owned by {now.memo.superseded}; to take it over, annotate the HACluster "
+            f"with {meta.TAKE_OVER_ANNOTATION}={now.memo.superseded}"
+        )
+        return False, conditions.Owned.ANOTHER_OPERATOR, text
+    if now.memo.epoch is not None:
+        return True, conditions.Owned.OK, "the epoch register names this HACluster"
+    return None, conditions.Owned.NOT_CLAIMED, "no epoch has been opened yet"
+
+
+def _fencing(now: told_.Round) -> told_.Told:
+    spec = now.wanted.cluster.spec
+    if not spec.fencing.methods:
+        return (
+            False,
+            conditions.FencingReady.NOT_CONFIGURED,
+            "spec.fencing.methods is empty: no node's death can be proven",
+        )
+    if problem := now.seen.problems.get("power"):
+        return False, FENCING_REASONS.get(problem.kind, conditions.FencingReady.UNREACHABLE), problem.message
+    unverified = []
+    for name in sorted(now.members.nodes):
+        if refusal := protection.provable(name, spec, now.memo):
+            if now.memo.node(name).voided:
+                return False, conditions.FencingReady.FENCING_CONTRADICTED, refusal.message
+            unverified.append((name, refusal))
+        elif (problem := now.seen.problems.get(f"power/{name}")) and not now.verdicts[name].lost:
+            reason = FENCING_REASONS.get(problem.kind, conditions.FencingReady.UNREACHABLE)
+            return False, reason, f"the BMC of {name}: {problem.message}"
+    unread = [
+        name
+        for name, _ in unverified
+        if name not in now.seen.power and f"power/{name}" not in now.seen.problems
+    ]
+    if unread and all(_has_bmc(name, now) for name in unread):
+        return None, conditions.FencingReady.UNKNOWN, f"the BMC of {', '.join(unread)} has not been read yet"
+    if unverified:
+        problems = [
+            now.seen.problems[f"power/{name}"].message
+            for name, _ in unverified
+            if f"power/{name}" in now.seen.problems
+        ]
+        return (
+            False,
+            conditions.FencingReady.FENCING_UNVERIFIED,
+            "; ".join([r.message for _, r in unverified] + problems)[:4000],
+        )
+    return True, conditions.FencingReady.OK, "every node has a BMC that is bound to it"
+
+
+def _has_bmc(name: str, now: told_.Round) -> bool:
+    node = now.wanted.cluster.spec.node(name)
+    return node is not None and bool(node.fencing)
+
+
+def _fast(now: told_.Round) -> told_.Told:
+    if now.wanted.cluster.spec.recovery.node_shell is None:
+        return (
+            False,
+            conditions.FastReady.NOT_CONFIGURED,
+            "spec.recovery.nodeShell is not set: nothing can be taken over",
+        )
+    for key in ["shell", *(f"shell/{name}" for name in evidence.survivors(now.members))]:
+        if problem := now.seen.problems.get(key):
+            reason = SHELL_REASONS.get(problem.kind, conditions.FastReady.NODE_SHELL_FAILED)
+            where = f"node shell of {key.partition('/')[2]}: " if "/" in key else ""
+            return False, reason, f"{where}{problem.message}"
+    if not now.seen.shells:
+        return None, conditions.FastReady.UNKNOWN, "the node shells have not answered yet"
+    if unsafe := failover.votes_unsafe(now.seen, evidence.survivors(now.members)):
+        return False, conditions.FastReady.VOTES_UNSAFE, unsafe
+    return True, conditions.FastReady.OK, "the node shells answer and the votes are safe"
+
+
+def _ha_healthy(now: told_.Round) -> told_.Told:
+    status = now.seen.ha_status
+    if status is None:
+        return None, conditions.HAHealthy.UNKNOWN, "the HA state has not been read yet"
+    if not status.armed:
+        return (
+            False,
+            conditions.HAHealthy.DISARMED,
+            "Proxmox HA is disarmed: 'ha-manager crm-command arm-ha' arms it",
+        )
+    if status.master is None:
+        return (
+            None,
+            conditions.HAHealthy.NOT_IN_USE,
+            "Proxmox HA has no master yet: it starts with the first registered guest",
+        )
+    master = now.verdicts.get(status.master)
+    alive = master is not None and master.state is evidence.State.ONLINE
+    if alive and now.seen.now - now.memo.manager_moved_at > MANAGER_STUCK_SECONDS:
+        text = (
+            f"the CRM master {status.master} is online but has not written its state for more than 30 s: "
+            f"'journalctl -u pve-ha-crm' on {status.master} tells why"
+        )
+        return False, conditions.HAHealthy.HA_MANAGER_STUCK, text
+    silent = [
+        name
+        for name, verdict in now.verdicts.items()
+        if verdict.state is evidence.State.ONLINE
+        and now.memo.node(name).lrm_timestamp
+        and now.seen.now - now.memo.node(name).lrm_moved_at > placement.LRM_FRESH_SECONDS
+    ]
+    if silent:
+        return False, conditions.HAHealthy.LRM_NOT_ALIVE, f"the LRM of {', '.join(silent)} does not report"
+    return True, conditions.HAHealthy.OK, "the CRM makes its rounds"
+
+
+def _degraded(now: told_.Round) -> told_.Told:
+    if not now.members.quorate:
+        return None, conditions.Degraded.UNKNOWN, "membership cannot be read from a quorate node"
+    held = [
+        sid
+        for sid, resource in (now.seen.ha_config.resources.items() if now.seen.ha_config else ())
+        if (found := mark.parse(resource.comment).mark) and found.hold
+    ]
+    reasons = {
+        evidence.State.FENCE_FAILED: conditions.Degraded.FENCE_FAILED,
+        evidence.State.UNPROVABLE: conditions.Degraded.NODE_UNPROVABLE,
+        evidence.State.ISOLATED: conditions.Degraded.NODE_ISOLATED,
+        evidence.State.FENCING: conditions.Degraded.RECOVERING,
+        evidence.State.FENCED: conditions.Degraded.NODE_DOWN,
+        evidence.State.DOWN: conditions.Degraded.NODE_DOWN,
+    }
+    for state, reason in reasons.items():
+        for name, verdict in now.verdicts.items():
+            if verdict.state is state:
+                if state is evidence.State.UNPROVABLE and held:
+                    return (
+                        True,
+                        conditions.Degraded.HELD_BACK,
+                        f"{name}: {verdict.reason}; native HA is held back from {', '.join(held)}",
+                    )
+                if state is evidence.State.FENCED and _recovering(now, name):
+                    return (
+                        True,
+                        conditions.Degraded.RECOVERING,
+                        f"the guests of {name} are being started elsewhere",
+                    )
+                return True, reason, f"{name}: {verdict.reason}"
+    for name, verdict in now.verdicts.items():
+        if verdict.state is evidence.State.PLANNED_DOWN:
+            since = now.memo.node(name).offline_since
+            limit = now.wanted.cluster.spec.safety.planned_down_seconds
+            if since is not None and now.seen.now - since > limit:
+                return (
+                    True,
+                    conditions.Degraded.PLANNED_DOWN_TOO_LONG,
+                    f"{name} went down as announced but is not back after {limit} s",
+                )
+            return True, conditions.Degraded.NODE_PLANNED_DOWN, f"{name}: {verdict.reason}"
+    for name, verdict in now.verdicts.items():
+        if verdict.path_broken:
+            return True, conditions.Degraded.PATH_BROKEN, f"{name}: {verdict.reason}"
+    return False, conditions.Degraded.NONE, "all nodes are online"
+
+
+def _recovering(now: told_.Round, name: str) -> bool:
+    return bool(now.recoveries[name].items) if name in now.recoveries else False
+
+
+def _ready(told: Mapping[conditions.ClusterCondition, told_.Told]) -> told_.Told:
+    order = (
+        (conditions.ClusterCondition.CONNECTED, conditions.ClusterReady.NOT_CONNECTED),
+        (conditions.ClusterCondition.QUORATE, conditions.ClusterReady.NOT_QUORATE),
+        (conditions.ClusterCondition.OWNED, conditions.ClusterReady.NOT_OWNED),
+        (conditions.ClusterCondition.FAST_READY, conditions.ClusterReady.FAST_NOT_READY),
+        (conditions.ClusterCondition.FENCING_READY, conditions.ClusterReady.FENCING_NOT_READY),
+        (conditions.ClusterCondition.HA_HEALTHY, conditions.ClusterReady.HA_NOT_HEALTHY),
+    )
+    for type_, reason in order:
+        status, _, message = told[type_]
+        if status is False:
+            return False, reason, message
+    whole = (
+        conditions.ClusterCondition.CONNECTED,
+        conditions.ClusterCondition.FAST_READY,
+        conditions.ClusterCondition.FENCING_READY,
+    )
+    if any(told[type_][0] is None for type_ in whole):
+        return None, conditions.ClusterReady.STARTING, "the cluster has not been seen whole yet"
+    return True, conditions.ClusterReady.OK, "pveha can protect this cluster's guests"
+
+
+def status_of(
+    now: told_.Round,
+    told: Mapping[conditions.ClusterCondition, told_.Told],
+    statuses: Mapping[str, protectedvm.ProtectedVMStatus],
+) -> hacluster.HAClusterStatus:
+    generation = now.wanted.cluster.metadata.generation
+    failure = now.memo.failure
+    guests = now.seen.inventory.guests.values() if now.seen.inventory else ()
+    return hacluster.HAClusterStatus(
+        observed_generation=generation,
+        conditions=told_.conditions(told, generation, now.seen.wall),
+        version=now.seen.version or None,
+        epoch=now.memo.epoch if now.memo.epoch is not None else now.wanted.cluster.status.epoch,
+        nodes=hacluster.NodeCounters(
+            total=len(now.verdicts),
+            online=sum(verdict.state is evidence.State.ONLINE for verdict in now.verdicts.values()),
+        ),
+        not_online=tuple(
+            hacluster.NotOnline(
+                name=name,
+                state=str(verdict.state),
+                reason=verdict.reason[:1024],
+                since=told_.time(now.memo.node(name).state_timestamp or now.seen.wall),
+            )
+            for name, verdict in now.verdicts.items()
+            if verdict.state is not evidence.State.ONLINE
+        ),
+        guests=hacluster.GuestCounters(
+            total=sum(not guest.template for guest in guests),
+            protected=len(now.protected.guests),
+            failover_ready=sum(
+                condition is not None and condition.status == "True"
+                for status in statuses.values()
+                for condition in [status.condition(conditions.GuestCondition.FAILOVER_READY)]
+            ),
+        ),
+        operations=tuple(_operation(state) for state in _shown(now.seen.operations)),
+        bindings=_bindings(now),
+        last_failure=_failure(failure) if failure else now.wanted.cluster.status.last_failure,
+    )
+
+
+def _bindings(now: told_.Round) -> tuple[hacluster.Binding, ...]:
+    return tuple(
+        hacluster.Binding(name=name, identities=tuple(sorted(node.identities)), voided=node.voided or None)
+        for name, node in sorted(now.memo.nodes.items())
+        if (node.bound or node.voided) and node.identities
+    )
+
+
+def _shown(states: Iterable[operations.OperationState]) -> list[operations.OperationState]:
+    """Fences and takeovers in flight: changes of HA resources end within a round and would only make
+    noise."""
+    shown = [
+        state
+        for state in states
+        if state.outcome is None and isinstance(state.operation, operations.Fence | operations.Takeover)
+    ]
+    return shown[:SHOWN_OPERATIONS]
+
+
+def _operation(state: operations.OperationState) -> hacluster.OperationStatus:
+    node = (
+        state.operation.node
+        if isinstance(state.operation, operations.Fence)
+        else getattr(state.operation, "target", "")
+    )
+    return hacluster.OperationStatus(
+        id=state.operation.id,
+        kind=type(state.operation).__name__,
+        node=node,
+        step=state.step,
+        start_time=told_.time(state.started_timestamp),
+    )
+
+
+def _failure(failure: memory.Failure) -> hacluster.LastFailure:
+    return hacluster.LastFailure(
+        id=failure.id,
+        node=failure.node,
+        cause=failure.cause[:1024],
+        start_time=told_.time(failure.start),
+        proven_time=told_.time(failure.proven) if failure.proven is not None else None,
+        completion_time=told_.time(failure.completion) if failure.completion is not None else None,
+        guests=len(failure.guests),
+        recovered=len(failure.recovered),
+    )

@@ -1,0 +1,77 @@
+"""What just happened, as Events."""
+
+from collections.abc import Iterable
+
+from pveha.api import conditions
+from pveha.decide import evidence, failover, memory
+from pveha.decide import told as told_
+from pveha.model import decision, operations
+
+PASSING = frozenset({evidence.State.SUSPECT, evidence.State.UNCONFIRMED, evidence.State.FENCING})
+"""States on the way to another: status shows them, but they make no Event."""
+HARMLESS = frozenset({evidence.State.ONLINE, evidence.State.PLANNED_DOWN})
+
+
+def events_of(now: told_.Round, before: memory.Memory) -> tuple[list[decision.Event], frozenset[str]]:
+    """Changes of node states, ends of operations, and (once a cause) what is not or would be done."""
+    result = []
+    for name, verdict in now.verdicts.items():
+        old = before.node(name).state
+        if old and old != verdict.state and verdict.state not in PASSING:
+            text = f"node {name} is {verdict.state}" + (f": {verdict.reason}" if verdict.reason else "")
+            result.append(decision.Event(f"Node{verdict.state}", text, verdict.state not in HARMLESS))
+    for state in now.seen.operations:
+        if state.outcome is not None:
+            result.extend(_ended(state.operation, state.outcome, now))
+    due = dict(_once(now))
+    result.extend(event for key, event in due.items() if key not in before.announced)
+    return result, frozenset(due)
+
+
+def _ended(
+    operation: operations.Operation, outcome: operations.Outcome, now: told_.Round
+) -> Iterable[decision.Event]:
+    if isinstance(operation, operations.Fence):
+        if outcome.proof is not None:
+            yield decision.Event("Fenced", f"node {operation.node} was switched off and its BMC proves it")
+        else:
+            yield decision.Event(
+                "FenceFailed", f"node {operation.node} could not be proven off: {outcome.error}", True
+            )
+    if isinstance(operation, operations.Takeover):
+        for result in outcome.guests:
+            guest = now.protected.guests.get(result.ref.vmid)
+            name = guest.name if guest else None
+            if result.reason in ("Running", "Claimed"):
+                yield decision.Event(
+                    "Recovered", f"{result.ref} of {operation.dead} is on {operation.target}", name=name
+                )
+            else:
+                what = f"{result.ref} of {operation.dead}"
+                text = f"{what} is not yet recovered ({result.reason}): {result.message}"
+                yield decision.Event("NotRecovered", text, True, name)
+
+
+def _once(now: told_.Round) -> Iterable[tuple[str, decision.Event]]:
+    for name, verdict in now.verdicts.items():
+        if verdict.path_broken:
+            yield f"path/{name}", decision.Event("PathBroken", f"node {name}: {verdict.reason}", True)
+        if why := now.memo.node(name).voided:
+            yield f"voided/{name}", decision.Event("FencingContradicted", why, True)
+    for name, recovery in now.recoveries.items():
+        failure = now.memo.node(name).failure
+        for vmid, refusal in recovery.refusals.items():
+            guest = now.protected.guests[vmid]
+            text = f"{guest.ref} of {name} is not taken over: {refusal.message}"
+            yield f"{failure}/{vmid}/{refusal.reason}", decision.Event("NotTakenOver", text, True, guest.name)
+        if now.allowed.begin or not recovery.items:
+            continue
+        moves = ", ".join(f"{vmid} to {recovery.targets[vmid]}" for vmid in sorted(recovery.items))
+        if now.allowed.reason is conditions.Acting.OBSERVE:
+            text = f"would fence {name} and start its guests elsewhere ({moves}); mode is Observe"
+            yield f"{failure}/observe", decision.Event("WouldRecover", text)
+        else:
+            text = f"{name} is lost but nothing is done: {now.allowed.message}"
+            yield f"{failure}/{now.allowed.reason}", decision.Event("NotActing", text, True)
+    if now.allowed.reason in failover.STOPPING and now.allowed.reason is not conditions.Acting.NOT_LEADER:
+        yield f"acting/{now.allowed.reason}", decision.Event("NotActing", now.allowed.message, True)

@@ -1,0 +1,156 @@
+"""Conditions and statuses of ProtectedVMs and FailoverPolicies."""
+
+from collections.abc import Mapping
+
+from pveha.api import conditions, failoverpolicy, hacluster, protectedvm
+from pveha.decide import failover, protection
+from pveha.decide import told as told_
+
+
+def policy_status(policy: failoverpolicy.FailoverPolicy) -> failoverpolicy.FailoverPolicyStatus:
+    told: dict[conditions.PolicyCondition, told_.Told] = {
+        conditions.PolicyCondition.READY: (True, conditions.PolicyReady.OK, "the policy can be used")
+    }
+    generation = policy.metadata.generation
+    return failoverpolicy.FailoverPolicyStatus(
+        observed_generation=generation, conditions=told_.conditions(told, generation, _created(policy))
+    )
+
+
+def _created(policy: failoverpolicy.FailoverPolicy) -> float:
+    """A policy is ready from its creation: several clusters report the same, so no clock of theirs is
+    used."""
+    created = policy.metadata.creation_timestamp
+    return created.timestamp() if created else 0.0
+
+
+def refused(
+    refusal: protection.Refusal, pvm: protectedvm.ProtectedVM | None, now: told_.Round
+) -> protectedvm.ProtectedVMStatus:
+    generation = pvm.metadata.generation if pvm else 0
+    told: dict[conditions.GuestCondition, told_.Told] = {
+        conditions.GuestCondition.READY: (False, refusal.reason, refusal.message),
+        conditions.GuestCondition.FAILOVER_READY: (
+            False,
+            conditions.FailoverReady.NOT_READY,
+            "see the condition Ready",
+        ),
+    }
+    return protectedvm.ProtectedVMStatus(
+        observed_generation=generation or None,
+        guest=pvm.status.guest if pvm else None,
+        last_failover=pvm.status.last_failover if pvm else None,
+        conditions=told_.conditions(told, generation, now.seen.wall),
+    )
+
+
+def status_of(
+    pvm: protectedvm.ProtectedVM,
+    now: told_.Round,
+    cluster: Mapping[conditions.ClusterCondition, told_.Told],
+) -> protectedvm.ProtectedVMStatus:
+    guest = now.protected.guests.get(pvm.spec.vmid)
+    if guest is None or guest.pvm is not pvm:
+        refusal = now.protected.refused.get(pvm.metadata.name)
+        if refusal is None:
+            refusal = protection.Refusal(
+                conditions.GuestReady.CLUSTER_NOT_READY, "the cluster has not been read yet"
+            )
+            before = pvm.status.condition(conditions.GuestCondition.READY)
+            if before is None or before.reason == conditions.GuestReady.CLUSTER_NOT_FOUND:
+                return refused(refusal, pvm, now)
+            return pvm.status
+        return refused(refusal, pvm, now)
+    ready = _guest_ready(guest, now)
+    told: dict[conditions.GuestCondition, told_.Told] = {
+        conditions.GuestCondition.READY: ready,
+        conditions.GuestCondition.FAILOVER_READY: _failover_ready(guest, now, cluster),
+    }
+    target = None
+    if told[conditions.GuestCondition.FAILOVER_READY][0] and guest.seen.node in now.plans:
+        target = now.plans[guest.seen.node].targets.get(guest.vmid)
+    generation = pvm.metadata.generation
+    kind: dict[str, str] = {"vm": "VM", "ct": "Container"}
+    return protectedvm.ProtectedVMStatus(
+        observed_generation=generation,
+        conditions=told_.conditions(told, generation, now.seen.wall),
+        node=guest.seen.node,
+        guest=protectedvm.GuestStatus.model_validate(
+            {
+                "kind": kind[guest.ref.kind.ha_type],
+                "name": guest.seen.name or (pvm.status.guest.name if pvm.status.guest else ""),
+                "identity": now.protected.identities.get(guest.vmid, ""),
+            }
+        ),
+        failover_plan=protectedvm.FailoverPlan(target_node=target) if target else None,
+        last_failover=_last_failover(guest, now),
+    )
+
+
+def _last_failover(guest: protection.Protected, now: told_.Round) -> protectedvm.LastFailover | None:
+    done = now.memo.failovers.get(guest.vmid)
+    if done is None:
+        return guest.pvm.status.last_failover
+    return protectedvm.LastFailover.model_validate(
+        {
+            "id": done.failure,
+            "from": done.dead,
+            "to": done.target,
+            "cause": done.cause,
+            "startTime": told_.time(done.start),
+            "completionTime": told_.time(done.completion) if done.completion is not None else None,
+            "downtimeSeconds": max(0, round(done.completion - done.start))
+            if done.completion is not None
+            else None,
+        }
+    )
+
+
+def _guest_ready(guest: protection.Protected, now: told_.Round) -> told_.Told:
+    if guest.vmid in failover.running_items(now.seen):
+        return True, conditions.GuestReady.TAKING_OVER, "it is being started on another node"
+    if guest.service is not None and guest.service.state == "error":
+        return False, conditions.GuestReady.HA_STATE_ERROR, f"Proxmox HA has {guest.sid} in state error"
+    if guest.registered is None:
+        if problem := now.memo.edit_problems.get(guest.sid):
+            return (
+                False,
+                conditions.GuestReady.UNREGISTERED,
+                f"it could not be registered in Proxmox HA: {problem}",
+            )
+        if now.wanted.cluster.spec.mode is hacluster.Mode.OBSERVE:
+            return (
+                False,
+                conditions.GuestReady.OBSERVED,
+                "it would be registered in Proxmox HA if mode were Enforce",
+            )
+        return False, conditions.GuestReady.PENDING, "it is about to be registered in Proxmox HA"
+    wants_no_failback = guest.policy.failback.mode is failoverpolicy.FailbackMode.NEVER
+    if guest.comment.owner != now.seen.owner and guest.registered.failback and wants_no_failback:
+        text = (
+            "its HA entry was made by somebody else and has failback on, which moves it back after a failure "
+            f"in spite of its policy: 'ha-manager set {guest.sid} --failback 0'"
+        )
+        return True, conditions.GuestReady.FOREIGN_ENTRY, text
+    return True, conditions.GuestReady.PROTECTED, "registered in Proxmox HA and watched"
+
+
+def _failover_ready(
+    guest: protection.Protected,
+    now: told_.Round,
+    cluster: Mapping[conditions.ClusterCondition, told_.Told],
+) -> told_.Told:
+    for told, reason in (
+        (cluster[conditions.ClusterCondition.FAST_READY], conditions.FailoverReady.FAST_NOT_READY),
+        (cluster[conditions.ClusterCondition.HA_HEALTHY], conditions.FailoverReady.HA_NOT_HEALTHY),
+    ):
+        if told[0] is False:
+            return False, reason, told[2]
+    refusal = protection.unrecoverable(guest, now.seen, now.memo) or protection.provable(
+        guest.seen.node, now.wanted.cluster.spec, now.memo
+    )
+    if refusal is None and guest.seen.node in now.plans:
+        refusal = now.plans[guest.seen.node].refusals.get(guest.vmid)
+    if refusal is not None:
+        return False, refusal.reason, refusal.message
+    return True, conditions.FailoverReady.OK, "it would be started on another node if its node died"

@@ -1,0 +1,57 @@
+"""What one round knows, and the form in which conditions are told."""
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+
+from pveha.api import conditions as words
+from pveha.api import meta
+from pveha.decide import evidence, failover, guards, memory, placement, protection
+from pveha.model import snapshot, specs
+
+Told = tuple[bool | None, words.Documented, str]
+"""Status (None: Unknown), reason and message of a condition."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Round:
+    """All that the report of one round is made of."""
+
+    seen: snapshot.Snapshot
+    wanted: specs.Specs
+    memo: memory.Memory
+    members: evidence.Membership
+    verdicts: Mapping[str, evidence.Verdict]
+    protected: protection.Protection
+    allowed: guards.Permission
+    recoveries: Mapping[str, failover.Recovery]
+    plans: Mapping[str, placement.Plan]
+
+
+def time(timestamp: float) -> datetime.datetime:
+    """A Unix time as the API writes times."""
+    return datetime.datetime.fromtimestamp(timestamp, datetime.UTC)
+
+
+def conditions(
+    told: Mapping[words.ClusterCondition, Told]
+    | Mapping[words.GuestCondition, Told]
+    | Mapping[words.PolicyCondition, Told],
+    generation: int,
+    wall: float,
+) -> tuple[meta.Condition, ...]:
+    """Conditions of one object; `wall` is the time of this round (the writer keeps older ones that hold)."""
+    statuses: dict[bool | None, str] = {True: "True", False: "False", None: "Unknown"}
+    return tuple(
+        meta.Condition.model_validate(
+            {
+                "type": str(type_),
+                "status": statuses[status],
+                "reason": str(reason),
+                "message": message,
+                "lastTransitionTime": time(wall),
+                "observedGeneration": generation,
+            }
+        )
+        for type_, (status, reason, message) in sorted(told.items())
+    )

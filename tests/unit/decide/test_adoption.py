@@ -283,6 +283,7 @@ def test_a_guest_without_entry_is_registered_with_owner_and_policy() -> None:
     del scene.resources["vm:102"]
     scene.policies["gold"] = {"failback": {"mode": "Automatic"}, "native": {"maxRestart": 3}}
     scene.protected[102] = {"policyRef": {"name": "gold"}}
+    scene.step(0.5)  # the configurations of this moment say that it still is the same guest
     desired = edits(scene.step(0.5))["vm:102"].desired
     assert desired == cluster.HAResource("vm:102", STARTED, f"[pveha owner={OWNER}]", True, 3, 1)
 

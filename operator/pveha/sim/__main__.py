@@ -37,6 +37,7 @@ def main() -> None:
     option("--guests", type=int, default=12, help="number of guests, spread over the nodes (default: 12)")
     option("--on", default="", metavar="NODE", help="put all guests on this node instead")
     option("--containers", type=int, default=0, help="how many of the guests are containers (default: 0)")
+    option("--guest-mib", type=int, default=1024, help="memory of each guest in MiB (default: 1024)")
     option("--managed", action="store_true", help="register the guests with Proxmox's HA beforehand")
     option("--boot-seconds", type=float, default=30.0, help="how long a node takes to boot (default: 30)")
     option("--namespace", default="default", help="namespace of the manifests (default: default)")
@@ -55,6 +56,7 @@ def data_centre(
     *,
     on: str = "",
     containers: int = 0,
+    guest_mib: int = 1024,
     managed: bool = False,
     boot_seconds: float = 30.0,
     seed: int = 0,
@@ -64,7 +66,7 @@ def data_centre(
     listed = []
     for number in range(guest_count):
         kind = guests.GuestKind.CONTAINER if number >= guest_count - containers else guests.GuestKind.VM
-        guest = config.Guest(100 + number, on or names[number % nodes], kind, memory=config.GIB)
+        guest = config.Guest(100 + number, on or names[number % nodes], kind, memory=guest_mib << 20)
         if managed:
             guest = dataclasses.replace(guest, ha=cluster.HAResource(guest.ref.sid))
         listed.append(guest)
@@ -78,6 +80,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         arguments.guests,
         on=arguments.on,
         containers=arguments.containers,
+        guest_mib=arguments.guest_mib,
         managed=arguments.managed,
         boot_seconds=arguments.boot_seconds,
         seed=arguments.seed,

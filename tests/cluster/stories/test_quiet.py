@@ -13,7 +13,9 @@ SLACK = 0.1
 
 @story
 async def test_quiet_with_200_guests(on: Theatre) -> None:
-    few, many = await asyncio.gather(on.place("--guests", "20"), on.place("--guests", "200"))
+    few, many = await asyncio.gather(
+        on.place("--guests", "20"), on.place("--guests", "200", "--guest-mib", "256")
+    )
     operator = await on.operator(many, few)
     await until(few.protected, "20 guests are protected")
     await until(many.protected, "200 guests are protected", pause=3.0)

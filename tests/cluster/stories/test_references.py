@@ -33,9 +33,7 @@ def cases(place: Place) -> list[Case]:
     nodes = place.manifest("HACluster")["spec"]["nodes"]
     fingerprints = [node["fingerprint"] for node in about["nodes"]]
     other_key = asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh").decode()
-    stranger, auditor = (
-        {"tokenID": about[who]["id"], "tokenSecret": about[who]["secret"]} for who in ("stranger", "auditor")
-    )
+    stranger = {"tokenID": about["stranger"]["id"], "tokenSecret": about["stranger"]["secret"]}
     swapped = [dict(node) for node in nodes]
     swapped[0]["fencing"], swapped[1]["fencing"] = nodes[1]["fencing"], nodes[0]["fencing"]
     wrong_ca = {"ca.crt": certificates.Authority("another").pem}
@@ -65,7 +63,6 @@ def cases(place: Place) -> list[Case]:
         wrong_secret("key-missing", token, "Connected", "SecretInvalid", tokenSecret=None),
         wrong_secret("wrong-token", token, "Connected", "Unauthorized", tokenSecret="wrong"),
         wrong_secret("stranger", token, "Connected", "PrivilegesMissing", **stranger),
-        wrong_secret("auditor", token, "Connected", "PrivilegesMissing", **auditor),
         wrong_secret("wrong-ca", ca, "Connected", "CertificateMismatch", **wrong_ca),
         Case(
             "wrong-fingerprint",
@@ -77,7 +74,7 @@ def cases(place: Place) -> list[Case]:
         wrong_secret("shell-key", ssh, "FastReady", "NodeShellDenied", **{"ssh-privatekey": other_key}),
         wrong_secret("host-key", ssh, "FastReady", "NodeShellDenied", **hosts),
         wrong_secret("shell-key-missing", ssh, "FastReady", "SecretInvalid", known_hosts=None),
-        wrong_secret("bmc-password", "dc1-bmc-pve1", "FencingReady", "Unauthorized", password="wrong"),
+        wrong_secret("bmc-password", "dc1-bmc-pve1", "FencingReady", "FencingUnverified", password="wrong"),
         Case(
             "bmc-identity",
             [_observer(place, "bmc-identity", {"nodes": swapped})],
@@ -93,6 +90,7 @@ def edits(place: Place) -> list[Case]:
     about = place.world.about
     stranger = {"tokenID": about["stranger"]["id"], "tokenSecret": about["stranger"]["secret"]}
     rotated = _naming(place, "dc1-token", "rotated-token")
+    password = _naming(place, "dc1-bmc-pve1", "rotated-bmc")
     nowhere = {"endpoints": [{"host": "127.0.0.1", "port": about["api_port"]}], "nodes": []}
     return [
         Case(
@@ -108,6 +106,13 @@ def edits(place: Place) -> list[Case]:
             "Connected",
             "PrivilegesMissing",
             [_secret(place, "dc1-token", "rotated-token"), _observer(place, "rotated", rotated)],
+        ),
+        Case(
+            "bmc-rotated",
+            [_secret(place, "dc1-bmc-pve1", "rotated-bmc", password="rotated")],
+            "FencingReady",
+            "Unauthorized",
+            [_secret(place, "dc1-bmc-pve1", "rotated-bmc"), _observer(place, "bmc-rotated", password)],
         ),
     ]
 

@@ -119,6 +119,8 @@ class Timings:
     rejoin: float = 5.0
     """From a link's return to one membership."""
     crm_round: float = 10.0
+    crm_round_takes: tuple[float, float] = (0.0, 0.0)
+    """From a master's reading of the resources to its writing what it made of them; some 0.1 s a service."""
     crm_wait: float = 5.0
     """Round of a CRM that is not master."""
     lrm_round: float = 5.0

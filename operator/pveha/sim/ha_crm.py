@@ -119,23 +119,40 @@ class Crm:
             if world.membership.sees(name, member):
                 self._last_online[member] = world.now()
         view = (tree.version, world.membership.rings[name])
-        if view != self._calm:
-            round_ = _Round(world, name, tree, self._last_online)
-            try:
-                round_.run()
-            except RoundDiedError as error:
-                if str(error) != self._died:
-                    world.say(f"crm {name}", f"got unexpected error - {error}")
-                self._died, self._calm = str(error), ()
-                return
-            self._died = ""
-            if round_.changed:
-                tree.version += 1
-            self._calm = (tree.version, world.membership.rings[name]) if round_.calm else ()
-            tree.manager = round_.manager
-        tree.manager.master = name
-        tree.manager.timestamp = int(world.wall_now(name))
-        world.changed()
+        if view == self._calm:
+            self._write(tree, tree.manager)
+            return
+        round_ = _Round(world, name, tree, self._last_online)
+        if not any(world.timings.crm_round_takes):
+            self._end_round(round_, view)
+            return
+        self._node.later(world.between(world.timings.crm_round_takes), self._end_round, round_, view)
+
+    def _end_round(self, round_: "_Round", view: tuple[int, frozenset[str]]) -> None:
+        """A round ends a moment after it has read the resources: what changed meanwhile is not in it."""
+        world, name, tree = self._world, self._node.name, round_.tree
+        version, ring = view
+        works = self._node.runs("pve-ha-crm") and self.state == "master"
+        if not works or world.fs.trees[name] is not tree or world.membership.rings[name] != ring:
+            return
+        try:
+            round_.run()
+        except RoundDiedError as error:
+            if str(error) != self._died:
+                world.say(f"crm {name}", f"got unexpected error - {error}")
+            self._died, self._calm = str(error), ()
+            return
+        self._died = ""
+        if round_.changed:
+            tree.version, version = tree.version + 1, version + 1
+        self._calm = (version, ring) if round_.calm else ()
+        self._write(tree, round_.manager)
+
+    def _write(self, tree: pmxcfs.Tree, manager: pmxcfs.Manager) -> None:
+        tree.manager = manager
+        manager.master = self._node.name
+        manager.timestamp = int(self._world.wall_now(self._node.name))
+        self._world.changed()
 
 
 class _Round:
@@ -146,7 +163,8 @@ class _Round:
     ) -> None:
         self._world = world
         self._name = name
-        self._tree = tree
+        self.tree = self._tree = tree
+        self._resources = dict(tree.resources)
         self._last_online = last_online
         self.manager = tree.manager.copy()
         self.changed = False
@@ -213,7 +231,7 @@ class _Round:
 
     def _services(self) -> None:
         services = self.manager.services
-        for sid, resource in self._tree.resources.items():
+        for sid, resource in self._resources.items():
             ref = guests.parse_sid(sid)
             file = self._tree.guests.get(ref.vmid) if ref else None
             if sid in services or resource.state is cluster.HAState.IGNORED or file is None:
@@ -222,7 +240,7 @@ class _Round:
             services[sid] = pmxcfs.Service(state, file.node, self._uid())
             self._say(sid, f"adding new service on node {file.node}")
         for sid in list(services):
-            resource_ = self._tree.resources.get(sid)
+            resource_ = self._resources.get(sid)
             if resource_ is None or resource_.state is cluster.HAState.IGNORED:
                 del services[sid]
                 self._say(sid, "removing stale service (no config)")
@@ -288,7 +306,7 @@ class _Round:
         before = [(s.state, s.node, s.uid) for s in self.manager.services.values()]
         for sid in sorted(self.manager.services):
             step = getattr(self, f"_in_{self.manager.services[sid].state}")
-            step(sid, self.manager.services[sid], self._tree.resources[sid])
+            step(sid, self.manager.services[sid], self._resources[sid])
         return before != [(s.state, s.node, s.uid) for s in self.manager.services.values()]
 
     def _change(self, sid: str, state: str, node: str = "", target: str = "") -> None:

@@ -52,7 +52,8 @@ def test_every_exception_becomes_an_outcome() -> None:
             assert failed.error == "no route"
         without: Any = World()
         async with actor.Actor(without, None, None, without, lambda: 0.0) as doer:
-            assert "no node shell" in (await outcome_of(doer, a_fence())).error
+            begin = operations.Begin("begin.1", "pve1", "me")
+            assert "no node shell" in (await outcome_of(doer, begin)).error
 
     clock.run(story())
 

@@ -1,0 +1,225 @@
+"""The watcher in virtual time, on a simulated data centre: cadences, failures, who is watched."""
+
+import asyncio
+import collections
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from pveha.model import decision, errors
+from pveha.observe import watcher
+from pveha.sim import clock, config, ports, world
+
+
+class Counting:
+    """Counts the calls of a port by name, and fails or hangs those it is told to."""
+
+    def __init__(self, port: Any, calls: collections.Counter[str]) -> None:
+        self._port = port
+        self._calls = calls
+        self.failing: dict[str, Exception] = {}
+        self.hanging: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._port, name)
+
+        async def counted(*about: Any) -> Any:
+            self._calls[name] += 1
+            if about:
+                self._calls[" ".join([name, *map(str, about)])] += 1
+            if name in self.hanging:
+                await asyncio.Event().wait()
+            if name in self.failing:
+                raise self.failing[name]
+            return await call(*about)
+
+        return counted
+
+
+class Stage:
+    """A started world and a watcher on it, whose calls are counted."""
+
+    def __init__(self, guests: int = 3) -> None:
+        machines = [config.managed(100 + n, f"pve{1 + n % 3}") for n in range(guests)]
+        self.world = world.World(config.three_nodes(machines))
+        self.calls: collections.Counter[str] = collections.Counter()
+        self.hypervisor = Counting(ports.SimHypervisor(self.world), self.calls)
+        self.shell = Counting(ports.SimNodeShell(self.world), self.calls)
+        self.power = Counting(ports.SimPower(self.world), self.calls)
+        self.names = ["pve1", "pve2", "pve3"]
+
+    def watch(self) -> watcher.Watcher:
+        hypervisor: Any = self.hypervisor
+        shell: Any = self.shell
+        power: Any = self.power
+        outside = watcher.Outside(hypervisor, shell, power, frozenset(self.world.machines))
+        return watcher.Watcher(outside, self.names, "me", 1.0, self.world.wall_now)
+
+    def play(self, story: Callable[[watcher.Watcher], Awaitable[None]]) -> None:
+        async def main() -> None:
+            self.world.start()
+            before = asyncio.all_tasks()
+            async with self.watch() as observer:
+                own = {task.get_name() for task in asyncio.all_tasks() - before}
+                await story(observer)
+            assert not own & {task.get_name() for task in asyncio.all_tasks()}
+
+        clock.run(main())
+
+
+def calls_of_a_minute(stage: Stage) -> collections.Counter[str]:
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(30)
+        stage.calls.clear()
+        await asyncio.sleep(60)
+
+    stage.play(story)
+    return collections.Counter({name: n for name, n in stage.calls.items() if " " not in name})
+
+
+def test_the_calls_of_a_minute_do_not_depend_on_the_number_of_guests() -> None:
+    few, many = calls_of_a_minute(Stage(3)), calls_of_a_minute(Stage(200))
+    assert few.keys() == many.keys()
+    assert few.total() == pytest.approx(many.total(), abs=12)
+    assert few["membership"] == pytest.approx(3 * 60, abs=6)
+    assert few["ha_status"] == few["ha_config"] == pytest.approx(12, abs=1)
+    assert few["inventory"] == pytest.approx(12 + 2, abs=1)
+    assert max(few["read"], few["status"]) <= 3 * 3
+    assert few["guest_runtime"] == 0
+
+
+@pytest.mark.parametrize("how", ["fails", "hangs"])
+@pytest.mark.parametrize("source", ["inventory", "ha_config", "ha_rules", "privileges"])
+def test_a_source_in_trouble_delays_no_other(source: str, how: str) -> None:
+    stage = Stage()
+    if how == "fails":
+        stage.hypervisor.failing[source] = errors.BadAnswer("nonsense")
+    else:
+        stage.hypervisor.hanging.add(source)
+    calls = calls_of_a_minute(stage)
+    assert calls["membership"] == pytest.approx(3 * 60, abs=6)
+    assert calls["ha_status"] == pytest.approx(12, abs=1)
+
+
+def test_what_failed_is_told_with_its_first_time_and_forgotten_when_it_works_again() -> None:
+    stage = Stage()
+
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(10)
+        stage.hypervisor.failing["inventory"] = errors.Forbidden("VM.Audit is missing")
+        await asyncio.sleep(60)
+        seen = observer.snapshot((), 60.0)
+        problem = seen.problems["inventory"]
+        assert (problem.kind, problem.message) == ("Forbidden", "VM.Audit is missing")
+        assert seen.now - problem.since > 50
+        assert seen.inventory is not None
+        assert seen.now - seen.inventory.answered_at > 50
+        stage.hypervisor.failing.clear()
+        observer.news.clear()
+        await asyncio.sleep(10)
+        assert observer.news.is_set()
+        assert "inventory" not in observer.snapshot((), 60.0).problems
+
+    stage.play(story)
+
+
+def test_a_suspects_power_is_read_every_second_and_a_half_and_only_the_suspects() -> None:
+    stage = Stage()
+
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(30)
+        observer.look(decision.Looking(frozenset({"pve2"}), True))
+        stage.calls.clear()
+        await asyncio.sleep(30)
+        assert stage.calls["read pve2"] == pytest.approx(20, abs=2)
+        assert stage.calls["read pve1"] <= 1
+        assert stage.calls["inventory"] >= 28
+        observer.look(decision.Looking())
+        stage.calls.clear()
+        await asyncio.sleep(60)
+        assert stage.calls["read pve2"] <= 3
+        assert stage.calls["ha_status"] == pytest.approx(12, abs=2)
+
+    stage.play(story)
+
+
+def test_a_refresh_reads_at_once() -> None:
+    stage = Stage()
+
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(31.2)
+        stage.calls.clear()
+        observer.refresh()
+        await asyncio.sleep(0.2)
+        assert stage.calls["ha_status"] == stage.calls["ha_config"] == 1
+        assert stage.calls["inventory"] >= 1
+        assert stage.calls["privileges"] == stage.calls["ha_rules"] == 0
+
+    stage.play(story)
+
+
+def test_a_change_of_membership_is_news_and_makes_the_ha_state_be_read_again() -> None:
+    stage = Stage()
+
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(30)
+        stage.world.power_off("pve2")
+        await asyncio.sleep(6.5)
+        observer.news.clear()
+        while observer.snapshot((), 60.0).views["pve1"].online["pve2"]:
+            await observer.news.wait()
+            observer.news.clear()
+        seen_at = observer.snapshot((), 60.0).now
+        await asyncio.sleep(0.2)
+        seen = observer.snapshot((), 60.0)
+        assert seen.ha_status is not None
+        assert seen.ha_status.answered_at > seen_at
+        assert seen.probes["pve2"].failed_since is not None
+        assert seen.probes["pve2"].failed_since == pytest.approx(30, abs=1.5)
+
+    stage.play(story)
+
+
+def test_nodes_are_learnt_from_the_cluster_and_names_that_are_none_forgotten() -> None:
+    stage = Stage()
+    stage.names = ["pve1", "not-a-node"]
+
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(10)
+        seen = observer.snapshot((), 60.0)
+        assert set(seen.probes) == set(seen.views) == {"pve1", "pve2", "pve3"}
+        assert set(seen.power) == set(seen.shells) == {"pve1", "pve2", "pve3"}
+
+    stage.play(story)
+
+
+def test_the_node_shell_of_another_node_behind_an_address_is_not_believed() -> None:
+    stage = Stage()
+    status = ports.SimNodeShell.status
+
+    async def wrong(self: ports.SimNodeShell, on: str) -> Any:
+        return await status(self, "pve3" if on == "pve2" else on)
+
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(10)
+        seen = observer.snapshot((), 60.0)
+        assert set(seen.shells) == {"pve1", "pve3"}
+        assert "says that it is pve3" in seen.problems["shell/pve2"].message
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ports.SimNodeShell, "status", wrong)
+        stage.play(story)
+
+
+def test_a_bmc_that_hangs_is_a_problem_after_its_deadline() -> None:
+    stage = Stage()
+    stage.power.hanging.add("read")
+
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(5.5)
+        problem = observer.snapshot((), 60.0).problems["power/pve1"]
+        assert problem.kind == "Unreachable"
+        assert "did not answer in 5 s" in problem.message
+
+    stage.play(story)

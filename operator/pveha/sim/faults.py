@@ -99,6 +99,9 @@ FAULTS = (
     ),
     Fault("register SID", rf"register {_SID}", lambda w, s: w.set_ha(cluster.HAResource(s))),
     Fault("remove SID", rf"remove {_SID}", lambda w, s: w.set_ha(None, s)),
+    Fault("migrate SID NODE", rf"migrate {_SID} {_NODE}", lambda w, s, n: w.crm_command("migrate", s, n)),
+    Fault("relocate SID NODE", rf"relocate {_SID} {_NODE}", lambda w, s, n: w.crm_command("relocate", s, n)),
+    Fault("stop SID", rf"stop {_SID}", lambda w, s: w.crm_command("stop", s)),
     Fault(
         "migrate guest VMID NODE",
         rf"migrate guest {_VMID} {_NODE}",

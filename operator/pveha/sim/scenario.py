@@ -88,6 +88,8 @@ class Scenario(Strict):
 
     about: Annotated[str, pydantic.StringConstraints(strip_whitespace=True, min_length=10)]
     """What happens and what should come of it, in a sentence or two."""
+    bug: str = ""
+    """What is known to go wrong: the scenario is expected to fail until that is mended."""
     world: Annotated[config.Config, pydantic.BeforeValidator(lambda value: read_world(value)[0])]
     protect: dict[int, dict[str, Any]] = {}
     """Guests with a ProtectedVM, and fields of its spec beyond vmid and clusterRef."""

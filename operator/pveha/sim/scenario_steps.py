@@ -6,22 +6,27 @@ from typing import Any
 
 import yaml
 
+from pveha.model import errors
 from pveha.sim import faults, rig, scenario
 
 _YAML = r"(\{.*\})"
 
 
 def do(on: rig.Rig, line: str) -> None:
-    """Do what a line says. Errors: `ScenarioError`."""
+    """Do what a line says. Errors: `ScenarioError`. What cannot be done at the moment is told and left."""
     words = " ".join(line.split())
-    for pattern, _, act in LINES:
-        if match := re.fullmatch(pattern, words):
-            on.world.say("timeline", words)
-            act(on, *match.groups())
-            return
+    on.world.say("timeline", words)
     try:
-        on.apply(words)
+        for pattern, _, act in (*LINES, *rig.OPERATOR_LINES):
+            if match := re.fullmatch(pattern, words):
+                act(on, *match.groups())
+                return
+        faults.apply(on.world, words)
+    except (errors.OutsideError, OSError) as problem:
+        on.world.say("timeline", f"not now: {problem}")
     except faults.UnknownFaultError as error:
+        if isinstance(error.__cause__, KeyError):
+            raise scenario.ScenarioError(str(error)) from error
         known = "; ".join(usage for table in (LINES, rig.OPERATOR_LINES) for _, usage, _ in table)
         raise scenario.ScenarioError(f"{error}; {known}") from error
     except KeyError as error:

@@ -502,7 +502,7 @@ class FailoverReady(Documented):
     FAST_NOT_READY = (
         "FastNotReady",
         "The Fast engine could not take over anything now.",
-        "See the HACluster's conditions FastReady and Quorate.",
+        "See the HACluster's conditions FastReady, Connected and Quorate.",
     )
     HA_NOT_HEALTHY = (
         "HANotHealthy",

@@ -13,6 +13,10 @@ SETTLE_SECONDS = 5.0
 S15 run side by side."""
 INHERITED_WAIT_SECONDS = 5.0
 """How long a new leader with open operations lets the old one's requests land after `begin` (S15)."""
+HA_PRIVILEGE = "Sys.Console"
+"""Proxmox demands it of who changes HA resources."""
+START_PRIVILEGE = "VM.PowerMgmt"
+"""Proxmox demands it of who starts guests."""
 DATA_FRESH_SECONDS = 30.0
 """Guests, HA configuration and HA state older than this are no ground to act on."""
 
@@ -50,6 +54,8 @@ def permission(
             Acting.DISARMED,
             "Proxmox HA is disarmed: 'ha-manager crm-command arm-ha' arms it",
         )
+    if lacking := lacking_privileges(seen):
+        return Permission(False, True, Acting.NOT_CONNECTED, lacking)
     if memo.epoch is None:
         return Permission(
             True, False, Acting.STARTING, "opening an epoch on the Proxmox cluster before the first operation"
@@ -100,6 +106,24 @@ def _stop(
     if memo.superseded:
         return Acting.NOT_OWNED, f"the Proxmox cluster is owned by {memo.superseded}"
     return None
+
+
+def lacking_privileges(seen: snapshot.Snapshot) -> str:
+    """What the token may not do that acting needs, with the remedy, or an empty string. What looking needs is
+    demanded with each answer."""
+    if seen.privileges is None:
+        return ""
+    lacking = []
+    if HA_PRIVILEGE not in seen.privileges.root:
+        lacking.append(f"{HA_PRIVILEGE} on /")
+    if START_PRIVILEGE not in seen.privileges.vms:
+        lacking.append(f"{START_PRIVILEGE} on /vms")
+    if not lacking:
+        return ""
+    return (
+        f"the token lacks {' and '.join(lacking)} (with propagation), without which pveha can look but not "
+        "act: add it to the role of the token and of its user"
+    )
 
 
 def _oldest(seen: snapshot.Snapshot) -> float:

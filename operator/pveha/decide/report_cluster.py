@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from pveha.api import conditions, hacluster, meta, protectedvm
-from pveha.decide import evidence, failover, memory, placement, protection
+from pveha.decide import evidence, failover, guards, memory, placement, protection
 from pveha.decide import told as told_
 from pveha.model import mark, operations
 
@@ -85,6 +85,9 @@ def _connected(now: told_.Round) -> told_.Told:
             conditions.Connected.VERSION_UNSUPPORTED,
             f"Proxmox VE {now.seen.version} has no HA rules: pveha needs 9",
         )
+    lacking = guards.lacking_privileges(now.seen)
+    if lacking and now.wanted.cluster.spec.mode is hacluster.Mode.ENFORCE:
+        return False, conditions.Connected.PRIVILEGES_MISSING, lacking
     return True, conditions.Connected.OK, "the Proxmox API answers"
 
 
@@ -126,13 +129,15 @@ def _fencing(now: told_.Round) -> told_.Told:
         return False, FENCING_REASONS.get(problem.kind, conditions.FencingReady.UNREACHABLE), problem.message
     unverified = []
     for name in sorted(now.members.nodes):
-        if refusal := protection.provable(name, spec, now.memo):
-            if now.memo.node(name).voided:
-                return False, conditions.FencingReady.FENCING_CONTRADICTED, refusal.message
-            unverified.append((name, refusal))
-        elif (problem := now.seen.problems.get(f"power/{name}")) and not now.verdicts[name].lost:
+        problem = now.seen.problems.get(f"power/{name}")
+        refusal = protection.provable(name, spec, now.memo)
+        if refusal and now.memo.node(name).voided:
+            return False, conditions.FencingReady.FENCING_CONTRADICTED, refusal.message
+        if problem and not now.verdicts[name].lost and (not refusal or problem.kind in FENCING_REASONS):
             reason = FENCING_REASONS.get(problem.kind, conditions.FencingReady.UNREACHABLE)
             return False, reason, f"the BMC of {name}: {problem.message}"
+        if refusal:
+            unverified.append((name, refusal))
     unread = [
         name
         for name, _ in unverified

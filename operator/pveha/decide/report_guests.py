@@ -140,6 +140,9 @@ def _failover_ready(
     now: told_.Round,
     cluster: Mapping[conditions.ClusterCondition, told_.Told],
 ) -> told_.Told:
+    connected = cluster[conditions.ClusterCondition.CONNECTED]
+    if connected[1] is conditions.Connected.PRIVILEGES_MISSING:
+        return False, conditions.FailoverReady.FAST_NOT_READY, connected[2]
     for told, reason in (
         (cluster[conditions.ClusterCondition.FAST_READY], conditions.FailoverReady.FAST_NOT_READY),
         (cluster[conditions.ClusterCondition.HA_HEALTHY], conditions.FailoverReady.HA_NOT_HEALTHY),

@@ -55,3 +55,5 @@ class Snapshot:
     problems: Mapping[str, Problem]
     """Keyed by source: `inventory`, `ha_config`, `power/NODE`, `shell/NODE`, ..."""
     operations: tuple[operations.OperationState, ...]
+    privileges: cluster.Privileges | None = None
+    """What the token may do; None: not asked yet."""

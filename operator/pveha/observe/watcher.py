@@ -71,13 +71,15 @@ class Watcher:
         self._ha_status: cluster.HAStatus | None = None
         self._ha_rules: tuple[cluster.HARule, ...] = ()
         self._replicated: frozenset[int] = frozenset()
-        self._version = ""
+        self._privileges: cluster.Privileges | None = None
         self._configs: node.GuestConfigs | None = None
         self._problems: dict[str, snapshot.Problem] = dict(outside.problems)
         self._nodes: dict[str, list[asyncio.Task[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._look = asyncio.Event()
         self._refreshes = 0
+        self._membership_changed = asyncio.Event()
+        """Set when one witness tells something new: the others are asked at once, so that they soon agree."""
         self.news = asyncio.Event()
         for name in names:
             self._know(name)
@@ -131,12 +133,13 @@ class Watcher:
             ha_status=self._ha_status,
             ha_rules=self._ha_rules,
             replicated=self._replicated,
-            version=self._version,
+            version=self._privileges.version if self._privileges else "",
             power=dict(self._power),
             shells=dict(self._shells),
             configs=self._configs,
             problems=dict(self._problems),
             operations=states,
+            privileges=self._privileges,
         )
 
     def _know(self, name: str) -> None:
@@ -222,6 +225,7 @@ class Watcher:
         """Ask a node for its membership; its answering is also the probe that it is alive."""
         while True:
             asked_at = self._loop.time()
+            changed = self._membership_changed
             old = self._probes.get(name, snapshot.Probe(asked_at, float("-inf"), None))
             try:
                 view = await self._outside.hypervisor.membership(name)
@@ -239,18 +243,18 @@ class Watcher:
                 p.failed_since is not None and asked_at - p.failed_since < FRESH_SILENCE_SECONDS
                 for p in self._probes.values()
             )
-            await asyncio.sleep(
-                max(
-                    0.0,
-                    asked_at + (URGENT_MEMBERSHIP_SECONDS if urgent else self._period) - self._loop.time(),
-                )
-            )
+            until = asked_at + (URGENT_MEMBERSHIP_SECONDS if urgent else self._period)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await changed.wait()
 
     def _see(self, name: str, view: cluster.MembershipView) -> None:
         old = self._views.get(name)
         self._views[name] = view
         if old is None or (old.quorate, old.online) != (view.quorate, view.online):
             self.news.set()
+            self._membership_changed.set()
+            self._membership_changed = asyncio.Event()
             self.refresh()
         if view.quorate:
             for other in view.online:
@@ -259,7 +263,9 @@ class Watcher:
                 self._forget(other)
 
     async def _read_privileges(self) -> None:
-        self._version = (await self._outside.hypervisor.privileges()).version
+        old, self._privileges = self._privileges, await self._outside.hypervisor.privileges()
+        if old != self._privileges:
+            self.news.set()
 
     async def _read_inventory(self) -> None:
         old, self._inventory = self._inventory, await self._outside.hypervisor.inventory()

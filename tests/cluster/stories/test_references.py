@@ -74,7 +74,7 @@ def cases(place: Place) -> list[Case]:
         wrong_secret("shell-key", ssh, "FastReady", "NodeShellDenied", **{"ssh-privatekey": other_key}),
         wrong_secret("host-key", ssh, "FastReady", "NodeShellDenied", **hosts),
         wrong_secret("shell-key-missing", ssh, "FastReady", "SecretInvalid", known_hosts=None),
-        wrong_secret("bmc-password", "dc1-bmc-pve1", "FencingReady", "FencingUnverified", password="wrong"),
+        wrong_secret("bmc-password", "dc1-bmc-pve1", "FencingReady", "Unauthorized", password="wrong"),
         Case(
             "bmc-identity",
             [_observer(place, "bmc-identity", {"nodes": swapped})],

@@ -1,5 +1,5 @@
-"""The same seed takes the same steps, whatever the interpreter's hashes are, and polls that are skipped change
-nothing."""
+"""The same seed takes the same steps, whatever the interpreter's hashes are, and polls that are skipped
+change nothing."""
 
 import hashlib
 import os

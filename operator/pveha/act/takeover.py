@@ -12,8 +12,6 @@ from pveha.model import cluster, errors, guests, mark, node, operations, power
 PROOF_SECONDS = 5.0
 """A reading of Off this old is taken again before guests are claimed: with the claim's own deadline of 5 s
 that keeps the 10 s of S2."""
-DISOWNS_IN_FLIGHT = 8
-"""40 disowns took 1.4 s with 8 in flight and 2.7 s one after the other, measured on a real cluster."""
 DISOWN_SECONDS = 10.0
 CLAIM_SECONDS = 5.0
 START_SECONDS = 60.0
@@ -51,9 +49,8 @@ async def take_over(operation: operations.Takeover, with_: context.Context) -> o
         start(item for item in items if item.claimed)
         claimable = [item for item in items if not item.claimed]
         disowned: asyncio.Queue[operations.TakeoverItem] = asyncio.Queue()
-        gate = asyncio.Semaphore(DISOWNS_IN_FLIGHT)
         for item in claimable:
-            group.create_task(_disown(operation, item, config, gate, disowned, results, with_))
+            group.create_task(_disown(operation, item, config, disowned, results, with_))
         left = len(claimable)
         while left:
             batch = [await disowned.get()]
@@ -92,9 +89,11 @@ async def _processes(
 ) -> Results:
     """Guests that must not be started because of what runs, or may run, on a survivor (S17)."""
     blocked: Results = {}
+    running = _running_there(operation, told)
     for item in operation.items:
+        runs = item.claimed and item.ref.vmid in running
         unknown = sorted({*item.last_seen, *(silent if item.lock else ())} - told.keys())
-        if unknown:
+        if unknown and not runs:
             text = f"{', '.join(unknown)} does not tell its processes and may still run it"
             blocked[item.ref] = operations.GuestResult(item.ref, FailoverReady.NODE_SHELL_UNREACHABLE, text)
             continue
@@ -149,7 +148,6 @@ async def _disown(
     operation: operations.Takeover,
     item: operations.TakeoverItem,
     config: cluster.HAConfig,
-    gate: asyncio.Semaphore,
     done: asyncio.Queue[operations.TakeoverItem],
     results: Results,
     with_: context.Context,
@@ -164,7 +162,7 @@ async def _disown(
         problem = "the comment of its HA resource leaves no room for our mark"
     else:
         try:
-            async with gate:
+            async with with_.disowning:
                 with_.require(DISOWN_SECONDS)
                 if resource is None:
                     await with_.hypervisor.create_ha_resource(ours)

@@ -397,7 +397,8 @@ def _resume(
 
 def _stranded(guest: protection.Protected, lost: set[str]) -> str:
     """The lost node that the CRM connects with a guest that does not run where its file is, or nothing."""
-    if guest.service is None or guest.comment.mark is not None or guest.seen.status == "running":
+    held = guest.comment.mark is not None and guest.comment.mark.hold != ""
+    if guest.service is None or held or guest.seen.status == "running":
         return ""
     named = (guest.service.node, guest.service.target)
     return next((name for name in named if name and name in lost and name != guest.seen.node), "")

@@ -430,6 +430,7 @@ def _data_centre(rng: random.Random, seed: int, nodes: int | None, guest_count: 
     return config.Config(
         tuple(config.Node(name, power_restore=rng.choice(["off", "on", "last"])) for name in names),
         guests=tuple(found),
+        timings=config.Timings(crm_round_takes=(0.02, 1.5)),
         seed=seed,
         master=rng.choice(names),
         shutdown_policy=rng.choice(["conditional", "freeze", "failover", "migrate"]),

@@ -41,7 +41,7 @@ async def test_quiet_with_200_guests(on: Theatre) -> None:
 
     # Farewell, with the operator stopped: nothing waits for it, and no guest notices.
     await on.stop(operator)
-    before = await many.state()
-    await many.delete(ALL_KINDS)
-    after = await many.state()
+    before = await few.state()
+    await few.delete(ALL_KINDS)
+    after = await few.state()
     assert (after["guests"], set(after["ha"])) == (before["guests"], set(before["ha"]))

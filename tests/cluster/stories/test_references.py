@@ -153,7 +153,7 @@ async def _heal(place: Place, wrong: list[Case]) -> None:
     await until_equal(
         lambda: _differing(place, {case.name: ("Ready", "True", "OK") for case in wrong}), {}, "all are ready"
     )
-    await until_equal(lambda: _reason(place, "of-stranger"), "Observed", "its guest is seen")
+    await until_equal(lambda: _reason(place, "of-stranger"), "Protected", "its guest is seen")
 
 
 async def _edit(place: Place, right: list[Case]) -> None:

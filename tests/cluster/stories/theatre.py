@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import pytest
 
 from cluster import rights
+from pveha import api
 from pveha.devkube import access, process, target
 from pveha.kube import client as kube_client
 from pveha.kube import config
@@ -72,6 +73,19 @@ class Place:
     async def delete(self, kinds: str, *names: str) -> None:
         """Returns when the objects (without names: all) are gone."""
         await self.kubectl("delete", kinds, *(names or ("--all",)), "--timeout=60s")
+
+    async def clear(self) -> None:
+        """Delete everything at once: kubectl deletes one object after the other."""
+        for resource in api.RESOURCES:
+            path = f"/apis/{api.API_VERSION}/namespaces/{self.name}/{resource.plural}"
+            await asyncio.to_thread(self.kube.admin.kubectl, "delete", "--raw", path)
+        await asyncio.to_thread(
+            self.kube.admin.kubectl,
+            "delete",
+            "--raw",
+            f"/apis/events.k8s.io/v1/namespaces/{self.name}/events",
+        )
+        await self.delete("secrets,leases")
 
     async def objects(self, kind: str) -> dict[str, Object]:
         """By name."""
@@ -156,7 +170,7 @@ class Theatre:
         self.exits.push_async_callback(world.close)
         reader = await self.exits.enter_async_context(kube_client.ApiServer(config.Access(admin.kubeconfig)))
         found = Place(self.kube, name, world, reader)
-        self.exits.push_async_callback(found.delete, ALL_KINDS)
+        self.exits.push_async_callback(found.clear)
         await found.apply(*found.manifests)
         return found
 

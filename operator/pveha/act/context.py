@@ -18,6 +18,8 @@ class Context:
     optional_shell: ports.NodeShell | None
     optional_power: ports.PowerControl | None
     leadership: ports.Leadership
+    disowning: asyncio.Semaphore
+    """Held while an HA resource is set to ignored, by all takeovers of the cluster together."""
     step: Callable[[str], None]
 
     @property

@@ -27,10 +27,17 @@ async def fence(operation: operations.Fence, with_: context.Context) -> operatio
     loop = asyncio.get_running_loop()
     with_.step("Witnessing")
     asked_at = loop.time()
-    own_epoch, answers = await asyncio.gather(_begin(operation, with_), _answers(operation.node, with_))
     commanded_at: float | None = None
+    answering = asyncio.ensure_future(_answers(operation.node, with_))
     try:
-        witnesses, off_before = await _witness(operation, own_epoch, with_)
+        own_epoch = await _begin(operation, with_)
+    except BaseException:
+        answering.cancel()
+        raise
+    try:
+        (witnesses, off_before), answers = await asyncio.gather(
+            _witness(operation, own_epoch, with_), answering
+        )
         if loop.time() - asked_at > SAME_SECOND:
             told, answers = await asyncio.gather(
                 witness.scan(with_.shell, witnesses), _answers(operation.node, with_)

@@ -108,6 +108,7 @@ class RedfishPower:
         self._timeout = timeout
         self._trust = {name: bmc.trust for name, bmc in bmcs.items()}
         self._paths: dict[str, str] = {}
+        self._resets: dict[str, _Reset] = {}
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -123,17 +124,16 @@ class RedfishPower:
             return power.PowerReading(_state(name, path, system), _identities(system), asked_at, loop.time())
 
     async def force_off(self, name: str) -> None:
-        """ForceOff. A BMC that declines because the machine is off has acknowledged if it then reads Off.
+        """ForceOff, to the target that the last read named.
+
+        A BMC that declines because the machine is off has acknowledged if it then reads Off.
 
         Such a BMC answers 400 or 409 with a message of `_ALREADY_OFF`; any other refusal raises `Refused`.
         """
         async with self._deadline(name, "forcing the power off"):
-            path, system = await self._system(name)
-            reset = system.actions.reset
+            reset = self._resets.get(name) or (await self._system(name))[1].actions.reset
             if reset is None:
-                message = (
-                    f"BMC of {name}: {path} has no action ComputerSystem.Reset; may this user switch power?"
-                )
+                message = f"BMC of {name} has no action ComputerSystem.Reset; may this user switch power?"
                 raise errors.Forbidden(message)
             allowed = await self._allowed(name, reset)
             if allowed is not None and "ForceOff" not in allowed:
@@ -155,6 +155,10 @@ class RedfishPower:
         path = self._paths.get(name) or await self._find(name)
         system = _shaped(name, path, _System, await self._request(name, "GET", path))
         self._paths[name] = path
+        if system.actions.reset is not None:
+            self._resets[name] = system.actions.reset
+        else:
+            self._resets.pop(name, None)
         return path, system
 
     async def _find(self, name: str) -> str:

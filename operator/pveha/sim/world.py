@@ -31,6 +31,9 @@ from pveha.sim import (
 
 PATHS = ("api", "ssh", "bmc")
 
+CONFIG_WRITERS_MEASURED = 7
+"""Other writers that competed for the lock when the tail of `Timings.config_write_tail` was measured."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Event:
@@ -72,6 +75,7 @@ class World:
         self._mover_callbacks: list[Callable[[int, str, str, str], object]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._epoch = 0.0
+        self._config_writers = 0
         self._config_lock: asyncio.Lock | None = None
 
     # Time
@@ -232,15 +236,19 @@ class World:
         assert self._config_lock is not None, "start() first"
         chance, longest = self.timings.config_write_tail
         low, high = self.timings.config_write
-        starved = self.rng.random() < chance
-        await asyncio.sleep(self.rng.uniform(high, longest) if starved else 0.03)
-        await self._lockable(node)
-        async with self._config_lock:
-            await asyncio.sleep(self.rng.uniform(low, high) - 0.03)
-            tree = await self._lockable(node)
-            yield tree
-            tree.version += 1
-            self.changed()
+        starved = self.rng.random() < chance * self._config_writers / CONFIG_WRITERS_MEASURED
+        self._config_writers += 1
+        try:
+            await asyncio.sleep(self.rng.uniform(high, longest) if starved else 0.03)
+            await self._lockable(node)
+            async with self._config_lock:
+                await asyncio.sleep(self.rng.uniform(low, high) - 0.03)
+                tree = await self._lockable(node)
+                yield tree
+                tree.version += 1
+                self.changed()
+        finally:
+            self._config_writers -= 1
 
     async def _lockable(self, node: str) -> pmxcfs.Tree:
         """The tree of `node` once it can take a cluster-wide lock; errors as `config_write`."""

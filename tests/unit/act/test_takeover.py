@@ -245,7 +245,7 @@ def test_a_takeover_cancelled_at_any_step_can_be_done_again(step: str) -> None:
 
     async def story() -> operations.Outcome:
         ports: Any = on
-        with_ = context.Context(ports, ports, ports, ports, lambda text: None)
+        with_ = context.Context(ports, ports, ports, ports, asyncio.Semaphore(4), lambda text: None)
         task = asyncio.create_task(takeover.take_over(a_takeover(), with_))
         await asyncio.sleep(1)
         task.cancel()

@@ -203,6 +203,52 @@ def _trip_operator(dice: Dice, about: config.Config) -> Lines:
     ]
 
 
+def _at_effect(dice: Dice, about: config.Config) -> Lines:
+    """A node is lost, and in the middle of what the operator does about it something else happens."""
+    node = dice.node()
+    line = dice.rng.choice(
+        [
+            f"power on {node}",
+            f"set {dice.sid(about)} started",
+            f"set {dice.sid(about)} stopped",
+            f"freeze operator a {dice.seconds(5, 40)}",
+            f"freeze operator b {dice.seconds(5, 40)}",
+            f"power off {dice.node()}",
+            f"cut network {dice.node()}",
+            f"hang sshd {dice.node()}",
+            f"lose answers {dice.node()}",
+            f"stop pve-ha-lrm {dice.node()}",
+            "take lease",
+        ]
+    )
+    how = dice.rng.choice(["power off", "cut network", "hang node"])
+    mended = dice.seconds(60, 200)
+    return [
+        (0.0, f"after {dice.rng.randint(1, 12)} effects {line}"),
+        (dice.seconds(0, 3), f"{how} {node}"),
+        *((mended, f"{mend} {name}") for name in dice.names for mend in ("heal", "start sshd")),
+        *(
+            (mended, f"{mend} {name}")
+            for name in dice.names
+            for mend in ("deliver answers", "start pve-ha-lrm")
+        ),
+    ]
+
+
+def _idle_target(dice: Dice, about: config.Config) -> Lines:
+    """A guest is taken over to a node whose LRM is not there, and that node is cut off with its BMC dead."""
+    one, target = dice.two()
+    return [
+        (0.0, f"stop pve-ha-lrm {target}"),
+        (dice.seconds(0, 5), f"power off {one}"),
+        (dice.seconds(10, 90), f"kill bmc {target}"),
+        (dice.seconds(90, 120), f"cut network {target}"),
+        (300.0, f"heal {target}"),
+        (330.0, f"revive bmc {target}"),
+        (330.0, f"start pve-ha-lrm {target}"),
+    ]
+
+
 def _freeze_operator(dice: Dice, about: config.Config) -> Lines:
     return [(0.0, f"freeze operator {dice.operator()} {dice.seconds(0.2, 40)}")]
 
@@ -338,6 +384,8 @@ KINDS: dict[str, Kind] = {
     "operator-killed": _kill_operator,
     "operator-killed-at-effect": _trip_operator,
     "operator-frozen": _freeze_operator,
+    "meddling-at-effect": _at_effect,
+    "idle-target": _idle_target,
     "kubernetes-gone": _operator("cut kubernetes all", "heal kubernetes all", 5, 200),
     "kubernetes-cut": _operator("cut kubernetes OPERATOR", "heal kubernetes OPERATOR", 2, 120),
     "kubernetes-answers-lost": _operator(
@@ -378,6 +426,8 @@ OFTEN = (
     "network-flap",
     "hang",
     "operator-killed-at-effect",
+    "meddling-at-effect",
+    "meddling-at-effect",
     "power-button",
 )
 """Kinds drawn more often than the rest: without a loss there is no failover to disturb."""

@@ -13,6 +13,8 @@ from pveha.sim import machine, rig, wires
 LATE_SECONDS = 1.5
 """Truth younger than this cannot have been known when a side effect was sent (S5: re-read in the same
 second)."""
+STOLEN_SECONDS = 15.0
+"""A Lease that is taken from its holder by hand is missed at the next renewal, and work in hand is ended."""
 FORBIDDEN_SECONDS = 20.0
 """Operations begun before the user forbade new ones may still send effects for so long."""
 UNDONE_SECONDS = 300.0
@@ -44,6 +46,8 @@ class Invariants:
         self.violations: list[Violation] = []
         self.moved_by_user: dict[str, float] = {}
         """When a person last moved a guest, by service id."""
+        self.lease_taken_at = float("-inf")
+        """When a person last gave the Lease to somebody else."""
         self._doubles = 0
         self._majority: frozenset[str] = frozenset()
         self._majority_since = 0.0
@@ -159,6 +163,8 @@ class Invariants:
     # Side effects
 
     def _effect(self, effect: wires.Effect) -> None:
+        if effect.verb not in ("lease", "status"):
+            self._led(effect)
         match effect.verb:
             case "force_off":
                 self._fencing(effect.subject)
@@ -168,6 +174,14 @@ class Invariants:
                 self._new_operation(f"claim of {effect.vmids} from {effect.subject}")
             case "start":
                 self._starting(effect.vmids[0], effect.subject)
+
+    def _led(self, effect: wires.Effect) -> None:
+        """Nobody acts while the Lease is another's, unless a person has just given it away."""
+        holder = self._rig.kubernetes.lease_holder(rig.NAMESPACE, rig.LEASE)
+        known = self._world.now() - self.lease_taken_at > STOLEN_SECONDS
+        if holder and known and holder.partition("-")[0] != effect.operator:
+            what = f"{effect.operator} sends {effect.verb} {effect.subject}, the Lease is {holder}'s"
+            self.violated("nothing without the Lease", what)
 
     def _fencing(self, name: str) -> None:
         now = self._world.now()

@@ -80,6 +80,11 @@ class SimulatedKubernetes:
         taken = kubernetes.Lease(namespace, name, holder, 15, 0.0, 0.0, old.transitions + 1 if old else 0)
         self._leases[namespace, name] = dataclasses.replace(taken, resource_version=self._next_version())
 
+    def lease_holder(self, namespace: str, name: str) -> str:
+        """Who holds a Lease; "" if nobody does."""
+        lease = self._leases.get((namespace, name))
+        return lease.holder if lease is not None else ""
+
     def delete_lease(self, namespace: str, name: str) -> None:
         """Delete a Lease, as a person might."""
         del self._leases[namespace, name]

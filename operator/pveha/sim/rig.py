@@ -233,7 +233,10 @@ class Rig:
         """Side effects sent so far."""
         self.operators = {name: Replica(self, name) for name in operators}
         self.lull = Lull(self.world) if skip_polls else None
+        self.triggers: list[tuple[int, str]] = []
+        """Lines to be done after so many more side effects, Leases and statuses apart."""
         self._watching: list[Callable[[wires.Effect], object]] = []
+        self._hearing: list[Callable[[str], object]] = []
         self.kubernetes.watchers.append(self._tell)
         self.kubernetes.put(hacluster(about, spec or {}))
         for vmid in protect:
@@ -270,13 +273,21 @@ class Rig:
         """Call `callback` with each side effect before it is sent."""
         self._watching.append(callback)
 
+    def on_line(self, callback: Callable[[str], object]) -> None:
+        """Call `callback` with each line of a timeline before it is done."""
+        self._hearing.append(callback)
+
     def sending(self, effect: wires.Effect) -> None:
         self.effects += 1
         for callback in self._watching:
             callback(effect)
 
     def sent(self, effect: wires.Effect) -> None:
-        """Kill the sender if this was its last."""
+        """Do what is due after so many effects, and kill the sender if this was its last."""
+        if effect.verb not in ("lease", "status") and self.triggers:
+            for line in [line for left, line in self.triggers if left == 1]:
+                self.world.later(0.0, self.apply, line)
+            self.triggers = [(left - 1, line) for left, line in self.triggers if left > 1]
         replica = self.operators[effect.operator]
         if not replica.trip or effect.verb == "lease":
             return
@@ -317,6 +328,8 @@ class Rig:
         write without quorum) is told and left: then the answer is False.
         """
         words = " ".join(line.split())
+        for callback in self._hearing:
+            callback(words)
         for pattern, _, act in OPERATOR_LINES:
             if match := re.fullmatch(pattern, words):
                 self.world.say("timeline", words)
@@ -418,6 +431,10 @@ def _trip(rig: Rig, operator: str, effects: str, seconds: str | None) -> None:
     replica.restart_after = None if seconds is None else float(seconds)
 
 
+def _trigger(rig: Rig, effects: str, line: str) -> None:
+    rig.triggers.append((int(effects), line))
+
+
 def _freeze(rig: Rig, operator: str, seconds: str) -> None:
     rig.operators[operator].wire.stands_still_until = asyncio.get_running_loop().time() + float(seconds)
 
@@ -480,6 +497,7 @@ OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
         "kill operator NAME after N effects [restart after SECONDS]",
         _trip,
     ),
+    (r"after ([1-9]\d*) effects (.+)", "after N effects LINE", _trigger),
     (rf"freeze operator {_OPERATOR} ([\d.]+)", "freeze operator NAME SECONDS", _freeze),
     (rf"cut kubernetes {_OPERATOR}", "cut kubernetes NAME|all", _wire("kubernetes_down", value=True)),
     (rf"heal kubernetes {_OPERATOR}", "heal kubernetes NAME|all", _wire("kubernetes_down", value=False)),

@@ -55,6 +55,7 @@ class _Play:
         self._effects = 0
         self._began = plan.timeline[0][0]
         self._rig.on_effect(self._count)
+        self._rig.on_line(self._before)
         self._later: list[str] = []
         """What mends the world but has to wait for quorum."""
 
@@ -65,7 +66,6 @@ class _Play:
             self._rig.start_operator()
             for at, line in self._plan.timeline:
                 await asyncio.sleep(max(0.0, at - world.now()))
-                self._before(line)
                 if not self._rig.apply(line) and at >= self._plan.calm_at:
                     self._later.append(line)
             await self._settle()
@@ -80,6 +80,8 @@ class _Play:
         """What owners want of their HA resources begins as it was and changes with what they do."""
         if not self._wanted:
             self._note_wanted()
+        if line == "take lease":
+            self._invariants.lease_taken_at = self._rig.world.now()
         if match := re.fullmatch(r"set (\S+) (\w+)", line):
             sid, state = match[1], cluster.HAState(match[2])
             present = self._rig.world.newest.resources.get(sid)

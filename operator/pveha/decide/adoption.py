@@ -144,7 +144,7 @@ def _will_reset(name: str, seen: snapshot.Snapshot) -> bool:
 
 
 def _retried_soon(where: evidence.Verdict, now: float) -> bool:
-    """Whether the node that holds the guest's file is proven off, or will be if it can be, within a minute."""
+    """Whether the node that holds the file is proven off, or will be if it can be, within a minute."""
     if where.state in (evidence.State.FENCED, evidence.State.FENCING):
         return True
     return where.lost and where.fence_at is not None and where.fence_at - now <= SOON_SECONDS

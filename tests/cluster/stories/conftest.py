@@ -1,50 +1,113 @@
-"""Plays all selected stories at once: they wait for timers of Proxmox and Kubernetes most of the time."""
+"""Plays all selected stories at once, in a thread beside all other tests: they mostly wait for timers.
+
+Their tests come last and wait for how they end.
+"""
 
 import asyncio
+import concurrent.futures
 import re
-from collections.abc import AsyncIterator
+import tempfile
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from cluster.stories import theatre
 from pveha import api
-from pveha.devkube import target
+from pveha.devkube import cache, target
 
 STAGGER_SECONDS = 2.0
 """Between the beginnings of two stories: starting processes is what takes the processor."""
 STORY_SECONDS = 400.0
+END_SECONDS = 120.0
+
+Ends = dict[theatre.Story, concurrent.futures.Future[None]]
+PLAYING = pytest.StashKey["Playing"]()
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def playing(
-    request: pytest.FixtureRequest, kube: target.Target, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[dict[theatre.Story, asyncio.Task[None]]]:
-    """The stories of all selected tests, being played."""
-    kube.admin.kubectl("apply", "--server-side", "-k", str(theatre.ROOT / "crds"))
-    names = [f"crd/{resource.plural}.{api.GROUP}" for resource in api.RESOURCES]
-    kube.admin.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
-    found = [getattr(getattr(item, "function", None), "story", None) for item in request.session.items]
-    plays: list[theatre.Story] = [play for play in found if play is not None]
-    tasks = {}
-    for number, play in enumerate(plays):
-        folder = tmp_path_factory.mktemp(re.sub(r"\W", "-", play.__name__))
-        tasks[play] = asyncio.create_task(_play(play, kube, folder, number * STAGGER_SECONDS))
-    yield tasks
-    for task in tasks.values():
-        task.cancel()
-    await asyncio.gather(*tasks.values(), return_exceptions=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _story(item) is not None)
 
 
-async def _play(play: theatre.Story, kube: target.Target, folder: Path, delay: float) -> None:
-    await asyncio.sleep(delay)
-    on = theatre.Theatre(kube, folder)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    plays = [play for item in session.items if (play := _story(item)) is not None]
+    if plays and not session.config.option.collectonly:
+        session.stash[PLAYING] = Playing(plays, session.config.getoption("--kube"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if playing := session.stash.get(PLAYING, None):
+        playing.end()
+
+
+@pytest.fixture(scope="session")
+def ends(request: pytest.FixtureRequest) -> Ends:
+    """How each story ends."""
+    return request.session.stash[PLAYING].ends
+
+
+def _story(item: pytest.Item) -> Any:
+    return getattr(getattr(item, "function", None), "story", None)
+
+
+class Playing:
+    """Stories being played on an API server of their own, since other tests cut theirs."""
+
+    def __init__(self, plays: list[theatre.Story], kube: str) -> None:
+        self.ends: Ends = {play: concurrent.futures.Future() for play in plays}
+        self._kube = kube
+        self._loop = asyncio.new_event_loop()
+        self._all: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._run, name="stories", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Cancel what still is being played; returns when all of it is taken down."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(lambda: self._all and self._all.cancel())
+        self._thread.join(END_SECONDS)
+
+    def _run(self) -> None:
+        try:
+            with (
+                tempfile.TemporaryDirectory(prefix="pveha-stories-") as folder,
+                target.open_target(self._kube, cache.say_on_stderr) as kube,
+            ):
+                kube.admin.kubectl("apply", "--server-side", "-k", str(theatre.ROOT / "crds"))
+                names = [f"crd/{resource.plural}.{api.GROUP}" for resource in api.RESOURCES]
+                kube.admin.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+                self._loop.run_until_complete(self._play_all(kube, Path(folder)))
+        except BaseException as problem:
+            for end in self.ends.values():
+                if not end.done():
+                    end.set_exception(problem)
+        finally:
+            self._loop.close()
+
+    async def _play_all(self, kube: target.Target, folder: Path) -> None:
+        self._all = asyncio.current_task()
+        async with asyncio.TaskGroup() as group:
+            for number, (play, end) in enumerate(self.ends.items()):
+                own = folder / re.sub(r"\W", "-", play.__name__)
+                own.mkdir()
+                group.create_task(_play(play, end, theatre.Theatre(kube, own), number * STAGGER_SECONDS))
+
+
+async def _play(
+    play: theatre.Story, end: concurrent.futures.Future[None], on: theatre.Theatre, delay: float
+) -> None:
     try:
-        async with asyncio.timeout(STORY_SECONDS):
-            await play(on)
+        try:
+            await asyncio.sleep(delay)
+            async with asyncio.timeout(STORY_SECONDS):
+                await play(on)
+        except Exception as problem:
+            problem.add_note(on.tails())
+            raise
+        finally:
+            await on.close()
     except Exception as problem:
-        problem.add_note(on.tails())
-        raise
-    finally:
-        await on.close()
+        end.set_exception(problem)
+    else:
+        end.set_result(None)

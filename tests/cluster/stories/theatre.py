@@ -1,17 +1,15 @@
 """What stories play on: namespaces with a simulated data centre each, and operators, all processes."""
 
 import asyncio
+import concurrent.futures
 import contextlib
-import functools
 import json
 import secrets
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
-
-import pytest
 
 from cluster import rights
 from pveha import api
@@ -28,18 +26,16 @@ ALL_KINDS = f"{KINDS},secrets,leases,events.events.k8s.io"
 
 T = TypeVar("T")
 Object = dict[str, Any]
-Story = Callable[["Theatre"], Awaitable[None]]
+Story = Callable[["Theatre"], Coroutine[Any, Any, None]]
 
 
 def story(play: Story) -> Any:
-    """Makes a test of a coroutine that mostly waits: all stories of a run are played at the same time."""
+    """Makes a test of a coroutine that mostly waits; see conftest.py for when it is played."""
 
-    @pytest.mark.asyncio(loop_scope="session")
-    @functools.wraps(play)
-    async def test(playing: dict[Story, asyncio.Task[None]]) -> None:
-        await playing[play]
+    def test(ends: dict[Story, concurrent.futures.Future[None]]) -> None:
+        ends[play].result()
 
-    del test.__wrapped__
+    test.__name__, test.__doc__, test.__module__ = play.__name__, play.__doc__, play.__module__
     test.story = play  # type: ignore[attr-defined]
     return test
 

@@ -4,10 +4,12 @@
 """
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
+from pveha.cli import __main__ as cli
 from pveha.sim import config, faults, rig, scenario, scenario_run, scenario_steps
 
 DOCS = Path(__file__).parents[2] / "docs" / "simulation.md"
@@ -100,3 +102,34 @@ def test_what_does_not_come_is_told() -> None:
 def test_a_world_survives_being_written() -> None:
     about = scenario.load(HERE / "affinity-strict").world
     assert scenario.read_world(scenario.write_world(about))[0] == about
+
+
+FLAP = HERE / "flap-5s"
+
+
+def test_the_command_line_prints_timeline_and_final_state(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["simulate", str(FLAP)]) == 0
+    told = capsys.readouterr().out
+    assert "timeline: partition pve1 pve3 | pve2" in told
+    assert "102  running on pve2, down for 0.0 s" in told
+    assert told.endswith("as expected\n")
+
+
+def test_the_command_line_prints_json_and_fails_when_the_scenario_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / scenario.FILE
+    file.write_text(
+        (FLAP / scenario.FILE).read_text(encoding="utf-8").replace("102: running", "102: stopped")
+    )
+    assert cli.main(["simulate", str(file), "--json", "--log"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["guests"]["102"] == {"node": "pve2", "state": "running"}
+    assert (told["passed"], told["double_runs"]) == (False, 0)
+    assert told["failures"] == ["guest 102: running on pve2, expected stopped on pve2"]
+    assert (tmp_path / scenario.LOG).read_text(encoding="utf-8").splitlines() == told["log"]
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["simulate", str(tmp_path / "none.yaml")]) == 1
+    assert "none.yaml: No such file" in capsys.readouterr().err

@@ -42,7 +42,9 @@ async def fence(operation: operations.Fence, with_: context.Context) -> operatio
             told, answers = await asyncio.gather(
                 witness.scan(with_.shell, witnesses), _answers(operation.node, with_)
             )
-            witness.confirm_gone(operation.node, own_epoch, told[0], len(operation.survivors))
+            witness.confirm_gone(
+                operation.node, own_epoch, told[0], len(operation.survivors), operation.alive
+            )
         if answers and not operation.node_answered:
             raise errors.Refused(f"{operation.node} answers again")
         with_.step("SwitchingOff")
@@ -77,7 +79,7 @@ async def _witness(
         )
         left -= 1
         try:
-            witness.confirm_gone(operation.node, own_epoch, told, len(operation.survivors))
+            witness.confirm_gone(operation.node, own_epoch, told, len(operation.survivors), operation.alive)
         except witness.TooFewWitnesses:
             if not left:
                 raise

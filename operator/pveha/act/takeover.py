@@ -33,7 +33,7 @@ async def take_over(operation: operations.Takeover, with_: context.Context) -> o
         proof.refresh(operation, with_), witness.scan(with_.shell, operation.survivors)
     )
     if any(not item.claimed for item in operation.items):
-        witness.confirm_gone(operation.dead, operation.epoch, told, len(operation.survivors))
+        witness.confirm_gone(operation.dead, operation.epoch, told, len(operation.survivors), operation.alive)
     results.update(await _processes(operation, told, silent, with_))
     config = await with_.hypervisor.ha_config()
     items = [item for item in operation.items if item.ref not in results]

@@ -45,18 +45,26 @@ async def check_votes(shell: ports.NodeShell, survivors: Iterable[str]) -> None:
             raise answer
 
 
-def confirm_gone(lost: str, epoch: int, told: Mapping[str, node.NodeProcesses], survivors: int) -> None:
+def confirm_gone(
+    lost: str,
+    epoch: int,
+    told: Mapping[str, node.NodeProcesses],
+    survivors: int,
+    alive_by_api: frozenset[str],
+) -> None:
     """Raise Refused unless live, quorate witnesses of this very epoch agree that `lost` is no member.
 
     A witness that shows `epoch` has taken part in a pmxcfs write made after the failure, so it is not frozen.
-    Two are needed, or all survivors if only one is left.
+    So has one of `alive_by_api`, which wrote its LRM's state. Two are needed, or all survivors if only one is
+    left.
     """
     for name, answer in told.items():
         if answer.quorate and answer.members.get(lost, False):
             raise errors.Refused(f"{name} is quorate and sees {lost} as a member")
         if answer.newest_epoch > epoch:
             raise errors.StaleEpoch(f"{name} shows epoch {answer.newest_epoch}, ours is {epoch}")
-    alive = [name for name, answer in told.items() if answer.quorate and answer.newest_epoch == epoch]
+    alive = {name for name, answer in told.items() if answer.quorate and answer.newest_epoch == epoch}
+    alive |= alive_by_api - told.keys()
     if len(alive) < min(2, survivors):
         raise TooFewWitnesses(
             f"only {len(alive)} of {survivors} survivors confirm as live quorate witnesses that "

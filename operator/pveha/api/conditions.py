@@ -487,7 +487,7 @@ class FailoverReady(Documented):
     LOCAL_RESOURCES = (
         "LocalResources",
         "The guest uses devices of its node.",
-        "Remove the devices, or use resource mappings that other nodes have too.",
+        "Remove the devices, or leave the guest to Proxmox's own HA (action Native) or to people.",
     )
     FENCING_UNVERIFIED = (
         "FencingUnverified",

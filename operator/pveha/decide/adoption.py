@@ -32,8 +32,12 @@ def edits(
     verdicts: Mapping[str, evidence.Verdict],
     protected: protection.Protection,
     recoveries: Mapping[str, failover.Recovery],
+    may_begin: bool,
 ) -> list[operations.Edit]:
-    """Changes of HA resources that finish, undo or repair takeovers."""
+    """Changes of HA resources that finish, undo or repair takeovers.
+
+    Taking a resource out of native HA that is not yet out of it is something new: only if `may_begin`.
+    """
     if seen.ha_config is None or seen.ha_status is None or seen.inventory is None or not seen.ha_status.armed:
         return []
     in_flight = failover.running_items(seen)
@@ -46,6 +50,8 @@ def edits(
         guest = seen.inventory.guests.get(ref.vmid)
         where = verdicts.get(guest.node) if guest is not None else None
         if comment.mark is None:
+            if not may_begin:
+                continue
             edit = _hold_back(sid, resource, comment, guest, where, seen, memo, protected)
             awaited = any(ref.vmid in recovery.stranded for recovery in recoveries.values())
             if not awaited:
@@ -58,7 +64,8 @@ def edits(
             retried = guest.node in recoveries and ref.vmid in recoveries[guest.node].items
             ours = ref.vmid in protected.guests
             edit = _finish(sid, resource, comment, where, seen, memo, retried, ours)
-            edit = edit or _stale_record(sid, resource, comment, guest, verdicts, seen, memo)
+            if may_begin:
+                edit = edit or _stale_record(sid, resource, comment, guest, verdicts, seen, memo)
         if edit is not None:
             result.append(edit)
     return result

@@ -13,6 +13,9 @@ DOWN_PATIENCE_SECONDS = 3.0
 """How long a node is Down with its BMC reading on before it is fenced (S5)."""
 POWER_FRESH_SECONDS = 10.0
 """A power reading older than this says nothing (S2 wants claims no later than 10 s after one)."""
+READING_SECONDS = 5.0
+"""How long the BMC of a node that has just gone may take to be read: in calm times it is read twice a
+minute."""
 PATH_BROKEN_SECONDS = 30.0
 """A member that is powered on but silent towards us for this long has a broken path to us, nothing worse."""
 ANNOUNCEMENT_SECONDS = 5.0
@@ -159,7 +162,8 @@ def _verdict(
     if contradiction:
         reading = None
     offline = is_offline(name, members)
-    unproven = remembered.voided or contradiction or _why_unproven(seen, name, remembered)
+    unproven_for_good = remembered.voided or contradiction
+    unproven = unproven_for_good or _why_unproven(seen, name, remembered)
 
     def verdict(
         state: State, reason: str, fence_at: float | None = None, *, path_broken: bool = False
@@ -190,6 +194,14 @@ def _verdict(
     if not announcements_read(seen, since) and seen.now - since < ANNOUNCEMENT_SECONDS:
         return verdict(State.UNCONFIRMED, "gone; whether that was announced is being read")
     if reading is None:
+        asked_in_vain = f"power/{name}" in seen.problems
+        if (
+            remembered.bound
+            and not unproven_for_good
+            and not asked_in_vain
+            and seen.now - since < READING_SECONDS
+        ):
+            return verdict(State.UNCONFIRMED, "gone; its BMC is being read")
         return verdict(State.UNPROVABLE, f"gone, but its death cannot be proven: {unproven}")
     if answers:
         state, reason = State.ISOLATED, "out of the cluster, but still answering"

@@ -10,6 +10,9 @@ from pveha.model import cluster, operations, snapshot
 
 MANAGER_SILENT_SECONDS = 60.0
 """A CRM silent for this long before the failure may remember anything (S7)."""
+ALIVE_SECONDS = 10.0
+"""An LRM's timestamp that moves this long after a loss was written after it: what is read may be a round
+old."""
 MAX_ATTEMPTS = 3
 """Takeovers of one guest that fail before it is put back under native HA."""
 NATIVE_AHEAD = frozenset({"fence", "recovery"})
@@ -212,6 +215,24 @@ def votes_unsafe(seen: snapshot.Snapshot, among: Iterable[str]) -> str:
     return ""
 
 
+def alive_witnesses(
+    lost: str, seen: snapshot.Snapshot, memo: memory.Memory, members: evidence.Membership
+) -> frozenset[str]:
+    """Quorate nodes that say `lost` is gone and whose LRM has written its state since: not frozen (S6).
+
+    They stand in for nodes whose node shell does not answer.
+    """
+    since = memo.node(lost).offline_since
+    return frozenset(
+        view.witness
+        for view in members.witnesses
+        if since is not None
+        and not view.online.get(lost, False)
+        and view.answered_at > since
+        and memo.node(view.witness).lrm_moved_at > since + ALIVE_SECONDS
+    )
+
+
 def _fence(
     name: str,
     verdict: evidence.Verdict,
@@ -247,6 +268,7 @@ def _fence(
         timeout=float(method.effective_timeout_seconds),
         off_since=verdict.off_since,
         node_answered=_is_heard(name, seen, spec, remembered),
+        alive=alive_witnesses(name, seen, memo, members),
     )
 
 
@@ -290,7 +312,7 @@ def _batches(
         room -= 1
     result = []
     for target, items in sorted(chosen.items()):
-        takeover, memo = _takeover(recovery.node, target, tuple(items), memo, members)
+        takeover, memo = _takeover(recovery.node, target, tuple(items), seen, memo, members)
         result.append(takeover)
         memo = _expect(memo, takeover, remembered, seen)
     return result, memo
@@ -300,6 +322,7 @@ def _takeover(
     dead: str,
     target: str,
     items: tuple[operations.TakeoverItem, ...],
+    seen: snapshot.Snapshot,
     memo: memory.Memory,
     members: evidence.Membership,
 ) -> tuple[operations.Takeover, memory.Memory]:
@@ -315,6 +338,7 @@ def _takeover(
         survivors=evidence.survivors(members),
         identities=remembered.identities,
         off_read_at=remembered.proof.last_off_at if remembered.proof else float("-inf"),
+        alive=alive_witnesses(dead, seen, memo, members),
     )
     return takeover, dataclasses.replace(memo, counter=memo.counter + 1)
 
@@ -390,7 +414,7 @@ def _resume(
             chosen.setdefault((from_lost, where), []).append(item)
     result = []
     for (dead, target), items in sorted(chosen.items()):
-        takeover, memo = _takeover(dead, target, tuple(items), memo, members)
+        takeover, memo = _takeover(dead, target, tuple(items), seen, memo, members)
         result.append(takeover)
     return result, memo
 

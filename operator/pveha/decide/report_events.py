@@ -39,15 +39,16 @@ def _ended(
                 "FenceFailed", f"node {operation.node} could not be proven off: {outcome.error}", True
             )
     if isinstance(operation, operations.Takeover):
+        of_node = f" of {operation.dead}" if operation.dead else ""
         for result in outcome.guests:
             guest = now.protected.guests.get(result.ref.vmid)
             name = guest.name if guest else None
             if result.reason in ("Running", "Claimed"):
                 yield decision.Event(
-                    "Recovered", f"{result.ref} of {operation.dead} is on {operation.target}", name=name
+                    "Recovered", f"{result.ref}{of_node} is on {operation.target}", name=name
                 )
             else:
-                what = f"{result.ref} of {operation.dead}"
+                what = f"{result.ref}{of_node}"
                 text = f"{what} is not yet recovered ({result.reason}): {result.message}"
                 yield decision.Event("NotRecovered", text, True, name)
 

@@ -141,7 +141,7 @@ def _edits(
         return []
     if not recall.is_current(seen, memo):
         return []
-    due = adoption.edits(seen, memo, verdicts, protected, recoveries)
+    due = adoption.edits(seen, memo, verdicts, protected, recoveries, allowed.begin)
     if allowed.begin and not any(
         recovery.items and verdicts[name].state is not evidence.State.UNPROVABLE
         for name, recovery in recoveries.items()

@@ -46,6 +46,9 @@ class Fence:
     """When the BMC already read Off while the node was Suspect."""
     node_answered: bool
     """Whether the node still answered when this was decided (Isolated rather than Down)."""
+    alive: frozenset[str] = frozenset()
+    """Survivors seen through the API to be live quorate witnesses of the loss, for those whose node shell is
+    silent."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class Takeover:
     identities: frozenset[str]
     off_read_at: float
     """When the BMC of `dead` last read Off."""
+    alive: frozenset[str] = frozenset()
+    """As in `Fence`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

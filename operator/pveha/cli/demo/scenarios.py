@@ -83,7 +83,9 @@ async def bmc_dead(on: Stage) -> Result:
     )
     figures = await _figures(on, before, cut, victims) | {"engine": "Native"}
     calls = await on.world.ask("calls")
-    starts = sum(count for call, count in calls.items() if call.startswith("POST") and call.endswith("/start"))
+    starts = sum(
+        count for call, count in calls.items() if call.startswith("POST") and call.endswith("/start")
+    )
     complaints = _common(figures, victims, fencings=0)
     if starts:
         complaints.append(f"pveha started {starts} guests without proof")

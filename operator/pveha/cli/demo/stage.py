@@ -1,4 +1,4 @@
-"""Puts up what a demo plays on, and takes it down again: API server, data centre, operator, each a process."""
+"""Puts up what a demo plays on, and takes it down again: API server, data centre, operator: processes all."""
 
 import asyncio
 import contextlib

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pveha.cli import __main__ as cli
-from pveha.sim import config, faults, rig, scenario, scenario_run, scenario_steps
+from pveha.sim import chaos, config, faults, rig, scenario, scenario_run, scenario_steps
 
 DOCS = Path(__file__).parents[2] / "docs" / "simulation.md"
 HERE = Path(__file__).parent
@@ -38,7 +38,12 @@ def test_every_line_and_field_is_documented() -> None:
     text = DOCS.read_text(encoding="utf-8").replace("\\|", "|")
     usages = [fault.usage for fault in faults.FAULTS if fault.usage]
     usages += [usage for table in (rig.OPERATOR_LINES, scenario_steps.LINES) for _, usage, _ in table]
-    fields = [*scenario.Scenario.model_fields, *scenario.Step.model_fields, *scenario.Expect.model_fields]
+    fields = [
+        *chaos.KINDS,
+        *scenario.Scenario.model_fields,
+        *scenario.Step.model_fields,
+        *scenario.Expect.model_fields,
+    ]
     kinds = (config.Config, config.Node, config.Storage, config.Guest, config.Corosync)
     fields += [field.name for kind in kinds for field in dataclasses.fields(kind)]
     synonyms = {"bmc COMMAND NODE": "bmc off|on|cycle|shutdown NODE"}

@@ -1,10 +1,14 @@
 """A simulated data centre as a process of its own, for demo and tests: `python -m pveha.sim --guests 12`.
 
+With `--scenario FILE` the data centre, and what is protected in it, are those of a scenario file; its
+timeline is left to whoever started this. It is played in virtual time first, and `virtual` tells the outcome.
+
 Writes one line of JSON with the connection data and the manifests, then answers each line of stdin with one
 line of JSON, `{"ok": true, "result": ...}` or `{"ok": false, "error": "..."}`:
 
     state              CRM master, nodes, guests and HA resources as they are
     log [SECONDS]      the world's log, from that time on
+    lines [NUMBER]     the same as `SUBJECT: TEXT`, from that line on
     now                the world's time: seconds since it began
     double_runs        how often a guest came to have two processes able to write
     downtimes SECONDS  by vmid: seconds since that time in which the guest ran nowhere
@@ -20,6 +24,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import pathlib
 import signal
 import sys
 from collections.abc import Callable
@@ -43,11 +48,23 @@ def main() -> None:
     option("--namespace", default="default", help="namespace of the manifests (default: default)")
     option("--mode", default="Enforce", choices=("Enforce", "Observe"), help="mode of the HACluster")
     option("--seed", type=int, default=0, help="of the world's random delays (default: 0)")
+    option("--scenario", type=pathlib.Path, metavar="FILE", help="the world of this scenario file instead")
+    option("--owner", default="", help="with --scenario: how the operator names itself in HA resources")
     arguments = parser.parse_args()
     try:
-        asyncio.run(_serve(arguments))
+        asyncio.run(_serve(_of_scenario(arguments) if arguments.scenario else _of_options(arguments)))
     except datacenter.NoLoopbackError as error:
         sys.exit(f"pveha.sim: {error}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Service:
+    """What to serve: a world, its manifests, what else is told first, and what is done when it has begun."""
+
+    about: config.Config
+    manifests: Callable[[datacenter.DataCenter], list[dict[str, Any]]]
+    told: dict[str, Any] = dataclasses.field(default_factory=dict)
+    began: Callable[[datacenter.DataCenter], object] = lambda running: None
 
 
 def data_centre(
@@ -74,7 +91,7 @@ def data_centre(
     return config.Config(machines, guests=tuple(listed), seed=seed)
 
 
-async def _serve(arguments: argparse.Namespace) -> None:
+def _of_options(arguments: argparse.Namespace) -> _Service:
     about = data_centre(
         arguments.nodes,
         arguments.guests,
@@ -85,14 +102,31 @@ async def _serve(arguments: argparse.Namespace) -> None:
         boot_seconds=arguments.boot_seconds,
         seed=arguments.seed,
     )
+    return _Service(about, lambda running: running.manifests(arguments.namespace, mode=arguments.mode))
+
+
+def _of_scenario(arguments: argparse.Namespace) -> _Service:
+    from pveha.sim import resource_log, scenario, scenario_live, scenario_run
+
+    played = scenario.load(arguments.scenario)
+    return _Service(
+        scenario_live.world(played, arguments.owner),
+        lambda running: scenario_live.manifests(played, running, arguments.namespace),
+        {"virtual": scenario_run.play(played).as_json()},
+        lambda running: resource_log.ResourceLog(running.world),
+    )
+
+
+async def _serve(service: _Service) -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, reader.feed_eof)
-    async with datacenter.DataCenter(about) as running:
-        manifests = running.manifests(arguments.namespace, mode=arguments.mode)
-        _print({**dataclasses.asdict(running.connection), "manifests": manifests})
+    async with datacenter.DataCenter(service.about) as running:
+        service.began(running)
+        manifests = service.manifests(running)
+        _print({**dataclasses.asdict(running.connection), "manifests": manifests, **service.told})
         while line := (await reader.readline()).decode().strip():
             if line == "quit":
                 break
@@ -141,6 +175,11 @@ def _log(running: datacenter.DataCenter, words: list[str]) -> list[str]:
     return [str(event) for event in running.world.log if event.at >= since]
 
 
+def _lines(running: datacenter.DataCenter, words: list[str]) -> list[str]:
+    first = int(words[0]) if words else 0
+    return [f"{event.subject}: {event.text}" for event in running.world.log[first:]]
+
+
 def _downtimes(running: datacenter.DataCenter, words: list[str]) -> dict[int, float]:
     simulated = running.world
     since = float(words[0])
@@ -150,6 +189,7 @@ def _downtimes(running: datacenter.DataCenter, words: list[str]) -> dict[int, fl
 _QUESTIONS: dict[str, Callable[[datacenter.DataCenter, list[str]], Any]] = {
     "state": lambda running, _: _state(running),
     "log": _log,
+    "lines": _lines,
     "now": lambda running, _: running.world.now(),
     "double_runs": lambda running, _: running.world.double_runs,
     "downtimes": _downtimes,

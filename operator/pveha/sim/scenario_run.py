@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pveha.model import cluster, guests, mark
-from pveha.sim import clock, rig, scenario, scenario_steps, world
+from pveha.sim import clock, resource_log, rig, scenario, scenario_steps, world
 
 STEADY = frozenset({"started", "stopped"})
 """States in which the CRM has nothing left to do with a service."""
@@ -63,7 +63,6 @@ class _Play:
         """Line of the world's log with which the timeline begins."""
         self._people: set[int] = set()
         """Lines of the BMCs' journal that are the timeline's."""
-        self._resources: dict[str, cluster.HAResource] = {}
 
     @property
     def _world(self) -> world.World:
@@ -71,8 +70,7 @@ class _Play:
 
     async def run(self) -> Result:
         self._world.start()
-        self._resources = dict(self._newest())
-        self._world.on_change(self._tell_resources)
+        resource_log.ResourceLog(self._world)
         with _told(self._world):
             for name in self._about.operators:
                 self._rig.start_operator(name)
@@ -110,18 +108,6 @@ class _Play:
 
     def _newest(self) -> dict[str, cluster.HAResource]:
         return max(self._world.fs.trees.values(), key=lambda tree: tree.version).resources
-
-    def _tell_resources(self) -> None:
-        """Log each change of an HA resource, whoever made it."""
-        now = self._newest()
-        if now == self._resources:
-            return
-        for sid in sorted(now.keys() | self._resources.keys()):
-            old, new = self._resources.get(sid), now.get(sid)
-            if old != new:
-                change = f"{scenario.state_of(old)} => {scenario.state_of(new)}"
-                self._world.say(f"resource {sid}", f"{change} {_comment(new)}".rstrip())
-        self._resources = dict(now)
 
     def _lines(self) -> tuple[str, ...]:
         return tuple(
@@ -228,11 +214,6 @@ class _Play:
         except (KeyError, ValueError) as error:
             raise scenario.ScenarioError(f"expect.conditions: there is nothing called {key}") from error
         return {each.type: each.reason for each in status.conditions if each.type in wanted}
-
-
-def _comment(resource: cluster.HAResource | None) -> str:
-    """The comment without the name of the owner, which is always the same."""
-    return str(dataclasses.replace(mark.parse(resource.comment), owner="")) if resource else ""
 
 
 def _line(event: world.Event) -> str:

@@ -49,7 +49,7 @@ def main() -> None:
     option("--mode", default="Enforce", choices=("Enforce", "Observe"), help="mode of the HACluster")
     option("--seed", type=int, default=0, help="of the world's random delays (default: 0)")
     option("--scenario", type=pathlib.Path, metavar="FILE", help="the world of this scenario file instead")
-    option("--owner", default="", help="with --scenario: how the operator names itself in HA resources")
+    option("--identity", default="", metavar="UID", help="with --scenario: that of the Kubernetes cluster")
     arguments = parser.parse_args()
     try:
         asyncio.run(_serve(_of_scenario(arguments) if arguments.scenario else _of_options(arguments)))
@@ -106,11 +106,12 @@ def _of_options(arguments: argparse.Namespace) -> _Service:
 
 
 def _of_scenario(arguments: argparse.Namespace) -> _Service:
-    from pveha.sim import resource_log, scenario, scenario_live, scenario_run
+    from pveha.sim import resource_log, rig, scenario, scenario_live, scenario_run
 
+    owner = f"{arguments.identity}/{arguments.namespace}/{rig.CLUSTER}"
     played = scenario.load(arguments.scenario)
     return _Service(
-        scenario_live.world(played, arguments.owner),
+        scenario_live.world(played, owner),
         lambda running: scenario_live.manifests(played, running, arguments.namespace),
         {"virtual": scenario_run.play(played).as_json()},
         lambda running: resource_log.ResourceLog(running.world),

@@ -24,6 +24,7 @@ END_SECONDS = 120.0
 
 Ends = dict[theatre.Story, concurrent.futures.Future[None]]
 PLAYING = pytest.StashKey["Playing"]()
+SEEDS = pytest.StashKey[set[int]]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,6 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     plays = [play for item in session.items if (play := _story(item)) is not None]
+    functions: list[Any] = [getattr(item, "function", None) for item in session.items]
+    session.config.stash[SEEDS] = {each.seed for each in functions if hasattr(each, "seed")}
     if plays and not session.config.option.collectonly:
         session.stash[PLAYING] = Playing(plays, session.config.getoption("--kube"))
 
@@ -39,6 +42,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if playing := session.stash.get(PLAYING, None):
         playing.end()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Tell by which seed stories were chosen, which repeats the choice."""
+    for seed in config.stash.get(SEEDS, ()):
+        terminalreporter.write_line(f"perturbed scenarios of this run: PVEHA_SEED={seed}")
 
 
 @pytest.fixture(scope="session")

@@ -170,10 +170,14 @@ class Theatre:
         await found.apply(*found.manifests)
         return found
 
-    async def operator(self, *places: Place, name: str = "pveha") -> process.Process:
-        """`pveha run` for the namespaces of places, with the rights it is documented to need."""
-        account = await asyncio.to_thread(self._account, places[0].name)
-        command = [sys.executable, "-m", "pveha.cli", "run", "--kubeconfig", str(account.kubeconfig)]
+    async def operator(
+        self, *places: Place, name: str = "pveha", kubeconfig: Path | None = None
+    ) -> process.Process:
+        """`pveha run` for the namespaces of places, with the rights it is documented to need unless there is
+        a `kubeconfig`."""
+        if kubeconfig is None:
+            kubeconfig = (await asyncio.to_thread(self.account, places[0].name)).kubeconfig
+        command = [sys.executable, "-m", "pveha.cli", "run", "--kubeconfig", str(kubeconfig)]
         for each in places:
             command += ["--namespace", each.name]
         command += ["--identity", name, "--health-host", "127.0.0.1", "--health-port", "0"]
@@ -184,7 +188,8 @@ class Theatre:
     async def stop(self, operator: process.Process) -> None:
         await asyncio.to_thread(operator.stop)
 
-    def _account(self, namespace: str) -> access.Access:
+    def account(self, namespace: str) -> access.Access:
+        """Of an operator in a namespace, the same each time."""
         file = self.folder / f"{namespace}.kubeconfig"
         if file.exists():
             return access.Access(self.kube.admin.program, file)

@@ -438,7 +438,9 @@ def _record(
 ) -> memory.Memory:
     """Remember the loss for the status, with the guests that ran on the node when it was lost."""
     remembered = memo.node(name)
-    if remembered.failure == "" or (memo.failure is not None and memo.failure.id == remembered.failure):
+    if remembered.failure == "":
+        return memo
+    if memo.failure is not None and memo.failure.lost_timestamp >= remembered.offline_timestamp:
         return memo
     ran = frozenset(
         vmid
@@ -446,7 +448,12 @@ def _record(
         if guest.seen.node == name and _was(guest) is cluster.HAState.STARTED
     )
     failure = memory.Failure(
-        remembered.failure, name, verdict.reason, loss_timestamp(remembered) or seen.wall, guests=ran
+        remembered.failure,
+        name,
+        verdict.reason,
+        loss_timestamp(remembered) or seen.wall,
+        guests=ran,
+        lost_timestamp=remembered.offline_timestamp,
     )
     return dataclasses.replace(memo, failure=failure)
 

@@ -98,6 +98,8 @@ class Failure:
     completion: float | None = None
     guests: frozenset[int] = frozenset()
     recovered: frozenset[int] = frozenset()
+    lost_timestamp: float = 0.0
+    """When the node left the membership: only a later loss takes this one's place."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -255,7 +255,11 @@ class SimHypervisor:
             await asyncio.sleep(world.between(world.timings.api_call))
             if on.boot_id != life or not on.powered or on.hung:
                 await _silence()
-            result = await answer()
+            try:
+                result = await answer()
+            except OSError as error:
+                message = f"{name}: pmxcfs: {error.strerror}"
+                raise errors.Unreachable(message) from error
             if name in world.deaf or not world.reachable(name, "api") or not on.powered:
                 await _silence()
             return result

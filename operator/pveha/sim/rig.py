@@ -277,6 +277,12 @@ class Rig:
         """Call `callback` with each line of a timeline before it is done."""
         self._hearing.append(callback)
 
+    def disarm(self) -> None:
+        """Nothing that waits for a side effect happens any more."""
+        self.triggers.clear()
+        for replica in self.operators.values():
+            replica.trip = 0
+
     def sending(self, effect: wires.Effect) -> None:
         self.effects += 1
         for callback in self._watching:

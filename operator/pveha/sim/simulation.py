@@ -66,6 +66,8 @@ class _Play:
             self._rig.start_operator()
             for at, line in self._plan.timeline:
                 await asyncio.sleep(max(0.0, at - world.now()))
+                if at >= self._plan.calm_at:
+                    self._rig.disarm()
                 if not self._rig.apply(line) and at >= self._plan.calm_at:
                     self._later.append(line)
             await self._settle()

@@ -21,6 +21,7 @@ from pveha import api
 from pveha.devkube.target import Target
 
 ROOT = Path(__file__).parents[2]
+ACCOUNTS = ("operator", "poor")
 KINDS = "haclusters,failoverpolicies,protectedvms"
 
 
@@ -94,6 +95,8 @@ def place(server: Target) -> Iterator[str]:
         yield name
         server.admin.kubectl("delete", "--raw", f"/apis/{api.API_VERSION}/namespaces/{name}/protectedvms")
         server.admin.kubectl("delete", KINDS, "--all", "-n", name)
+        roles = [f"{kind}/{name}-{who}" for kind in ("clusterrole", "clusterrolebinding") for who in ACCOUNTS]
+        server.admin.kubectl("delete", "--ignore-not-found", *roles)
 
 
 @pytest.fixture

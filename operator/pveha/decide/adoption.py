@@ -63,7 +63,8 @@ def edits(
         else:
             retried = guest.node in recoveries and ref.vmid in recoveries[guest.node].items
             ours = ref.vmid in protected.guests
-            edit = _finish(sid, resource, comment, where, seen, memo, retried, ours)
+            doubted = failover.doubted_source(ref.vmid, memo, verdicts)
+            edit = _finish(sid, resource, comment, where, seen, memo, retried, ours, doubted)
             if may_begin:
                 edit = edit or _stale_record(sid, resource, comment, guest, verdicts, seen, memo)
         if edit is not None:
@@ -80,6 +81,7 @@ def _finish(
     memo: memory.Memory,
     retried: bool,
     ours: bool,
+    doubted: str,
 ) -> operations.Edit | None:
     assert comment.mark is not None
     assert seen.ha_status is not None
@@ -107,6 +109,12 @@ def _finish(
                 undone = dataclasses.replace(adopted, comment=without_mark)
                 return operations.Edit(sid, resource, undone, "never claimed: left to native HA")
             return None
+        if doubted and not remembered.verified and comment.mark.was is cluster.HAState.STARTED:
+            held = mark.Mark(comment.mark.was, hold=doubted)
+            held_back = dataclasses.replace(resource, comment=str(comment.with_mark(held)))
+            return operations.Edit(
+                sid, resource, held_back, f"{doubted} may still run it after all: native HA is held back"
+            )
         if comment.mark.was is cluster.HAState.STARTED and (
             remembered.problem in BLOCKING or not placement.lrm_alive(where.node, seen, memo)
         ):

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Container, Iterable, Mapping
 
 from pveha.api import hacluster
-from pveha.api.conditions import Acting, FailoverReady
+from pveha.api.conditions import FailoverReady
 from pveha.decide import evidence, guards, memory, placement, protection, recall, registration
 from pveha.model import cluster, operations, snapshot
 
@@ -17,8 +17,6 @@ MAX_ATTEMPTS = 3
 """Takeovers of one guest that fail before it is put back under native HA."""
 NATIVE_AHEAD = frozenset({"fence", "recovery"})
 """CRM states in which native HA recovers the guest itself."""
-STOPPING = frozenset({Acting.NOT_LEADER, Acting.NOT_OWNED, Acting.NOT_QUORATE})
-"""Reasons for which operations in flight are cancelled rather than finished."""
 AWAITED = frozenset(
     {evidence.State.DOWN, evidence.State.ISOLATED, evidence.State.FENCING, evidence.State.FENCED}
 )
@@ -400,7 +398,7 @@ def _resume(
         ignored = guest.registered is not None and guest.registered.state is cluster.HAState.IGNORED
         if ours and ignored and _was(guest) is cluster.HAState.STARTED:
             begun = memo.failovers.get(guest.vmid)
-            if begun is not None and memo.node(begun.dead).voided:
+            if doubted_source(guest.vmid, memo, verdicts):
                 continue
             came_from = {begun.dead} & everybody if begun is not None else everybody - {where}
             item = _item(guest, "", seen.owner, frozenset(came_from), lost, claimed=True)
@@ -417,6 +415,15 @@ def _resume(
         takeover, memo = _takeover(dead, target, tuple(items), seen, memo, members)
         result.append(takeover)
     return result, memo
+
+
+def doubted_source(vmid: int, memo: memory.Memory, verdicts: Mapping[str, evidence.Verdict]) -> str:
+    """The lost node that a claimed guest came from whose proof has been voided since, or an empty string."""
+    begun = memo.failovers.get(vmid)
+    if begun is None or not memo.node(begun.dead).voided:
+        return ""
+    where = verdicts.get(begun.dead)
+    return "" if where is not None and where.state is evidence.State.ONLINE else begun.dead
 
 
 def _stranded(guest: protection.Protected, lost: set[str]) -> str:
@@ -495,6 +502,6 @@ def _cancellations(
         node = operation.node if isinstance(operation, operations.Fence) else getattr(operation, "dead", "")
         returned = node in members.nodes and evidence.is_offline(node, members) is False
         unproven = isinstance(operation, operations.Takeover) and node and memo.node(node).proof is None
-        if state.outcome is None and (returned or unproven or allowed.reason in STOPPING):
+        if state.outcome is None and (returned or unproven or allowed.stop):
             result.append(operation.id)
     return result

@@ -17,6 +17,10 @@ HA_PRIVILEGE = "Sys.Console"
 """Proxmox demands it of who changes HA resources."""
 START_PRIVILEGE = "VM.PowerMgmt"
 """Proxmox demands it of who starts guests."""
+STOPPING = frozenset({Acting.NOT_LEADER, Acting.NOT_OWNED, Acting.NOT_QUORATE})
+SPLIT_SECONDS = 3.0
+"""Views read one after the other contradict each other for a moment whenever a node leaves or joins: nothing
+new is begun then, but only a contradiction that lasts ends what is in flight."""
 DATA_FRESH_SECONDS = 30.0
 """Guests, HA configuration and HA state older than this are no ground to act on."""
 
@@ -30,6 +34,8 @@ class Permission:
     finish: bool
     reason: Acting
     message: str
+    stop: bool = False
+    """Whether operations in flight are cancelled rather than carried to their end."""
 
 
 def permission(
@@ -42,7 +48,9 @@ def permission(
     """The first reason not to act, or permission to do so."""
     stop = _stop(seen, spec, memo, members)
     if stop:
-        return Permission(False, False, *stop)
+        split = stop[0] is Acting.NOT_QUORATE and members.quorate
+        passing = split and seen.now - (memo.split_since or seen.now) < SPLIT_SECONDS
+        return Permission(False, False, *stop, stop=stop[0] in STOPPING and not passing)
     if spec.mode is hacluster.Mode.OBSERVE:
         return Permission(
             False, memo.epoch is not None, Acting.OBSERVE, "mode is Observe: pveha only says what it would do"

@@ -112,6 +112,8 @@ class Memory:
     failovers: Mapping[int, Failover] = dataclasses.field(default_factory=dict)
     """By vmid."""
     failure: Failure | None = None
+    split_since: float | None = None
+    """Since when quorate witnesses exclude each other."""
     epoch: int | None = None
     epoch_at: float = 0.0
     inherited: bool = False

@@ -61,7 +61,9 @@ def recall(
             memo = _fold(memo, state.operation, state.outcome, seen)
             if isinstance(state.operation, operations.Takeover | operations.EditHA):
                 memo = dataclasses.replace(memo, acted_at=max(memo.acted_at, state.outcome.at))
-    return _epoch(dataclasses.replace(memo, nodes=_void_by_others(memo.nodes)), seen)
+    split_since = None if not members.split else memo.split_since or seen.now
+    memo = dataclasses.replace(memo, nodes=_void_by_others(memo.nodes, seen), split_since=split_since)
+    return _epoch(memo, seen)
 
 
 def _vanished(memo: memory.Memory, config: cluster.HAConfig) -> memory.Memory:
@@ -166,9 +168,17 @@ def _shows_life(after: float, reading: power.PowerReading | None, probe: snapsho
     return powered or answered
 
 
-def _void_by_others(nodes: Mapping[str, memory.NodeMemory]) -> dict[str, memory.NodeMemory]:
-    """Void the binding of a node we commanded off if another one dropped right after (S1)."""
-    dropped = [(name, node.offline_since) for name, node in nodes.items() if node.offline_since is not None]
+def _void_by_others(
+    nodes: Mapping[str, memory.NodeMemory], seen: snapshot.Snapshot
+) -> dict[str, memory.NodeMemory]:
+    """Void the binding of a node we commanded off if another one dropped right after, unannounced (S1)."""
+    dropped = [
+        (name, node.offline_since)
+        for name, node in nodes.items()
+        if node.offline_since is not None
+        and evidence.announcements_read(seen, node.offline_since)
+        and not evidence.planned(name, seen.ha_status)
+    ]
     result = dict(nodes)
     for name, node in nodes.items():
         for other, at in dropped:

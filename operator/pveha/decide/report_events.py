@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from pveha.api import conditions
-from pveha.decide import evidence, failover, memory
+from pveha.decide import evidence, memory
 from pveha.decide import told as told_
 from pveha.model import decision, operations
 
@@ -74,5 +74,5 @@ def _once(now: told_.Round) -> Iterable[tuple[str, decision.Event]]:
         else:
             text = f"{name} is lost but nothing is done: {now.allowed.message}"
             yield f"{failure}/{now.allowed.reason}", decision.Event("NotActing", text, True)
-    if now.allowed.reason in failover.STOPPING and now.allowed.reason is not conditions.Acting.NOT_LEADER:
+    if now.allowed.stop and now.allowed.reason is not conditions.Acting.NOT_LEADER:
         yield f"acting/{now.allowed.reason}", decision.Event("NotActing", now.allowed.message, True)

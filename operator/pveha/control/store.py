@@ -23,6 +23,10 @@ _Value = TypeVar("_Value")
 log = logging.getLogger(__name__)
 
 
+class HistoryError(errors.PvehaError):
+    """A listing is of a moment before that of an earlier listing."""
+
+
 class Store:
     """All HAClusters, FailoverPolicies and ProtectedVMs that this process may see."""
 
@@ -58,13 +62,13 @@ class Store:
     def listed(self, kind: str, namespace: str | None, listing: Listing) -> int:
         """Take a listing of a kind; returns the highest resourceVersion of which events had not told, or 0.
 
-        Raises PvehaError if the server's history has gone backwards: nothing here can be compared any more.
+        Raises HistoryError if the server's history has gone backwards; nothing is taken then.
         """
         at = int(listing.resource_version or 0)
         if at < self._listed_at.get((kind, namespace), 0):
-            raise errors.PvehaError(
+            raise HistoryError(
                 f"the API server's history went back from {self._listed_at[kind, namespace]} to {at}, "
-                "as after a restore from a backup: pveha must start anew"
+                "which lasts only after a restore from a backup: pveha must start anew then"
             )
         self._listed_at[kind, namespace] = at
         untold = 0

@@ -15,7 +15,7 @@ import kopf
 from typing_extensions import override
 
 from pveha import api
-from pveha.control.store import KINDS, Store
+from pveha.control.store import KINDS, HistoryError, Store
 from pveha.kube import config
 from pveha.model import errors, ports
 from pveha.report.metrics import Metrics
@@ -26,6 +26,9 @@ STALE_SECONDS = 360.0
 """So long without a successful listing and the process is not healthy."""
 GRACE_SECONDS = 10.0
 """How much later than a listing a watch may tell of the same change; after that it has gone silent."""
+BACK_SECONDS = 60.0
+"""A server whose listings are older than one before for so long does not lag: it was restored from a backup,
+and nothing can be compared with what is known here."""
 RESTART_SECONDS = (1.0, 5.0, 15.0, 30.0)
 CALM_SECONDS = 60.0
 """A watch that lasted so long is started again without a longer pause."""
@@ -55,7 +58,9 @@ class Watch:
         self._list_every = list_every
         self._grace = grace
         self._listed_at: dict[str, float] = {}
-        self._problem = "nothing has been listed yet"
+        self._back_since: float | None = None
+        self.problem = "nothing has been listed yet"
+        """Why not everything could be listed the last time, or ""."""
         self._silent = ""
         self._failed = asyncio.Event()
 
@@ -66,7 +71,7 @@ class Watch:
 
     def not_ready(self) -> str:
         """For /readyz: what is missing before the store can be used."""
-        return "" if self.synced else self._problem
+        return "" if self.synced else self.problem
 
     def not_live(self) -> str:
         """For /healthz: what is stale."""
@@ -75,7 +80,7 @@ class Watch:
         for kind, age in ages.items():
             self._metrics.since_listed.labels(kind).set(age)
         if old := [kind for kind, age in ages.items() if age > STALE_SECONDS]:
-            return f"{', '.join(old)} not listed for {max(ages.values()):.0f} s: {self._problem}"
+            return f"{', '.join(old)} not listed for {max(ages.values()):.0f} s: {self.problem}"
         return self._silent
 
     async def run(self) -> None:
@@ -119,12 +124,23 @@ class Watch:
             problem = f"the resources cannot be listed: {error}"
             if isinstance(error, errors.NotFound):
                 problem = f"the resource definitions are missing, 'pveha crds' prints them: {error}"
-            if problem != self._problem:
-                log.warning("%s", problem)
-            self._problem = problem
+            self._complain(problem)
             return False
-        self._problem = ""
+        except HistoryError as error:
+            now = asyncio.get_running_loop().time()
+            self._back_since = now if self._back_since is None else self._back_since
+            if now - self._back_since >= BACK_SECONDS:
+                raise
+            self._complain(str(error))
+            return False
+        self._back_since = None
+        self.problem = ""
         return True
+
+    def _complain(self, problem: str) -> None:
+        if problem != self.problem:
+            log.warning("%s", problem)
+        self.problem = problem
 
     async def _expect(self, kind: str, untold: int) -> None:
         """Give the watch time to tell of what the listing has shown; if it does not, it has gone silent."""

@@ -224,7 +224,7 @@ def _at_effect(dice: Dice, about: config.Config) -> Lines:
     how = dice.rng.choice(["power off", "cut network", "hang node"])
     mended = dice.seconds(60, 200)
     return [
-        (0.0, f"after {dice.rng.randint(1, 12)} effects {line}"),
+        (0.0, f"after {dice.rng.randint(1, 12)} effects and {dice.seconds(0.0, 0.3)} s {line}"),
         (dice.seconds(0, 3), f"{how} {node}"),
         *((mended, f"{mend} {name}") for name in dice.names for mend in ("heal", "start sshd")),
         *(
@@ -232,6 +232,29 @@ def _at_effect(dice: Dice, about: config.Config) -> Lines:
             for name in dice.names
             for mend in ("deliver answers", "start pve-ha-lrm")
         ),
+    ]
+
+
+def _owner_at_effect(dice: Dice, about: config.Config) -> Lines:
+    """The owner of a guest of a lost node sets its state in the middle of the takeover."""
+    node = dice.node()
+    there = [guest.ref.sid for guest in about.guests if guest.node == node] or [dice.sid(about)]
+    lines: Lines = []
+    for sid in there:
+        state = dice.rng.choice(["started", "stopped", "disabled"])
+        moment = f"after {dice.rng.randint(2, 7)} effects and {round(dice.rng.uniform(0.0, 0.15), 3)} s"
+        lines.append((0.0, f"{moment} set {sid} {state}"))
+    return [*lines, (0.1, f"power off {node}"), (dice.seconds(60, 200), f"power on {node}")]
+
+
+def _leader_stopped(dice: Dice, about: config.Config) -> Lines:
+    """A leader stands still with a side effect on its way, and another one takes over."""
+    node, effects = dice.node(), dice.rng.randint(2, 7)
+    pause = round(dice.rng.uniform(20.0, 40.0), 1)
+    delay = round(dice.rng.uniform(0.0, 0.05), 3)
+    return [
+        (0.0, f"after {effects} effects and {delay} s freeze leader {pause}"),
+        (0.1, f"power off {node}"),
     ]
 
 
@@ -385,6 +408,8 @@ KINDS: dict[str, Kind] = {
     "operator-killed-at-effect": _trip_operator,
     "operator-frozen": _freeze_operator,
     "meddling-at-effect": _at_effect,
+    "owner-at-effect": _owner_at_effect,
+    "leader-stopped": _leader_stopped,
     "idle-target": _idle_target,
     "kubernetes-gone": _operator("cut kubernetes all", "heal kubernetes all", 5, 200),
     "kubernetes-cut": _operator("cut kubernetes OPERATOR", "heal kubernetes OPERATOR", 2, 120),
@@ -427,7 +452,8 @@ OFTEN = (
     "hang",
     "operator-killed-at-effect",
     "meddling-at-effect",
-    "meddling-at-effect",
+    "owner-at-effect",
+    "leader-stopped",
     "power-button",
 )
 """Kinds drawn more often than the rest: without a loss there is no failover to disturb."""

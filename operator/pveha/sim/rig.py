@@ -233,8 +233,9 @@ class Rig:
         """Side effects sent so far."""
         self.operators = {name: Replica(self, name) for name in operators}
         self.lull = Lull(self.world) if skip_polls else None
-        self.triggers: list[tuple[int, str]] = []
-        """Lines to be done after so many more side effects, Leases and statuses apart."""
+        self.triggers: list[tuple[int, float, str]] = []
+        """Lines to be done after so many more side effects, Leases and statuses apart, and so many
+        seconds."""
         self._watching: list[Callable[[wires.Effect], object]] = []
         self._hearing: list[Callable[[str], object]] = []
         self.kubernetes.watchers.append(self._tell)
@@ -291,9 +292,10 @@ class Rig:
     def sent(self, effect: wires.Effect) -> None:
         """Do what is due after so many effects, and kill the sender if this was its last."""
         if effect.verb not in ("lease", "status") and self.triggers:
-            for line in [line for left, line in self.triggers if left == 1]:
-                self.world.later(0.0, self.apply, line)
-            self.triggers = [(left - 1, line) for left, line in self.triggers if left > 1]
+            for left, delay, line in self.triggers:
+                if left == 1:
+                    self.world.later(delay, self.apply, line)
+            self.triggers = [(left - 1, delay, line) for left, delay, line in self.triggers if left > 1]
         replica = self.operators[effect.operator]
         if not replica.trip or effect.verb == "lease":
             return
@@ -437,12 +439,18 @@ def _trip(rig: Rig, operator: str, effects: str, seconds: str | None) -> None:
     replica.restart_after = None if seconds is None else float(seconds)
 
 
-def _trigger(rig: Rig, effects: str, line: str) -> None:
-    rig.triggers.append((int(effects), line))
+def _trigger(rig: Rig, effects: str, seconds: str | None, line: str) -> None:
+    rig.triggers.append((int(effects), float(seconds or 0.0), line))
 
 
 def _freeze(rig: Rig, operator: str, seconds: str) -> None:
     rig.operators[operator].wire.stands_still_until = asyncio.get_running_loop().time() + float(seconds)
+
+
+def _freeze_leader(rig: Rig, seconds: str) -> None:
+    leader = rig.leader()
+    if leader is not None:
+        _freeze(rig, leader.name, seconds)
 
 
 def _set_spec(**fields: object) -> Callable[[Rig], object]:
@@ -503,8 +511,9 @@ OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
         "kill operator NAME after N effects [restart after SECONDS]",
         _trip,
     ),
-    (r"after ([1-9]\d*) effects (.+)", "after N effects LINE", _trigger),
+    (r"after ([1-9]\d*) effects(?: and ([\d.]+) s)? (.+)", "after N effects [and SECONDS s] LINE", _trigger),
     (rf"freeze operator {_OPERATOR} ([\d.]+)", "freeze operator NAME SECONDS", _freeze),
+    (r"freeze leader ([\d.]+)", "freeze leader SECONDS", _freeze_leader),
     (rf"cut kubernetes {_OPERATOR}", "cut kubernetes NAME|all", _wire("kubernetes_down", value=True)),
     (rf"heal kubernetes {_OPERATOR}", "heal kubernetes NAME|all", _wire("kubernetes_down", value=False)),
     (

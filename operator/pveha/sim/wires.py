@@ -70,14 +70,25 @@ class Wire:
         """A call with one."""
         if not self.cut_off:
             self._sending(what)
-        await self._pass()
         try:
-            result = await call()
+            if self.stands_still_until > asyncio.get_running_loop().time():
+                late = asyncio.ensure_future(self._late(call))
+                late.add_done_callback(lambda task: task.cancelled() or task.exception())
+                result = await asyncio.shield(late)
+            else:
+                await self._pass()
+                result = await call()
         except errors.OutsideError:
             await self._answered(what)
             raise
         await self._answered(what)
         return result
+
+    async def _late(self, call: Callable[[], Awaitable[T]]) -> T:
+        """A side effect that was on its way when the process stood still: it arrives, whoever has given it
+        up."""
+        await self._pass()
+        return await call()
 
     async def _answered(self, what: Effect) -> None:
         if not self.cut_off:

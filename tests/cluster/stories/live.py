@@ -1,5 +1,5 @@
-"""Plays a scenario file in real time: its data centre behind HTTPS, SSH and Redfish, operators as processes, a
-real API server; and holds the end against that of the same file in virtual time.
+"""Plays a scenario file in real time: its data centre behind HTTPS, SSH and Redfish, operators as processes,
+a real API server; and holds the end against that of the same file in virtual time.
 
 Nothing of the world's timers is shortened. What is: the timeline begins as soon as pveha calls every guest
 ready for failover (at latest after the file's `settle`), and unless it is played `to_the_end`, it ends when
@@ -73,8 +73,11 @@ class _Live:
             await self._start(name)
             await theatre.until(self._place.leader, "somebody leads", pause=0.2)
         settled = time.monotonic() + self._about.settle
-        while not await self._ready() and time.monotonic() < settled:
-            await asyncio.sleep(LOOK_SECONDS)
+
+        async def settled_or_ready() -> bool:
+            return time.monotonic() >= settled or await self._ready()
+
+        await theatre.until(settled_or_ready, "the timeline begins", self._about.settle + PATIENCE_SECONDS)
         before = (await self._place.state())["ha"]
         if self._proxy:
             self._proxy.trouble = trouble
@@ -114,7 +117,7 @@ class _Live:
 
     def _listen(self) -> list[str]:
         """What operators have said since the last call, in the words of scenario logs."""
-        lines = []
+        lines: list[str] = []
         for log in {operator.log for operator in self._operators.values()}:
             data = log.read_bytes()
             text = data[self._heard.get(log, 0) :].rpartition(b"\n")[0]
@@ -218,7 +221,10 @@ class _Live:
     async def _story(self, wrong: Mapping[str, tuple[object, object]]) -> str:
         told = [f"{key}: {got}, in virtual time {value}" for key, (got, value) in wrong.items()]
         done = dict(self._proxy.done) if self._proxy else {}
-        return "\n".join([self._about.about, *told, f"proxy: {done}", *await self._place.world.ask("log")])
+        logs = [each.log.read_text(errors="replace") for each in self._operators.values()]
+        said = [line for log in logs for line in log.splitlines() if " pveha." in line]
+        world = await self._place.world.ask("log")
+        return "\n".join([self._about.about, *told, f"proxy: {done}", *said, *world])
 
 
 def _heard(line: str) -> str:

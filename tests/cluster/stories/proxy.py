@@ -1,9 +1,9 @@
 """A reverse proxy between an operator and its API server that gets in the way of the controller.
 
-`dropped-events`: of the events that a watch tells, one in two never arrives. `stale-lists`: two lists of three
-are as of some moment before (the API server itself remembers them), and watches end with "too old" every few
-seconds, after which kopf lists anew. `hung-calls`: one request in seven is never answered, half of these after
-having had their effect. `cut` breaks off every connection.
+`dropped-events`: of what a watch tells, one event in two never arrives. `stale-lists`: two lists of three are
+as of a moment up to LAG_SECONDS before, which the API server itself remembers, and watches end with "too old"
+every few seconds, after which kopf lists anew. `hung-calls`: one request in seven is never answered, half of
+these after having had their effect. `cut` breaks off every connection.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from pveha.sim import certificates
 TROUBLES = ("dropped-events", "stale-lists", "hung-calls")
 DROPPED = 1 / 2
 STALE = 2 / 3
+LAG_SECONDS = 30.0
 WATCH_SECONDS = 6.0
 HUNG = 1 / 7
 HANG_SECONDS = 60.0
@@ -59,7 +60,8 @@ class Proxy:
         """How often each of them was made."""
         self._cut = False
         self._dice = random.Random(seed)
-        self._versions: list[int] = []
+        self._versions: list[tuple[float, int]] = []
+        """Moments of the API server's history, and when they were seen first."""
         self._account = account
         self._exits = contextlib.AsyncExitStack()
         self._open: set[asyncio.Transport] = set()
@@ -128,7 +130,7 @@ class Proxy:
             request.method,
             self._server + request.path,
             params=query,
-            data=await request.read(),
+            data=await request.read() or None,
             headers={name: request.headers[name] for name in _KEPT if name in request.headers}
             | {"Accept-Encoding": "identity"},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0),
@@ -193,7 +195,8 @@ class Proxy:
 
     def _age(self, query: dict[str, str]) -> None:
         """Ask for how things were before, if anything is known of that time."""
-        older = self._versions[:-1]
+        since = asyncio.get_running_loop().time() - LAG_SECONDS
+        older = [version for at, version in self._versions[:-1] if at >= since]
         if older and self._dice.random() < STALE:
             self.done[self.trouble] += 1
             query |= {"resourceVersion": str(self._dice.choice(older)), "resourceVersionMatch": "Exact"}
@@ -201,8 +204,8 @@ class Proxy:
     def _note(self, metadata: dict[str, Any]) -> None:
         """Remember a moment of the API server's history."""
         version = int(metadata.get("resourceVersion") or 0)
-        if not self._versions or version > self._versions[-1]:
-            self._versions.append(version)
+        if not self._versions or version > self._versions[-1][1]:
+            self._versions.append((asyncio.get_running_loop().time(), version))
 
 
 def _is_list(request: web.Request) -> bool:

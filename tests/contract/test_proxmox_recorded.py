@@ -192,6 +192,7 @@ class TestShapes:
         lost = found.guests[110]
         assert (lost.status, lost.name, lost.max_memory, lost.template) == ("unknown", "", 0, False)
         assert {each.node for each in found.storages if not each.available} == {"pve2"}
+        assert {each.type for each in found.storages} == {"dir"}
 
     def test_what_an_ha_resource_does_not_say_has_proxmoxs_default(self) -> None:
         config = shapes.ha_config(recorded.answer("ha_resources_list").data, 0)

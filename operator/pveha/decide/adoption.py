@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from pveha.api.conditions import FailoverReady
-from pveha.decide import evidence, failover, memory, placement, protection
+from pveha.decide import evidence, failover, memory, placement, protection, recall
 from pveha.model import cluster, guests, mark, operations, snapshot
 
 LRM_WAIT_SECONDS = 40.0
@@ -95,7 +95,7 @@ def _finish(
     if resource.state is cluster.HAState.IGNORED:
         adopted = dataclasses.replace(resource, state=comment.mark.was)
         if where.state is not evidence.State.ONLINE:
-            if retried and remembered.attempts < failover.MAX_ATTEMPTS and _retried_soon(where, seen.now):
+            if retried and remembered.attempts < recall.MAX_ATTEMPTS and _retried_soon(where, seen.now):
                 return None
             if (held := _hold_mark(comment.mark, where, seen)) is not None:
                 held_back = dataclasses.replace(resource, comment=str(comment.with_mark(held)))
@@ -123,7 +123,7 @@ def _finish(
             remembered.verified
             or not ours
             or comment.mark.was is not cluster.HAState.STARTED
-            or remembered.attempts >= failover.MAX_ATTEMPTS
+            or remembered.attempts >= recall.MAX_ATTEMPTS
         )
         if done and len(remembered.dropped_flushes) >= FLUSHES:
             return operations.Edit(sid, resource, adopted, "the CRM has dropped it: adopted")

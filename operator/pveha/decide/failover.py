@@ -13,8 +13,6 @@ MANAGER_SILENT_SECONDS = 60.0
 ALIVE_SECONDS = 10.0
 """An LRM's timestamp that moves this long after a loss was written after it: what is read may be a round
 old."""
-MAX_ATTEMPTS = 3
-"""Takeovers of one guest that fail before it is put back under native HA."""
 NATIVE_AHEAD = frozenset({"fence", "recovery"})
 """CRM states in which native HA recovers the guest itself."""
 AWAITED = frozenset(
@@ -303,7 +301,7 @@ def _batches(
             or vmid in in_flight
             or waiting
             or trouble.retry_at > seen.now
-            or trouble.attempts >= MAX_ATTEMPTS
+            or trouble.attempts >= recall.MAX_ATTEMPTS
         ):
             continue
         chosen.setdefault(recovery.targets[vmid], []).append(recovery.items[vmid])
@@ -389,7 +387,7 @@ def _resume(
             guest.vmid in in_flight
             or trouble.verified
             or trouble.retry_at > seen.now
-            or trouble.attempts >= MAX_ATTEMPTS
+            or trouble.attempts >= recall.MAX_ATTEMPTS
         ):
             continue
         if where not in verdicts or verdicts[where].state is not evidence.State.ONLINE:
@@ -490,6 +488,43 @@ def _complete(
     if failure.completion is None and over:
         failure = dataclasses.replace(failure, completion=seen.wall, recovered=failure.recovered | elsewhere)
     return dataclasses.replace(memo, failure=failure)
+
+
+def finished_by_others(
+    memo: memory.Memory,
+    seen: snapshot.Snapshot,
+    verdicts: Mapping[str, evidence.Verdict],
+    protected: protection.Protection,
+) -> memory.Memory:
+    """Complete failovers that an earlier leader has begun and only the status tells of, once the guest runs.
+
+    The time is that of finding it: at most too late. What else such a record says is not acted on, as it may be
+    older than the mark on the guest.
+    """
+    failovers = dict(memo.failovers)
+    for vmid, guest in protected.guests.items():
+        begun = guest.pvm.status.last_failover
+        if (
+            vmid in failovers
+            or begun is None
+            or begun.completion_time is not None
+            or begun.start_time is None
+        ):
+            continue
+        where = verdicts.get(guest.seen.node)
+        verified = guest.comment.mark is None or memo.guest(guest.sid).verified
+        if (
+            guest.seen.node == begun.to
+            and where is not None
+            and where.state is evidence.State.ONLINE
+            and verified
+            and guest.seen.status == "running"
+        ):
+            start = begun.start_time.timestamp()
+            failovers[vmid] = memory.Failover(
+                begun.id, begun.from_, begun.to, begun.cause, start, max(start, seen.wall)
+            )
+    return dataclasses.replace(memo, failovers=failovers)
 
 
 def _cancellations(

@@ -64,6 +64,8 @@ class GuestMemory:
     verified: bool = False
     """It runs at its new place, seen by a takeover of ours."""
     attempts: int = 0
+    held_since: float | None = None
+    """When a start of it first failed as if a storage held a dead client's lock (S20)."""
     retry_at: float = 0.0
     problem: str = ""
     problem_message: str = ""

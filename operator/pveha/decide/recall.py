@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from pveha.api import hacluster
-from pveha.decide import evidence, memory
+from pveha.decide import evidence, memory, storage
 from pveha.model import cluster, guests, mark, operations, power, snapshot
 
 CONTRADICTION_WINDOW_SECONDS = 30.0
@@ -13,6 +13,8 @@ BOOT_SECONDS = 10.0
 """No machine answers this soon after it was off: one that does was not off (S1)."""
 FENCE_RETRY_SECONDS = 15.0
 TAKEOVER_RETRY_SECONDS = 5.0
+MAX_ATTEMPTS = 3
+"""Takeovers of one guest that fail before it is put back under native HA."""
 REFUSED_RETRY_SECONDS = 1.0
 """After a takeover that was refused as a whole, before anything was disowned, and after changes of HA
 resources that were broken off, for instance because the Lease had not enough time left."""
@@ -345,8 +347,16 @@ def _fold_takeover(
             continue
         if done:
             recovering[result.ref.sid] = dataclasses.replace(
-                old, verified=True, attempts=0, retry_at=0.0, problem="", problem_message=""
+                old,
+                verified=True,
+                attempts=0,
+                retry_at=0.0,
+                held_since=None,
+                problem="",
+                problem_message="",
             )
+        elif _is_held(result, seen):
+            recovering[result.ref.sid] = _held(old, result, outcome.at)
         else:
             recovering[result.ref.sid] = dataclasses.replace(
                 old,
@@ -366,6 +376,26 @@ def _fold_takeover(
             failure = dataclasses.replace(failure, recovered=failure.recovered | {result.ref.vmid})
     epoch = None if stale else memo.epoch
     return dataclasses.replace(memo, guests=recovering, failovers=failovers, failure=failure, epoch=epoch)
+
+
+def _is_held(result: operations.GuestResult, seen: snapshot.Snapshot) -> bool:
+    config = seen.configs.guests.get(result.ref.vmid) if seen.configs is not None else None
+    volumes_on = config.storages if config is not None else ()
+    return result.reason == "StartFailed" and storage.may_be_held(result.message, volumes_on, seen.inventory)
+
+
+def _held(old: memory.GuestMemory, result: operations.GuestResult, at: float) -> memory.GuestMemory:
+    """Try again for as long as a dead client's lock may last, and not any more after that (S20)."""
+    since = at if old.held_since is None else old.held_since
+    over = at - since >= storage.WAIT_SECONDS
+    return dataclasses.replace(
+        old,
+        attempts=MAX_ATTEMPTS if over else old.attempts,
+        held_since=since,
+        retry_at=at + storage.RETRY_SECONDS,
+        problem=result.reason,
+        problem_message=result.message,
+    )
 
 
 def _open_marks(seen: snapshot.Snapshot) -> bool:

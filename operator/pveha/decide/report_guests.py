@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from pveha.api import conditions, failoverpolicy, hacluster, protectedvm
-from pveha.decide import failover, protection
+from pveha.decide import failover, protection, recall
 from pveha.decide import told as told_
 
 
@@ -107,6 +107,12 @@ def _last_failover(guest: protection.Protected, now: told_.Round) -> protectedvm
 
 
 def _guest_ready(guest: protection.Protected, now: told_.Round) -> told_.Told:
+    remembered = now.memo.guest(guest.sid)
+    if remembered.held_since is not None and remembered.attempts < recall.MAX_ATTEMPTS:
+        text = (
+            "its storage may still hold the lock of the lost node: its start is tried again for two minutes"
+        )
+        return True, conditions.GuestReady.TAKING_OVER, text
     if guest.vmid in failover.running_items(now.seen):
         return True, conditions.GuestReady.TAKING_OVER, "it is being started on another node"
     if guest.service is not None and guest.service.state == "error":

@@ -42,6 +42,7 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
     memo = _states(memo, verdicts, seen)
     protected = protection.protect(seen, wanted, memo)
     memo = dataclasses.replace(memo, identities=_identities(memo, wanted, protected))
+    memo = failover.finished_by_others(memo, seen, verdicts, protected)
     allowed = guards.permission(seen, spec, memo, members, verdicts)
 
     start, cancel, memo, recoveries = failover.recover(

@@ -65,6 +65,8 @@ class StorageResource:
     storage: str
     shared: bool
     available: bool
+    type: str = ""
+    """Proxmox's storage plugin (`nfs`, `rbd`, `lvmthin`, ...)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

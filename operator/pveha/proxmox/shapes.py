@@ -81,6 +81,7 @@ class StorageEntry(Shape):
     storage: str
     status: str
     shared: Flag = False
+    plugintype: str = ""
 
 
 class OtherEntry(Shape):
@@ -288,7 +289,9 @@ def inventory(data: Any, answered_at: float) -> cluster.Inventory:
             if isinstance(each, GuestEntry)
         },
         storages=tuple(
-            cluster.StorageResource(each.node, each.storage, each.shared, each.status == "available")
+            cluster.StorageResource(
+                each.node, each.storage, each.shared, each.status == "available", each.plugintype
+            )
             for each in entries
             if isinstance(each, StorageEntry)
         ),

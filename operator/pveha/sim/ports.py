@@ -348,7 +348,11 @@ class SimHypervisor:
             )
         storages = tuple(
             cluster.StorageResource(
-                name, about.name, about.shared, views.storage_available(world, at, name, about.name)
+                name,
+                about.name,
+                about.shared,
+                views.storage_available(world, at, name, about.name),
+                about.type,
             )
             for about in world.config.storages
             for name in about.nodes or tuple(world.machines)

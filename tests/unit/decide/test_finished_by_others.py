@@ -1,0 +1,67 @@
+"""A failover that an earlier leader began is completed in the status by whoever finds the guest running."""
+
+from typing import Any
+
+from decide_scene import WALL, Scene, _object
+from pveha import api
+from pveha.model import cluster, mark, specs
+
+BEGUN = {
+    "id": "pve2-1",
+    "from": "pve2",
+    "to": "pve1",
+    "cause": "node pve2 was lost and proven off",
+    "startTime": "2026-11-18T00:00:00Z",
+}
+
+
+class Restarted(Scene):
+    """Guest 102 has been moved from pve2 to pve1, as its status, all that is left, says."""
+
+    def __init__(self, begun: dict[str, Any]) -> None:
+        super().__init__()
+        self.begun = begun
+        self.move(102, "pve1")
+        self.services["vm:102"] = cluster.ServiceStatus("started", "pve1")
+
+    def specs(self) -> specs.Specs:
+        wanted = super().specs()
+        manifest = wanted.guests["vm102"].model_dump(by_alias=True, mode="json", exclude_none=True)
+        pvm = _object(api.ProtectedVM, "vm102", manifest["spec"])
+        status = api.ProtectedVM.model_validate({**manifest, "status": {"lastFailover": self.begun}}).status
+        pvm = pvm.model_copy(update={"status": status})
+        return specs.Specs(wanted.cluster, wanted.policies, {**wanted.guests, "vm102": pvm})
+
+    def last(self) -> Any:
+        return self.step(0.5).report.guests["vm102"].last_failover
+
+
+def test_it_is_completed_once_the_guest_runs_at_its_target_under_native_ha() -> None:
+    scene = Restarted(BEGUN)
+    done = scene.last()
+    assert done.completion_time is not None
+    assert done.completion_time.timestamp() == WALL + scene.now
+    assert done.downtime_seconds == round(WALL + scene.now - done.start_time.timestamp())
+    assert (done.id, done.from_, done.to) == ("pve2-1", "pve2", "pve1")
+    assert scene.last() == done
+
+
+def test_not_while_it_does_not_run_there() -> None:
+    scene = Restarted(BEGUN)
+    scene.set_guest(102, status="stopped")
+    assert scene.last().completion_time is None
+    scene.set_guest(102, status="running")
+    scene.move(102, "pve3")
+    assert scene.last().completion_time is None
+
+
+def test_not_while_the_mark_of_the_takeover_is_there_and_nobody_has_seen_it_run() -> None:
+    scene = Restarted(BEGUN)
+    ours = mark.Mark(cluster.HAState.STARTED, op="t1.0", epoch=1)
+    scene.set_resource("vm:102", state=cluster.HAState.IGNORED, comment=str(mark.Comment("", mark=ours)))
+    assert scene.last().completion_time is None
+
+
+def test_what_is_completed_stays() -> None:
+    complete = {**BEGUN, "completionTime": "2026-11-18T00:00:08Z", "downtimeSeconds": 8}
+    assert Restarted(complete).last().downtime_seconds == 8

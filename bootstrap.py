@@ -13,6 +13,7 @@ stderr: stdout belongs to the command.
 Python 3.6 must still be able to parse this file, so that an old Python gets a sentence and not a SyntaxError.
 """
 
+import concurrent.futures
 import contextlib
 import fcntl
 import hashlib
@@ -26,6 +27,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 OLDEST = (3, 11)
 
@@ -48,12 +50,8 @@ import tomllib  # noqa: E402  exists since Python 3.11, so only after the check 
 
 ROOT = Path(__file__).resolve().parent
 LOCK = ROOT / "requirements.lock"
-CHECKS = {
-    "ruff": ["ruff", "check", "."],
-    "mypy": ["mypy"],
-    "import-linter": ["lint-imports"],
-    "pytest": ["pytest"],
-}
+LINTERS = {"ruff": ["ruff", "check", "."], "mypy": ["mypy"], "import-linter": ["lint-imports"]}
+CLUSTER_TESTS = "tests/cluster"
 
 
 class Failed(Exception):
@@ -172,21 +170,64 @@ def run(command: "list[str]") -> int:
     return subprocess.run(command, stdout=sys.stderr, env={**os.environ, "PIP_USER": "0"}).returncode
 
 
-def check(environment: Environment, pytest_arguments: "list[str]") -> int:
-    """Runs every check even when an earlier one failed; says at the end which ones did."""
-    results = {}
-    for name, command in CHECKS.items():
-        arguments = pytest_arguments if name == "pytest" else []
-        say(shlex.join([*command, *arguments]))
-        started = time.monotonic()
-        code = subprocess.run(
-            [*command, *arguments], cwd=environment.root, env=environment.variables()
-        ).returncode
-        results[name] = code, time.monotonic() - started
+def lanes(pytest_arguments: "list[str]") -> "list[dict[str, list[str]]]":
+    """Checks that run one after the other, in lanes that run side by side.
+
+    Without arguments of their own the tests run in two processes: those with an API server mostly wait,
+    the others compute.
+    """
+    if pytest_arguments:
+        return [{**LINTERS, "tests": ["pytest", *pytest_arguments]}]
+    return [
+        {"cluster-tests": ["pytest", CLUSTER_TESTS]},
+        {**LINTERS, "tests": ["pytest", "tests", f"--ignore={CLUSTER_TESTS}"]},
+    ]
+
+
+def check(environment: Environment, wanted: "list[dict[str, list[str]]]") -> int:
+    """Runs every check even when another failed; says at the end which ones did."""
+    with concurrent.futures.ThreadPoolExecutor(len(wanted)) as pool:
+        ends = [end for lane in pool.map(lambda lane: walk(lane, environment), wanted) for end in lane]
     say("summary")
-    for name, (code, seconds) in results.items():
-        say(f"  {name:14} {'passed' if code == 0 else f'FAILED (exit code {code})'} in {seconds:.0f} s")
-    return int(any(code for code, _ in results.values()))
+    for end in ends:
+        verdict = "passed" if end.code == 0 else f"FAILED (exit code {end.code})"
+        say(f"  {end.name:14} {verdict} in {end.seconds:.0f} s")
+    for end in ends:
+        if end.name not in LINTERS:
+            print(end.last_line, flush=True)
+    return int(any(end.code for end in ends))
+
+
+class End(NamedTuple):
+    """How a check ended."""
+
+    name: str
+    code: int
+    seconds: float
+    last_line: str
+
+
+def walk(lane: "dict[str, list[str]]", environment: Environment) -> "list[End]":
+    """Runs checks one after the other; each line of their output carries the name of its check."""
+    ends = []
+    for name, command in lane.items():
+        started = time.monotonic()
+        print(f"[{name}] $ {shlex.join(command)}", flush=True)
+        with subprocess.Popen(
+            command,
+            cwd=environment.root,
+            env={**environment.variables(), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+        ) as child:
+            line = ""
+            for line in child.stdout or ():
+                print(f"[{name}] {line}", end="", flush=True)
+        ends.append(End(name, child.returncode, time.monotonic() - started, line.strip()))
+    return ends
 
 
 def main(arguments: "list[str]") -> int:
@@ -197,7 +238,7 @@ def main(arguments: "list[str]") -> int:
     environment = Environment(ROOT)
     environment.ensure()
     if verb == "test":
-        return check(environment, rest)
+        return check(environment, lanes(rest))
     if verb == "env":
         return 0
     command = ["pveha", "demo", *rest] if verb == "demo" else rest[rest[:1] == ["--"] :]

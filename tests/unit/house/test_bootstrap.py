@@ -119,15 +119,32 @@ def test_debian_without_venv_gets_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_one_failing_check_fails_the_run(
-    environment: bootstrap.Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    environment: bootstrap.Environment, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bootstrap, "CHECKS", {"first": ["false"], "second": ["true"]})
-    assert bootstrap.check(environment, []) == 1
+    assert bootstrap.check(environment, [{"first": ["false"], "second": ["true"]}]) == 1
     told = capsys.readouterr().err
     assert re.search(r"first +FAILED \(exit code 1\)", told)
     assert re.search(r"second +passed", told)
-    monkeypatch.setattr(bootstrap, "CHECKS", {"second": ["true"]})
-    assert bootstrap.check(environment, []) == 0
+    assert bootstrap.check(environment, [{"second": ["true"]}, {"third": ["true"]}]) == 0
+
+
+def test_lanes_hold_every_test_and_every_linter() -> None:
+    for arguments in ([], ["-k", "elector"]):
+        commands = [command for lane in bootstrap.lanes(arguments) for command in lane.values()]
+        assert all(linter in commands for linter in bootstrap.LINTERS.values())
+    assert ["pytest", "-k", "elector"] in commands
+    assert [lane[-1] for lane in commands if lane[0] == "pytest"] == ["elector"]
+    split = [command[1:] for lane in bootstrap.lanes([]) for command in lane.values() if command[0] == "pytest"]
+    assert split == [["tests/cluster"], ["tests", "--ignore=tests/cluster"]]
+
+
+def test_output_carries_the_name_of_its_check(
+    environment: bootstrap.Environment, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bootstrap.check(environment, [{"tests": ["echo", "== 3 passed in 1s =="]}])
+    told = capfd.readouterr().out.splitlines()
+    assert "[tests] == 3 passed in 1s ==" in told
+    assert told[-1] == "== 3 passed in 1s =="
 
 
 def test_run_in_which_everything_is_skipped_fails(tmp_path: Path) -> None:

@@ -498,8 +498,8 @@ def finished_by_others(
 ) -> memory.Memory:
     """Complete failovers that an earlier leader has begun and only the status tells of, once the guest runs.
 
-    The time is that of finding it: at most too late. What else such a record says is not acted on, as it may be
-    older than the mark on the guest.
+    The time is that of finding it: at most too late. What else such a record says is not acted on, as it may
+    be older than the mark on the guest.
     """
     failovers = dict(memo.failovers)
     for vmid, guest in protected.guests.items():

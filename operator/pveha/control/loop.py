@@ -46,8 +46,7 @@ async def run_cluster(
     memo: memory.Memory | None = None
 
     async def read(name: str) -> dict[str, bytes]:
-        async with asyncio.timeout(SECRET_DEADLINE_SECONDS):
-            return dict(await kubernetes.secret(key.namespace, name))
+        return await read_secret(kubernetes, key.namespace, name)
 
     while (now := wanted()) is not None:
         memo = memo or recall.first(now.cluster.status)
@@ -83,6 +82,16 @@ async def run_cluster(
             )
         finally:
             await made.close()
+
+
+async def read_secret(kubernetes: ports.Kubernetes, namespace: str, name: str) -> dict[str, bytes]:
+    """A Secret's data. A lost request is sent once more: there are many Secrets, and each one that is missing
+    costs a new leader RETRY_SECONDS."""
+    async with asyncio.timeout(SECRET_DEADLINE_SECONDS):
+        try:
+            return dict(await kubernetes.secret(namespace, name))
+        except errors.Unreachable:
+            return dict(await kubernetes.secret(namespace, name))
 
 
 async def run_linked(

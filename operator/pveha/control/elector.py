@@ -27,7 +27,8 @@ MARGIN = 1 / 15
 RENEW = 1 / 5
 """Part of the duration between two renewals."""
 LOOK = 1 / 10
-"""Part of the duration between two looks at somebody else's Lease, and between two tries after an error."""
+"""Part of the duration between two looks at somebody else's Lease, and between two tries after an error; what
+was not answered in time is tried again at once."""
 WIND_UP = 1 / 5
 """Part of the duration that is kept for ending the work in order before leadership ends."""
 RELEASE_SECONDS = 2.0
@@ -210,11 +211,15 @@ class Elector:
             left = wind_up_at - self._now()
             if left <= 0:
                 return _Lost.EXPIRING
-            pause = self._duration * LOOK
             try:
                 async with asyncio.timeout(min(left, self._duration * RENEW)):
                     lost = await self._renew_once()
-            except (errors.OutsideError, TimeoutError) as error:
+            except errors.OutsideError as error:
+                pause = self._duration * LOOK
+                self._complain(error)
+                continue
+            except TimeoutError as error:
+                pause = 0.0
                 self._complain(error)
                 continue
             if lost:

@@ -150,6 +150,28 @@ def test_a_short_outage_of_the_api_server_interrupts_nothing() -> None:
     clock.run(story())
 
 
+def test_two_hung_calls_in_a_row_cost_no_leadership(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        kubernetes = SimulatedKubernetes()
+        first = start(kubernetes, "first")
+        await time_until(lambda: bool(first.working), 5)
+        hung = 0
+
+        async def hang(request: str) -> None:
+            nonlocal hung
+            hung += 1
+            if hung <= 2:
+                await asyncio.Event().wait()
+
+        kubernetes.hang = hang
+        await asyncio.sleep(20)
+        assert hung > 2
+        assert "no longer leading" not in caplog.text
+        await first.stop()
+
+    clock.run(story())
+
+
 def test_a_deleted_lease_is_made_again_by_its_holder_and_nobody_else() -> None:
     async def story() -> None:
         kubernetes = SimulatedKubernetes()

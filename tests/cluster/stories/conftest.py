@@ -19,7 +19,7 @@ from pveha.devkube import cache, target
 
 STAGGER_SECONDS = 2.0
 """Between the beginnings of two stories: starting processes is what takes the processor."""
-STORY_SECONDS = 400.0
+STORY_SECONDS = 600.0
 END_SECONDS = 120.0
 
 Ends = dict[theatre.Story, concurrent.futures.Future[None]]

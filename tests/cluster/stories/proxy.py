@@ -2,7 +2,7 @@
 
 `dropped-events`: of what a watch tells, one event in two never arrives. `stale-lists`: two lists of three are
 as of a moment up to LAG_SECONDS before, which the API server itself remembers, and watches end with "too old"
-every few seconds, after which kopf lists anew. `hung-calls`: one request in seven is never answered, half of
+every few seconds, after which kopf lists anew. `hung-calls`: one request in twelve is never answered, half of
 these after having had their effect. `cut` breaks off every connection.
 """
 
@@ -29,7 +29,7 @@ DROPPED = 1 / 2
 STALE = 2 / 3
 LAG_SECONDS = 30.0
 WATCH_SECONDS = 6.0
-HUNG = 1 / 7
+HUNG = 1 / 12
 HANG_SECONDS = 60.0
 HOST = "127.0.0.1"
 CHUNK_BYTES = 2**26

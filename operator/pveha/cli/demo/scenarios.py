@@ -11,6 +11,8 @@ from pveha.cli.demo.stage import Stage, say
 
 FAST_BOUND_SECONDS = 10.0
 """p95 from power cut to running elsewhere; with corosync's defaults membership shows the loss after 6.6 s."""
+STATUS_SECONDS = 2.0
+"""Until statuses show what has just been done."""
 NATIVE_SECONDS = 240.0
 """Proxmox's own HA takes 135-178 s."""
 
@@ -30,8 +32,9 @@ async def node_loss(on: Stage) -> Result:
     cut = await _break(on, f"power off {on.victim}")
     victims = _on(before, on.victim)
     await on.until(lambda: _recovered(on, victims), 60, "the dead node's guests run elsewhere", since=cut)
-    await on.show("get", "pvm")
     await on.until(lambda: _settled(on), 90, "Proxmox HA holds every guest again", since=cut)
+    await asyncio.sleep(STATUS_SECONDS)
+    await on.show("get", "pvm")
     await on.show("get", "hacluster")
     figures = await _figures(on, before, cut, victims)
     complaints = _common(figures, victims, fencings=1)

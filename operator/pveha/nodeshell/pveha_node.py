@@ -10,8 +10,12 @@ line of JSON. It trusts nothing it is told: values match a pattern or are refuse
 what makes an effect safe is checked here, right before the effect. The rules cited (S14, ...) are those of
 docs/safety.md.
 
+Two more commands are for this node alone and reach no client: `pveha-node repair`, which a timer calls every
+10 s, gives guests back to Proxmox's own HA that a pveha that is gone has left (S10), and `pveha-node timer
+--print` writes the units of that timer.
+
 Read in this order: `System` (everything outside this file), the readers of Proxmox's files, the
-verbs, `main`.
+verbs, `repair`, `main`.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -49,6 +54,17 @@ QMP_SECONDS = 0.8
 KILL_SECONDS = 5.0
 QUORUM_TOOL_SECONDS = 1.0
 LONGEST_COMMAND = 65536
+
+SIGHTINGS = "/run/pveha/marks.json"
+"""What `repair` remembers between looks. A boot empties /run, as the monotonic clock begins anew."""
+PATIENCE_SECONDS = 240.0
+"""A living pveha has adopted what it took over, or given up, long before (S10)."""
+FLUSHES = 2
+"""Flushes of the CRM without the guest before it is given back (S8)."""
+LRM_FRESH_SECONDS = 40.0
+"""An LRM writes its status every 5 to 10 s."""
+HA_MANAGER_SECONDS = 30.0
+"""`ha-manager set` waits up to 10 s for its cluster-wide lock."""
 
 HA_TYPES = {"qemu": "vm", "lxc": "ct"}
 FOLDERS = {"qemu": "qemu-server", "lxc": "lxc"}
@@ -144,6 +160,9 @@ class System:
     def remove_dir(self, path: str) -> None:
         self._path(path).rmdir()
 
+    def remove_file(self, path: str) -> None:
+        self._path(path).unlink()
+
     def rename(self, source: str, target: str) -> None:
         self._path(source).rename(self._path(target))
 
@@ -160,6 +179,25 @@ class System:
             ).stdout.decode("utf-8", "replace")
         except (OSError, subprocess.TimeoutExpired):
             return ""
+
+    def set_ha_resource(self, sid: str, state: str, comment: str, digest: str) -> str:
+        """Change an HA resource if the file still has this digest: "" or what speaks against it."""
+        text = [f"--comment={comment}"] if comment else ["--delete=comment"]
+        program = str(self._path("/usr/sbin/ha-manager"))
+        command = [program, "set", sid, f"--state={state}", *text, f"--digest={digest}"]
+        try:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                timeout=HA_MANAGER_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return ascii(error)
+        told = printable(done.stderr.decode("utf-8", "replace").strip())
+        return "" if done.returncode == 0 else told or f"exit code {done.returncode}"
 
     def processes(self) -> list[Process]:
         """Every process that can still write: a zombie counts while one of its threads lives."""
@@ -793,6 +831,213 @@ def kill(system: System, options: Options) -> dict[str, Any]:
     return {"killed": True}
 
 
+# --- the net underneath: what nodes do when pveha is gone (S10) --------------------------------------
+
+TIMER = """\
+# /etc/systemd/system/pveha-repair.service
+[Unit]
+Description=Give guests that a pveha that is gone has taken over back to Proxmox HA
+After=pve-cluster.service
+ConditionPathExists=/etc/pve/ha/resources.cfg
+
+[Service]
+Type=oneshot
+ExecStart=/usr/local/sbin/pveha-node repair
+TimeoutStartSec=120
+LogLevelMax=notice
+
+# /etc/systemd/system/pveha-repair.timer
+[Unit]
+Description=Look every 10 s for guests that a pveha that is gone has taken over
+
+[Timer]
+OnBootSec=30
+OnUnitInactiveSec=10
+AccuracySec=1
+
+[Install]
+WantedBy=timers.target
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sighting:
+    """An operation's mark since this node first saw it. Times are monotonic.
+
+    `seen` is the CRM's timestamp when the entry was first read as `ignored`, `absent` are those of later
+    flushes without the guest.
+    """
+
+    mark: str
+    state: str
+    first: float
+    seen: int
+    absent: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sightings:
+    """Contents of `SIGHTINGS`: marks by service id; per LRM its timestamp, and when that was seen to move."""
+
+    marks: Mapping[str, Sighting]
+    lrms: Mapping[str, tuple[int, float]]
+
+
+def repair(system: System) -> list[str]:
+    """Look once, and say what was done, a line each.
+
+    Every node counts, the CRM master's node acts: that is one at a time, none while no CRM works, and a new
+    master's node has counted as well.
+    """
+    membership = read_membership(system)
+    if not membership.quorate:
+        return []
+    marked = {
+        sid: (entry, found)
+        for sid, entry in read_ha_resources(system).items()
+        if (found := read_mark(entry.get("comment", ""))) is not None
+    }
+    if not marked and not system.exists(SIGHTINGS):
+        return []
+    if not marked:
+        system.remove_file(SIGHTINGS)
+        return []
+    manager = read_json(system, "/etc/pve/ha/manager_status")
+    sightings = look(system, marked, manager, membership)
+    write_sightings(system, sightings)
+    if manager.get("master_node") != system.hostname() or manager.get("disarm"):
+        return []
+    told = []
+    for sid, (entry, found) in sorted(marked.items()):
+        sighting = sightings.marks[sid]
+        if system.monotonic() - sighting.first < PATIENCE_SECONDS:
+            continue
+        if objection := adoption_objection(system, sid, found, sighting, sightings, membership):
+            told.append(f"{sid}: left alone: {objection}")
+            continue
+        state = found.was if entry.get("state") == "ignored" else entry.get("state", "started")
+        told.append(f"{sid}: {give_back(system, sid, state, sighting)}")
+    return told
+
+
+def look(
+    system: System,
+    marked: Mapping[str, tuple[Mapping[str, str], Mark]],
+    manager: Mapping[str, Any],
+    membership: Membership,
+) -> Sightings:
+    """What was seen before, brought up to date."""
+    before, now = read_sightings(system), system.monotonic()
+    services = manager.get("service_status") or {}
+    flush = int(manager.get("timestamp") or 0)
+    marks = {}
+    for sid, (entry, found) in marked.items():
+        text, state = f"{found.op} {found.epoch} {found.was}", entry.get("state", "started")
+        old = before.marks.get(sid)
+        if old is None or old.mark != text:
+            old = Sighting(text, state, now, flush)
+        elif old.state != state:
+            old = Sighting(text, state, old.first, flush)
+        elif sid in services:
+            old = dataclasses.replace(old, absent=())
+        elif flush > old.seen and flush not in old.absent and len(old.absent) < FLUSHES:
+            old = dataclasses.replace(old, absent=(*old.absent, flush))
+        marks[sid] = old
+    lrms = {}
+    for node in membership.online:
+        stamp = int(read_json(system, f"{NODES}/{node}/lrm_status").get("timestamp") or 0)
+        known = before.lrms.get(node)
+        lrms[node] = known if known is not None and known[0] == stamp else (stamp, now)
+    return Sightings(marks, lrms)
+
+
+def adoption_objection(
+    system: System,
+    sid: str,
+    found: Mark,
+    sighting: Sighting,
+    sightings: Sightings,
+    membership: Membership,
+) -> str:
+    """Why an entry must stay as it is for now, or "" (S8, S11)."""
+    if sighting.state != "ignored":
+        return ""
+    kind = {ha_type: kind for kind, ha_type in HA_TYPES.items()}.get(sid.partition(":")[0], "")
+    number = sid.partition(":")[2]
+    if not kind or not re.fullmatch("[1-9][0-9]{0,8}", number):
+        return "no guest has such an id"
+    vmid = int(number)
+    where = next((node for node in membership.online if system.exists(config_path(node, kind, vmid))), None)
+    if where is None:
+        return "no node has its configuration"
+    record = (read_json(system, "/etc/pve/ha/manager_status").get("service_status") or {}).get(sid)
+    if record is not None and (record.get("node") != where or membership.online[where]):
+        return f"the CRM still has it on {record.get('node')}, its configuration is on {where}"
+    if record is None and len(sighting.absent) < FLUSHES:
+        return "the CRM has not yet flushed twice without it"
+    if found.was != "started":
+        return ""
+    lrm = read_json(system, f"{NODES}/{where}/lrm_status")
+    fresh = system.monotonic() - sightings.lrms[where][1] <= LRM_FRESH_SECONDS
+    if membership.online[where] and not (fresh and lrm.get("mode", "active") == "active"):
+        return f"the LRM of {where} does not work"
+    if not membership.online[where] and lrm.get("state") != "active":
+        return f"{where} is offline and no watchdog of its LRM has reset it"
+    if where != system.hostname() and any(each.vmid == vmid for each in guest_processes(system)):
+        return f"a process of it lives here, its configuration is on {where}"
+    return ""
+
+
+def give_back(system: System, sid: str, state: str, sighting: Sighting) -> str:
+    """Write the state and remove the mark, unless the file changes in that very moment."""
+    text = system.read_text("/etc/pve/ha/resources.cfg")
+    entry = read_ha_resources(system).get(sid, {})
+    found = read_mark(entry.get("comment", ""))
+    unchanged = found is not None and f"{found.op} {found.epoch} {found.was}" == sighting.mark
+    if not unchanged or entry.get("state", "started") != sighting.state:
+        return "changed by somebody else"
+    digest = hashlib.sha1(text.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
+    problem = system.set_ha_resource(sid, state, without_mark(entry.get("comment", "")), digest)
+    return f"not given back: {problem}" if problem else f"given back to Proxmox HA as {state}"
+
+
+def without_mark(comment: str) -> str:
+    """A comment without the operation's mark; who owns the entry stays in it."""
+    for match in re.finditer(r" ?\[pveha ([^\[\]]*)\]", comment):
+        if read_mark(match[0]) is not None:
+            return (comment[: match.start()] + comment[match.end() :]).strip()
+    return comment
+
+
+def read_json(system: System, path: str) -> dict[str, Any]:
+    """A JSON object; empty if there is none."""
+    try:
+        content = json.loads(system.read_text(path))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_sightings(system: System) -> Sightings:
+    """What was remembered; what cannot be read is forgotten, and counted anew."""
+    content = read_json(system, SIGHTINGS)
+    try:
+        marks = {
+            sid: Sighting(each["mark"], each["state"], each["first"], each["seen"], tuple(each["absent"]))
+            for sid, each in content["marks"].items()
+        }
+        return Sightings(marks, {node: (stamp, at) for node, (stamp, at) in content["lrms"].items()})
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return Sightings({}, {})
+
+
+def write_sightings(system: System, sightings: Sightings) -> None:
+    with contextlib.suppress(FileExistsError):
+        system.make_dir(SIGHTINGS.rpartition("/")[0])
+    marks = {sid: dataclasses.asdict(each) for sid, each in sightings.marks.items()}
+    system.write_text(SIGHTINGS, json.dumps({"marks": marks, "lrms": sightings.lrms}))
+
+
 # --- the protocol ---------------------------------------------------------------------------------
 
 _NODE = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -885,5 +1130,22 @@ def main(argv: list[str], system: System | None, original_command: str | None) -
     return {**answer, "ok": False, "error": error}
 
 
+def local(argv: list[str], system: System) -> int:
+    """A command for this node alone; its exit code. The key's forced command is `serve`, so no client gets
+    here."""
+    if argv == ["timer", "--print"]:
+        print(TIMER, end="", flush=True)
+        return 0
+    try:
+        for line in repair(system):
+            print(f"<5>{line}", flush=True)
+    except (Refusal, OSError) as error:
+        print(f"<4>pveha-node repair: {error!a}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
+    if sys.argv[1:] in (["repair"], ["timer", "--print"]):
+        sys.exit(local(sys.argv[1:], System()))
     print(json.dumps(main(sys.argv[1:], None, os.environ.get("SSH_ORIGINAL_COMMAND"))), flush=True)

@@ -177,6 +177,8 @@ class Config:
     """CRM master when the world begins; "" takes the first node if a guest is HA-managed."""
     cold: bool = False
     """Begin with every node switched off instead of in a steady state."""
+    repair_timer: bool = True
+    """Whether the timer of `pveha-node repair` is installed on the nodes (S10)."""
     seed: int = 0
     start_timestamp: float = 1_795_000_000.0
     """Unix time at which the world begins."""

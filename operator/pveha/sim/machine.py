@@ -64,6 +64,8 @@ class Machine:
         """running, stopped or hung."""
         self.processes: dict[int, Process] = {}
         self.starting: set[int] = set()
+        self.run_files: dict[str, str] = {}
+        """Files below /run, by path: gone with the power."""
         self._next_pid = 1000
         self._watchdog: asyncio.TimerHandle | None = None
 
@@ -136,6 +138,7 @@ class Machine:
         self.services = dict.fromkeys(SERVICES, "stopped")
         self.feed_watchdog(None)
         self.starting.clear()
+        self.run_files.clear()
         self._world.say(self.name, why)
         for process in list(self.processes.values()):
             self._world.guests.end(process, "lost its machine", quiet=True)

@@ -1,6 +1,7 @@
 """The node shell's `System` on a simulated node: the same `pveha-node`, its outside played by the world."""
 
 import asyncio
+import dataclasses
 import errno
 import os
 from collections.abc import Iterable
@@ -8,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from pveha.model import guests
+from pveha.model import cluster, guests
 from pveha.nodeshell import pveha_node
 
 if TYPE_CHECKING:
     from pveha.sim import world as worlds
 
 _PVE = "/etc/pve/"
+_RUN = "/run/pveha/"
 
 
 class NodeSystem(pveha_node.System):
@@ -47,13 +49,19 @@ class NodeSystem(pveha_node.System):
         }
         if path in known:
             return f"{known[path]}\n"
-        for process in self._world.machines[self._name].processes.values():
+        machine = self._world.machines[self._name]
+        if path in machine.run_files:
+            return machine.run_files[path]
+        for process in machine.processes.values():
             if path == f"/run/qemu-server/{process.ref.vmid}.pid" and process.ref.kind is guests.GuestKind.VM:
                 return f"{process.pid}\n"
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
     @override
     def write_text(self, path: str, text: str) -> None:
+        if path.startswith(_RUN):
+            self._world.machines[self._name].run_files[path] = text
+            return
         self._world.fs.write(self._name, _inside(path), text)
 
     @override
@@ -67,15 +75,23 @@ class NodeSystem(pveha_node.System):
 
     @override
     def exists(self, path: str) -> bool:
+        if path.startswith(_RUN):
+            return path in self._world.machines[self._name].run_files
         return self._world.fs.exists(self._name, _inside(path))
 
     @override
     def make_dir(self, path: str) -> None:
+        if f"{path}/" == _RUN:
+            return
         self._world.fs.mkdir(self._name, _inside(path))
 
     @override
     def remove_dir(self, path: str) -> None:
         self._world.fs.rmdir(self._name, _inside(path))
+
+    @override
+    def remove_file(self, path: str) -> None:
+        self._world.machines[self._name].run_files.pop(path, None)
 
     @override
     def rename(self, source: str, target: str) -> None:
@@ -86,6 +102,17 @@ class NodeSystem(pveha_node.System):
         if not self._world.machines[self._name].corosync_runs:
             return ""
         return self._world.membership.quorumtool(self._name)
+
+    @override
+    def set_ha_resource(self, sid: str, state: str, comment: str, digest: str) -> str:
+        tree = self._world.fs.writable(self._name)
+        if tree.digest != digest:
+            return "detected modified configuration - try again"
+        entry = tree.resources[sid]
+        tree.resources[sid] = dataclasses.replace(entry, state=cluster.HAState(state), comment=comment)
+        tree.version += 1
+        self._world.changed()
+        return ""
 
     @override
     def processes(self) -> list[pveha_node.Process]:

@@ -23,6 +23,7 @@ from pveha.sim import (
     ha_lrm,
     machine,
     membership,
+    net,
     pmxcfs,
     storage,
     tasks,
@@ -64,6 +65,7 @@ class World:
         self.bmcs = bmc.Bmcs(self)
         self.crms = {name: ha_crm.Crm(self, node) for name, node in self.machines.items()}
         self.lrms = {name: ha_lrm.Lrm(self, node) for name, node in self.machines.items()}
+        self.net = net.Net(self)
         self.links_down: set[frozenset[str]] = set()
         self.isolated: set[str] = set()
         """Nodes whose cluster network is cut: no other node, no API and no SSH from the operator."""
@@ -247,6 +249,7 @@ class World:
                 yield tree
                 tree.version += 1
                 self.changed()
+                self.net.wake()
         finally:
             self._config_writers -= 1
 
@@ -273,6 +276,7 @@ class World:
         self.membership.touch()
         self.lrms[node.name].start()
         self.crms[node.name].start()
+        self.net.wake()
         node.later(5.0, self._start_onboot, node)
 
     def node_down(self, node: machine.Machine) -> None:

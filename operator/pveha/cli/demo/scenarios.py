@@ -13,6 +13,8 @@ FAST_BOUND_SECONDS = 10.0
 """p95 from power cut to running elsewhere; with corosync's defaults membership shows the loss after 6.6 s."""
 STATUS_SECONDS = 2.0
 """Until statuses show what has just been done."""
+NET_SECONDS = 300.0
+"""What pveha took out of native HA is back by then, with pveha gone, while a CRM master flushes (S10)."""
 NATIVE_SECONDS = 240.0
 """Proxmox's own HA takes 135-178 s."""
 
@@ -68,6 +70,38 @@ async def operator_crash(on: Stage) -> Result:
     if len(starts) != len(victims):
         complaints.append(f"{len(starts)} starts for {len(victims)} guests")
     return Result(figures | {"starts": len(starts)}, tuple(complaints))
+
+
+async def operator_gone(on: Stage) -> Result:
+    """The operator dies between disown and adopt and never returns: the nodes' timer ends what it began."""
+    await on.open()
+    on.start_operator("crash-after-claim")
+    await on.until_protected()
+    before = await on.world.ask("state")
+    cut = await _break(on, f"power off {on.victim}")
+    victims = _on(before, on.victim)
+    await on.until(
+        lambda: _true(not on.operator_runs), 60, "the operator has claimed guests and died", since=cut
+    )
+    marked = [vmid for vmid in await on.world.unsettled() if vmid in victims]
+    say(f"the operator is gone for good; {len(marked)} guests are out of native HA")
+    on.stop_operator()
+    await on.until(
+        lambda: _settled(on), NET_SECONDS, "Proxmox HA holds every guest again", since=cut, pause=1
+    )
+    settled = await on.world.ask("now")
+    await on.until(lambda: _recovered(on, victims), 30, "the dead node's guests run elsewhere", since=cut)
+    figures = await _figures(on, before, cut, victims) | {"engine": "Native"}
+    state = await on.world.ask("state")
+    left = [sid for sid, resource in state["ha"].items() if resource["state"] == "ignored"]
+    complaints = _common(figures, victims, fencings=1)
+    if left:
+        complaints.append(f"still ignored: {', '.join(left)}")
+    if not marked:
+        complaints.append("the operator had taken nothing out of native HA when it died")
+    return Result(
+        figures | {"ignored": len(left), "settled_after_s": round(settled - cut, 1)}, tuple(complaints)
+    )
 
 
 async def bmc_dead(on: Stage) -> Result:
@@ -195,6 +229,7 @@ Scenario = Callable[[Stage], Awaitable[Result]]
 ALL: dict[str, Scenario] = {
     "node-loss": node_loss,
     "operator-crash": operator_crash,
+    "operator-gone": operator_gone,
     "bmc-dead": bmc_dead,
     "no-quorum": no_quorum,
     "isolated": isolated,

@@ -1,6 +1,7 @@
 """The operator is killed after its k-th side effect, and started again after a while or never.
 
-`PVEHA_LONG=1` plays every (story, k, delay); otherwise a fresh sample, whose seed is printed.
+`PVEHA_LONG=1` plays every (story, k, delay); otherwise a fresh sample, whose seed is printed. Safety has to
+hold in each; what did not come right again is told.
 """
 
 import os
@@ -16,7 +17,5 @@ def test_killed_at_any_effect_the_next_one_finishes() -> None:
     chosen = list(crashes.every()) if os.environ.get("PVEHA_LONG") == "1" else crashes.some(SAMPLE, seed)
     print(f"{len(chosen)} of (story, effect, delay), sample {seed}")
     for crash in chosen:
-        result = crash.play()
-        expected = {"comes right", "undone", "stays right"} if crash.delay is None else set()
-        broken = [str(found) for found in result.violations if found.rule not in expected]
-        assert not broken, f"{crash}\n{stories.told(result)}"
+        print(crash)
+        stories.judge(crash.play())

@@ -9,6 +9,10 @@ from pveha.model import errors, ports
 
 T = TypeVar("T")
 
+RENEWAL_SECONDS = 5.0
+"""How long an operation waits to begin until the lease is renewed; a renewal is due every three."""
+LOOK_SECONDS = 0.1
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Context:
@@ -42,6 +46,13 @@ class Context:
                 f"{max(remaining, 0.0):.1f} s of the lease are left, {seconds:g} s are needed: "
                 "nothing was sent"
             )
+
+    async def renewed(self, seconds: float) -> None:
+        """Wait until the lease lasts `seconds`, but not longer than for a renewal that is late."""
+        for _ in range(int(RENEWAL_SECONDS / LOOK_SECONDS)):
+            if not 0 < self.leadership.remaining() < seconds:
+                return
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 async def within(seconds: float, call: Awaitable[T]) -> T:

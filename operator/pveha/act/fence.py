@@ -17,6 +17,8 @@ SAME_SECOND = 1.0
 """Membership and probe older than this are read again before the forced off (S5)."""
 WITNESS_TRIES = 3
 """How often survivors are asked until enough of them show our epoch, which takes them a moment to receive."""
+WITNESS_SECONDS = 0.5
+"""From the beginning to the forced off, as a rule: the lease must last for that as well."""
 POLL_SECONDS = 0.5
 PROBE_SECONDS = 0.3
 """How long the node has to answer a last question in the second of the forced off (S5)."""
@@ -25,6 +27,7 @@ PROBE_SECONDS = 0.3
 async def fence(operation: operations.Fence, with_: context.Context) -> operations.Outcome:
     """Switch `operation.node` off and prove it. Raises when anything contradicts its death."""
     loop = asyncio.get_running_loop()
+    await with_.renewed(2 * OFF_SECONDS + WITNESS_SECONDS)
     with_.step("Witnessing")
     asked_at = loop.time()
     commanded_at: float | None = None

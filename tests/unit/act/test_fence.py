@@ -1,9 +1,11 @@
 """A fence proves, or says why it could not; nothing is switched off against any doubt (S1, S2, S5, S6)."""
 
+import asyncio
+
 import pytest
 
 from act_fakes import World, a_fence, perform
-from pveha.act import fence
+from pveha.act import context, fence
 from pveha.model import errors, node, operations, power
 
 ON, OFF = power.PowerState.ON, power.PowerState.OFF
@@ -136,6 +138,20 @@ def test_too_little_lease_sends_nothing(lease: float, calls: int) -> None:
             run(world)
     assert len(world.did("begin")) == calls
     assert world.did("force_off") == []
+
+
+def test_a_renewal_that_is_late_is_waited_for() -> None:
+    world = World()
+    world.lease = 9.0
+
+    async def renewed(with_: context.Context) -> operations.Outcome:
+        asyncio.get_running_loop().call_later(2.0, setattr, world, "lease", 14.0)
+        return await fence.fence(a_fence(), with_)
+
+    outcome = perform(world, renewed)
+    assert outcome.proof is not None
+    assert outcome.commanded_at is not None
+    assert outcome.commanded_at >= 2.0
 
 
 def test_another_owner_is_not_acted_against() -> None:

@@ -20,6 +20,9 @@ moves the file and flushes the record within one round of 10 s (S9)."""
 SOON_SECONDS = 60.0
 """A guest that was disowned but not claimed stays so for the next try if that comes within this time: longer
 would be half of what the net on the nodes allows (S10)."""
+DUPLICATE = "duplicate-suspected"
+"""Stands for the node in a mark that holds native HA, and the timer on the nodes (S10), back from starting a
+second copy. No node is called so: it ends only when a person sets the HA state (S17)."""
 BLOCKING = frozenset({FailoverReady.DUPLICATE_SUSPECTED, FailoverReady.NODE_SHELL_UNREACHABLE})
 """Why a guest was not started that must not be started by native HA either (S17)."""
 FLUSHES = 2
@@ -109,6 +112,10 @@ def _finish(
                 undone = dataclasses.replace(adopted, comment=without_mark)
                 return operations.Edit(sid, resource, undone, "never claimed: left to native HA")
             return None
+        if remembered.problem is FailoverReady.DUPLICATE_SUSPECTED:
+            held = mark.Mark(comment.mark.was, hold=DUPLICATE)
+            held_back = dataclasses.replace(resource, comment=str(comment.with_mark(held)))
+            return operations.Edit(sid, resource, held_back, "it may run twice: only a person releases it")
         if doubted and not remembered.verified and comment.mark.was is cluster.HAState.STARTED:
             held = mark.Mark(comment.mark.was, hold=doubted)
             held_back = dataclasses.replace(resource, comment=str(comment.with_mark(held)))

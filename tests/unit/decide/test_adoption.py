@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from decide_scene import OFF, ON, OWNER, Scene, condition, edits, kinds
+from pveha.api.conditions import FailoverReady
 from pveha.decide import rounds
 from pveha.model import cluster, mark, operations
 
@@ -12,7 +13,7 @@ STARTED, STOPPED, IGNORED = cluster.HAState.STARTED, cluster.HAState.STOPPED, cl
 OP = "t2.0"
 
 
-def disowned(was: cluster.HAState = STARTED, text: str = "of the shop") -> Scene:
+def disowned(was: cluster.HAState = STARTED, text: str = "of the shop", reason: str = "Running") -> Scene:
     """pve2 is proven off; guest 102 was claimed by pve1 and started; the CRM still lists it on pve2."""
     scene = Scene().settle()
     scene.set_resource("vm:102", state=was, comment=text)
@@ -28,7 +29,7 @@ def disowned(was: cluster.HAState = STARTED, text: str = "of the shop") -> Scene
     scene.now += 1
     item = scene.operations[0].operation
     assert isinstance(item, operations.Takeover)
-    result = operations.GuestResult(item.items[0].ref, "Running" if was is STARTED else "Claimed")
+    result = operations.GuestResult(item.items[0].ref, reason if was is STARTED else "Claimed")
     scene.end(operations.Takeover, guests=(result,))
     scene.step(0.1)
     return scene
@@ -301,3 +302,22 @@ def test_a_guest_that_was_not_registered_yet_gets_an_owned_entry_when_it_is_take
     assert takeover.items[0].entry == cluster.HAResource(
         "vm:102", STARTED, f"[pveha owner={OWNER}]", failback=False
     )
+
+
+def test_a_suspected_duplicate_is_held_back_until_a_person_sets_its_state() -> None:
+    scene = disowned(reason=FailoverReady.DUPLICATE_SUSPECTED)
+    started = [s.operation for s in scene.operations if isinstance(s.operation, operations.EditHA)]
+    edit: operations.Edit | None = started[0].edits[0]
+    assert edit is not None
+    assert edit.desired is not None
+    assert edit.desired.state is IGNORED
+    held = mark.parse(edit.desired.comment)
+    assert held.mark == mark.Mark(STARTED, hold="duplicate-suspected")
+    scene.set_resource("vm:102", state=IGNORED, comment=edit.desired.comment)
+    scene.end(operations.EditHA)
+    assert until_edit(scene, 400)[1] is None
+    scene.set_resource("vm:102", state=STARTED, comment=edit.desired.comment)
+    _, edit = until_edit(scene, 30)
+    assert edit is not None
+    assert edit.desired is not None
+    assert (edit.desired.state, mark.parse(edit.desired.comment).mark) == (STARTED, None)

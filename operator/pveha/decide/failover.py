@@ -441,7 +441,11 @@ def _record(
     protected: protection.Protection,
     recovery: Recovery,
 ) -> memory.Memory:
-    """Remember the loss for the status, with the guests that ran on the node when it was lost."""
+    """Remember the loss for the status, with the guests that ran on the node when it was lost.
+
+    A loss without any is none to report: a leader that comes later, when all of them have been recovered,
+    would put it in the place of the one that its predecessor reported.
+    """
     remembered = memo.node(name)
     if remembered.failure == "":
         return memo
@@ -452,6 +456,8 @@ def _record(
         for vmid, guest in protected.guests.items()
         if guest.seen.node == name and _was(guest) is cluster.HAState.STARTED
     )
+    if not ran:
+        return memo
     failure = memory.Failure(
         remembered.failure,
         name,

@@ -171,7 +171,8 @@ def perform(
     world: Any, operation: Callable[[context.Context], Coroutine[Any, Any, operations.Outcome]]
 ) -> operations.Outcome:
     """Run one operation on the world in virtual time."""
-    return clock.run(operation(context.Context(world, world, world, world, asyncio.Semaphore(4), lambda step: None)))
+    with_ = context.Context(world, world, world, world, asyncio.Semaphore(4), lambda step: None)
+    return clock.run(operation(with_))
 
 
 def process(state: str, kind: guests.GuestKind = guests.GuestKind.VM) -> node.GuestProcess:

@@ -959,7 +959,7 @@ def adoption_objection(
     sightings: Sightings,
     membership: Membership,
 ) -> str:
-    """Why an entry must stay as it is for now, or "" (S8, S11)."""
+    """Why an entry must stay as it is in this run, or "" (S8, S11)."""
     if sighting.state != "ignored":
         return ""
     kind = {ha_type: kind for kind, ha_type in HA_TYPES.items()}.get(sid.partition(":")[0], "")

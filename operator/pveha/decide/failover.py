@@ -443,8 +443,8 @@ def _record(
 ) -> memory.Memory:
     """Remember the loss for the status, with the guests that ran on the node when it was lost.
 
-    A loss without any is none to report: a leader that comes later, when all of them have been recovered,
-    would put it in the place of the one that its predecessor reported.
+    A leader that comes when all of them have been recovered finds none left: what its predecessor reported to
+    the end stays.
     """
     remembered = memo.node(name)
     if remembered.failure == "":
@@ -456,7 +456,7 @@ def _record(
         for vmid, guest in protected.guests.items()
         if guest.seen.node == name and _was(guest) is cluster.HAState.STARTED
     )
-    if not ran:
+    if not ran and memo.reported_loss == name:
         return memo
     failure = memory.Failure(
         remembered.failure,

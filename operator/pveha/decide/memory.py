@@ -114,6 +114,8 @@ class Memory:
     failovers: Mapping[int, Failover] = dataclasses.field(default_factory=dict)
     """By vmid."""
     failure: Failure | None = None
+    reported_loss: str = ""
+    """Node whose loss an earlier leader has reported to its end."""
     split_since: float | None = None
     """Since when quorate witnesses exclude each other."""
     epoch: int | None = None

@@ -25,13 +25,15 @@ EDIT_RETRY_SECONDS = 10.0
 def first(status: hacluster.HAClusterStatus) -> memory.Memory:
     """The memory of an operator that has just started: only what survives in the status, the BMC bindings
     (S1)."""
+    loss = status.last_failure
     return memory.Memory(
+        reported_loss=loss.node if loss is not None and loss.completion_time is not None else "",
         nodes={
             binding.name: memory.NodeMemory(
                 identities=frozenset(binding.identities), bound=True, voided=binding.voided or ""
             )
             for binding in status.bindings
-        }
+        },
     )
 
 

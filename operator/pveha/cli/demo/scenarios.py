@@ -49,15 +49,7 @@ async def node_loss(on: Stage) -> Result:
 
 async def operator_crash(on: Stage) -> Result:
     """The operator is killed between claim and start, and another comes 5 s later."""
-    await on.open()
-    on.start_operator("crash-after-claim")
-    await on.until_protected()
-    before = await on.world.ask("state")
-    cut = await _break(on, f"power off {on.victim}")
-    victims = _on(before, on.victim)
-    await on.until(
-        lambda: _true(not on.operator_runs), 60, "the operator has claimed guests and died", since=cut
-    )
+    before, cut, victims = await _operator_lost(on)
     say("the operator was killed between claim and start; another one starts in 5 s")
     await asyncio.sleep(5)
     on.stop_operator()
@@ -74,15 +66,7 @@ async def operator_crash(on: Stage) -> Result:
 
 async def operator_gone(on: Stage) -> Result:
     """The operator dies between disown and adopt and never returns: the nodes' timer ends what it began."""
-    await on.open()
-    on.start_operator("crash-after-claim")
-    await on.until_protected()
-    before = await on.world.ask("state")
-    cut = await _break(on, f"power off {on.victim}")
-    victims = _on(before, on.victim)
-    await on.until(
-        lambda: _true(not on.operator_runs), 60, "the operator has claimed guests and died", since=cut
-    )
+    before, cut, victims = await _operator_lost(on)
     marked = [vmid for vmid in await on.world.unsettled() if vmid in victims]
     say(f"the operator is gone for good; {len(marked)} guests are out of native HA")
     on.stop_operator()
@@ -237,6 +221,20 @@ ALL: dict[str, Scenario] = {
     "api-flap": api_flap,
     "canary": canary,
 }
+
+
+async def _operator_lost(on: Stage) -> tuple[dict[str, Any], float, list[str]]:
+    """A node dies, and the operator with it as soon as guests are claimed: state before, time, victims."""
+    await on.open()
+    on.start_operator("crash-after-claim")
+    await on.until_protected()
+    before = await on.world.ask("state")
+    cut = await _break(on, f"power off {on.victim}")
+    victims = _on(before, on.victim)
+    await on.until(
+        lambda: _true(not on.operator_runs), 60, "the operator has claimed guests and died", since=cut
+    )
+    return before, cut, victims
 
 
 async def _protected(on: Stage) -> None:

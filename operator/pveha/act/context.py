@@ -10,7 +10,7 @@ from pveha.model import errors, ports
 T = TypeVar("T")
 
 RENEWAL_SECONDS = 5.0
-"""How long an operation waits to begin until the lease is renewed; a renewal is due every three."""
+"""How long a side effect waits until the lease is renewed; a renewal is due every two."""
 LOOK_SECONDS = 0.1
 
 
@@ -47,12 +47,13 @@ class Context:
                 "nothing was sent"
             )
 
-    async def renewed(self, seconds: float) -> None:
-        """Wait until the lease lasts `seconds`, but not longer than for a renewal that is late."""
+    async def ready(self, seconds: float) -> None:
+        """Like `require`, but a renewal that is late is waited for first."""
         for _ in range(int(RENEWAL_SECONDS / LOOK_SECONDS)):
             if not 0 < self.leadership.remaining() < seconds:
-                return
+                break
             await asyncio.sleep(LOOK_SECONDS)
+        self.require(seconds)
 
 
 async def within(seconds: float, call: Awaitable[T]) -> T:

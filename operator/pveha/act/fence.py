@@ -27,7 +27,7 @@ PROBE_SECONDS = 0.3
 async def fence(operation: operations.Fence, with_: context.Context) -> operations.Outcome:
     """Switch `operation.node` off and prove it. Raises when anything contradicts its death."""
     loop = asyncio.get_running_loop()
-    await with_.renewed(2 * OFF_SECONDS + WITNESS_SECONDS)
+    await with_.ready(2 * OFF_SECONDS + WITNESS_SECONDS)
     with_.step("Witnessing")
     asked_at = loop.time()
     commanded_at: float | None = None

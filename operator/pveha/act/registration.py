@@ -18,7 +18,7 @@ async def edit(operation: operations.EditHA, with_: context.Context) -> operatio
     problem = ""
     for number, each in enumerate(operation.edits):
         with_.step(f"{number + 1}/{len(operation.edits)}")
-        with_.require(WRITE_SECONDS)
+        await with_.ready(WRITE_SECONDS)
         try:
             await _apply(each, with_)
         except (errors.NoQuorum, errors.Unreachable, errors.Unauthorized) as error:

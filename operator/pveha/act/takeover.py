@@ -132,7 +132,7 @@ async def _clear(
             f"a process of {item.ref} (pid {process.pid}, {process.state}) lives on {where}: look "
             "at it, end the wrong one"
         )
-    with_.require(WRITE_SECONDS)
+    await with_.ready(WRITE_SECONDS)
     await with_.shell.kill(where, operation.epoch, process)
 
 
@@ -163,7 +163,7 @@ async def _disown(
     else:
         try:
             async with with_.disowning:
-                with_.require(DISOWN_SECONDS)
+                await with_.ready(DISOWN_SECONDS)
                 if resource is None:
                     await with_.hypervisor.create_ha_resource(ours)
                 else:
@@ -267,7 +267,7 @@ async def _start(
         async with asyncio.timeout(START_SECONDS):
             started_at = float("-inf") if runs else loop.time()
             if not runs:
-                with_.require(WRITE_SECONDS)
+                await with_.ready(WRITE_SECONDS)
                 upid = await with_.hypervisor.start(item.ref, operation.target)
                 if await _follow(upid, with_):
                     started_at = float("-inf")

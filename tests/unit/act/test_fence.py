@@ -127,16 +127,25 @@ def test_a_silent_survivor_is_passed_over_for_the_epoch() -> None:
     assert world.did("begin") == ["begin pve1", "begin pve3"]
 
 
-@pytest.mark.parametrize(("lease", "calls"), [(4.0, 0), (9.0, 1)])
-def test_too_little_lease_sends_nothing(lease: float, calls: int) -> None:
+@pytest.mark.parametrize("lease", [4.0, 9.0])
+def test_too_little_lease_sends_nothing(lease: float) -> None:
     world = World()
     world.lease = lease
-    if calls:
-        assert "of the lease" in run(world).error
-    else:
-        with pytest.raises(errors.NotLeader):
-            run(world)
-    assert len(world.did("begin")) == calls
+    with pytest.raises(errors.NotLeader):
+        run(world)
+    assert world.did("begin") == world.did("force_off") == []
+
+
+def test_a_lease_that_shrinks_while_witnesses_are_heard_sends_no_forced_off() -> None:
+    world = World()
+    world.lease = 14.0
+
+    async def shrunk(with_: context.Context) -> operations.Outcome:
+        asyncio.get_running_loop().call_soon(setattr, world, "lease", 9.0)
+        return await fence.fence(a_fence(), with_)
+
+    assert "of the lease" in perform(world, shrunk).error
+    assert len(world.did("begin")) == 1
     assert world.did("force_off") == []
 
 

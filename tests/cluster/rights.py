@@ -1,21 +1,18 @@
-"""What the operator may do: every test that runs it as somebody runs it with these rights and no others."""
+"""What the operator may do: every test that runs it as somebody runs it with these rights and no others.
 
-from pveha import api
+They are those of the chart's ClusterRole, read from the kustomize base, which another test holds to the chart.
+"""
+
+from pathlib import Path
+
+import yaml
+
 from pveha.devkube import access
 
-RULES: list[access.Rule] = [
-    {
-        "apiGroups": [api.GROUP],
-        "resources": [resource.plural for resource in api.RESOURCES],
-        "verbs": ["list", "watch"],
-    },
-    {
-        "apiGroups": [api.GROUP],
-        "resources": [f"{resource.plural}/status" for resource in api.RESOURCES],
-        "verbs": ["patch"],
-    },
-    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
-    {"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"]},
-    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
-    {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
-]
+_FILE = Path(__file__).parents[2] / "manifests" / "base" / "rbac.yaml"
+
+RULES: list[access.Rule] = next(
+    each["rules"]
+    for each in yaml.safe_load_all(_FILE.read_text(encoding="utf-8"))
+    if each["kind"] == "ClusterRole"
+)

@@ -13,6 +13,8 @@ PROOF_SECONDS = 5.0
 """A reading of Off this old is taken again before guests are claimed: with the claim's own deadline of 5 s
 that keeps the 10 s of S2."""
 DISOWN_SECONDS = 10.0
+DISOWN_TRIES = 3
+"""Attempts when somebody else changes the file in between."""
 CLAIM_SECONDS = 5.0
 START_SECONDS = 60.0
 """How long a guest may take from the start call until its process runs."""
@@ -29,13 +31,14 @@ async def take_over(operation: operations.Takeover, with_: context.Context) -> o
     results: Results = {}
     with_.step("Scanning")
     proof = _LastOff(operation.off_read_at)
-    _, (told, silent) = await asyncio.gather(
-        proof.refresh(operation, with_), witness.scan(with_.shell, operation.survivors)
+    _, (told, silent), _ = await asyncio.gather(
+        proof.refresh(operation, with_),
+        witness.scan(with_.shell, operation.survivors),
+        with_.hypervisor.ha_config(),
     )
     if any(not item.claimed for item in operation.items):
         witness.confirm_gone(operation.dead, operation.epoch, told, len(operation.survivors), operation.alive)
     results.update(await _processes(operation, told, silent, with_))
-    config = await with_.hypervisor.ha_config()
     items = [item for item in operation.items if item.ref not in results]
     running = _running_there(operation, told)
 
@@ -50,7 +53,7 @@ async def take_over(operation: operations.Takeover, with_: context.Context) -> o
         claimable = [item for item in items if not item.claimed]
         disowned: asyncio.Queue[operations.TakeoverItem] = asyncio.Queue()
         for item in claimable:
-            group.create_task(_disown(operation, item, config, disowned, results, with_))
+            group.create_task(_disown(operation, item, disowned, results, with_))
         left = len(claimable)
         while left:
             batch = [await disowned.get()]
@@ -100,7 +103,7 @@ async def _processes(
         for name, answer in told.items():
             for process in answer.processes:
                 if process.ref.vmid != item.ref.vmid or (
-                    item.claimed and _is_itself(process, name, operation)
+                    (item.claimed or item.here) and _is_itself(process, name, operation)
                 ):
                     continue
                 try:
@@ -115,7 +118,7 @@ async def _processes(
 
 
 def _is_itself(process: node.GuestProcess, where: str, operation: operations.Takeover) -> bool:
-    """A claimed guest that already runs at its target is what we want, not a duplicate."""
+    """A guest that already runs where its file is, at its target, is what we want, not a duplicate."""
     return where == operation.target and process.state == "running"
 
 
@@ -147,32 +150,48 @@ def _running_there(operation: operations.Takeover, told: Mapping[str, node.NodeP
 async def _disown(
     operation: operations.Takeover,
     item: operations.TakeoverItem,
-    config: cluster.HAConfig,
     done: asyncio.Queue[operations.TakeoverItem],
     results: Results,
     with_: context.Context,
 ) -> None:
     """Set the guest's HA resource to ignored with our mark (S7) and hand it on, with a result if that
     failed."""
-    resource = config.resources.get(item.ref.sid)
     problem = ""
-    if _changed(resource, item):
-        problem = "its HA resource was changed by somebody else meanwhile"
-    elif len((ours := _ours(operation, item, resource)).comment) > mark.COMMENT_LIMIT:
-        problem = "the comment of its HA resource leaves no room for our mark"
-    else:
-        try:
-            async with with_.disowning:
-                await with_.ready(DISOWN_SECONDS)
-                if resource is None:
-                    await with_.hypervisor.create_ha_resource(ours)
-                else:
-                    await with_.hypervisor.update_ha_resource(ours, None)
-        except errors.PvehaError as error:
-            problem = f"not disowned: {error}"
+    try:
+        async with with_.disowning:
+            for attempt in range(DISOWN_TRIES):
+                try:
+                    await _mark(operation, item, with_)
+                    break
+                except errors.Conflict:
+                    if attempt == DISOWN_TRIES - 1:
+                        raise
+    except errors.Refused as refusal:
+        problem = str(refusal)
+    except errors.PvehaError as error:
+        problem = f"not disowned: {error}"
     if problem:
         results[item.ref] = operations.GuestResult(item.ref, FailoverReady.BUSY, problem)
     done.put_nowait(item)
+
+
+async def _mark(
+    operation: operations.Takeover, item: operations.TakeoverItem, with_: context.Context
+) -> None:
+    """Compare the resource with what was decided upon, and write by compare-and-swap: Conflict if anybody
+    changed the file meanwhile, Refused if this resource is no longer what it was."""
+    config = await with_.hypervisor.ha_config()
+    resource = config.resources.get(item.ref.sid)
+    if _changed(resource, item):
+        raise errors.Refused("its HA resource was changed by somebody else meanwhile")
+    ours = _ours(operation, item, resource)
+    if len(ours.comment) > mark.COMMENT_LIMIT:
+        raise errors.Refused("the comment of its HA resource leaves no room for our mark")
+    with_.require(DISOWN_SECONDS)
+    if resource is None:
+        await with_.hypervisor.create_ha_resource(ours)
+    else:
+        await with_.hypervisor.update_ha_resource(ours, config.digest)
 
 
 def _changed(resource: cluster.HAResource | None, item: operations.TakeoverItem) -> bool:

@@ -91,6 +91,8 @@ def _finish(
     remembered = memo.guest(sid)
     without_mark = str(comment.with_mark(None))
     listed = sid in seen.ha_status.services
+    if resource.state is not cluster.HAState.IGNORED and _misplaced(sid, where.node, seen):
+        return _again(sid, resource, comment, seen, remembered)
     if resource.state is not cluster.HAState.IGNORED and resource.state is not comment.mark.was:
         return operations.Edit(
             sid, resource, dataclasses.replace(resource, comment=without_mark), "changed by somebody else"
@@ -149,6 +151,31 @@ def _finish(
             sid, resource, ignored, f"the LRM of {where.node} is not active: no native HA above it"
         )
     return None
+
+
+def _misplaced(sid: str, file_on: str, seen: snapshot.Snapshot) -> bool:
+    """Whether the CRM has the guest on another node than its file is on, and not because it moves it."""
+    record = seen.ha_status.services.get(sid) if seen.ha_status is not None else None
+    return record is not None and record.node != file_on and record.state not in failover.LRM_BUSY
+
+
+def _again(
+    sid: str,
+    resource: cluster.HAResource,
+    comment: mark.Comment,
+    seen: snapshot.Snapshot,
+    remembered: memory.GuestMemory,
+) -> operations.Edit | None:
+    """Its owner gave a guest that we had moved back to the CRM before that had dropped it: with its old
+    record HA of the whole cluster would stop (S8). It is ignored once more, and then gets the state its owner
+    wants."""
+    assert comment.mark is not None
+    since = remembered.stale_since
+    if since is None or seen.now - since < STALE_SECONDS:
+        return None
+    marked = comment.with_mark(dataclasses.replace(comment.mark, was=resource.state))
+    ignored = dataclasses.replace(resource, state=cluster.HAState.IGNORED, comment=str(marked))
+    return operations.Edit(sid, resource, ignored, "given back too early by somebody else: ignored once more")
 
 
 def _hold_mark(found: mark.Mark, where: evidence.Verdict, seen: snapshot.Snapshot) -> mark.Mark | None:

@@ -170,6 +170,7 @@ def _item(
     proven: Container[str] = (),
     *,
     claimed: bool = False,
+    here: bool = False,
 ) -> operations.TakeoverItem:
     """`last_seen`: nodes that may run it beside those that the CRM names (S16), but none `proven` off."""
     named = {guest.service.node, guest.service.target} if guest.service else set()
@@ -181,15 +182,16 @@ def _item(
         guest.registered,
         registration.entry(guest, _was(guest), owner),
         claimed,
+        here,
     )
 
 
 def _was(guest: protection.Protected) -> cluster.HAState:
-    """HA state to restore; for a guest not registered yet, whether it ran."""
-    if guest.comment.mark is not None:
-        return guest.comment.mark.was
+    """HA state to restore: what its owner last wanted. For a guest not registered yet, whether it ran."""
     if guest.registered is not None:
-        return guest.registered.state
+        ignored = guest.registered.state is cluster.HAState.IGNORED
+        marked = guest.comment.mark
+        return marked.was if marked is not None and ignored else guest.registered.state
     return cluster.HAState.STARTED if guest.seen.status == "running" else cluster.HAState.STOPPED
 
 
@@ -406,7 +408,7 @@ def _resume(
             and not protection.unrecoverable(guest, seen, memo)
             and not _not_now(guest, from_lost, seen, memo)
         ):
-            item = _item(guest, from_lost, seen.owner, proven=lost)
+            item = _item(guest, from_lost, seen.owner, proven=lost, here=True)
             chosen.setdefault((from_lost, where), []).append(item)
     result = []
     for (dead, target), items in sorted(chosen.items()):

@@ -177,8 +177,8 @@ def unrecoverable(guest: Protected, seen: snapshot.Snapshot, memo: memory.Memory
     """Why pveha would not take this guest over wherever it might go, or None."""
     if guest.policy.node_failure.action is failoverpolicy.NodeFailureAction.NATIVE:
         return Refusal(FailoverReady.NATIVE_ONLY, "its policy leaves it to Proxmox's own HA")
-    if guest.registered is not None and guest.comment.mark is None:
-        if guest.registered.state is cluster.HAState.IGNORED:
+    if guest.registered is not None:
+        if guest.registered.state is cluster.HAState.IGNORED and guest.comment.mark is None:
             return Refusal(
                 FailoverReady.USER_IGNORED,
                 f"somebody set its HA state to ignored: 'ha-manager set {guest.sid} --state "

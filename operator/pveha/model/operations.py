@@ -65,6 +65,9 @@ class TakeoverItem:
     entry: cluster.HAResource
     """The HA resource to make if there is none."""
     claimed: bool = False
+    here: bool = False
+    """Its file is at the target already, moved by a migration or by somebody: what runs there is the guest
+    itself."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -59,6 +59,9 @@ SIGHTINGS = "/run/pveha/marks.json"
 """What `repair` remembers between looks. A boot empties /run, as the monotonic clock begins anew."""
 PATIENCE_SECONDS = 240.0
 """A living pveha has adopted what it took over, or given up, long before (S10)."""
+ASTRAY_SECONDS = 30.0
+"""How long the CRM may have a marked guest elsewhere than its configuration is: a living pveha ends that
+after 15 s."""
 FLUSHES = 2
 """Flushes of the CRM without the guest before it is given back (S8)."""
 LRM_FRESH_SECONDS = 40.0
@@ -864,8 +867,9 @@ WantedBy=timers.target
 class Sighting:
     """An operation's mark since this node first saw it. Times are monotonic.
 
-    `seen` is the CRM's timestamp when the entry was first read as `ignored`, `absent` are those of later
-    flushes without the guest.
+    `seen` is the CRM's timestamp when the entry was first read in this state, `absent` are those of later
+    flushes without the guest. `astray` is since when the CRM has it on another node than its configuration
+    is, 0 if it does not.
     """
 
     mark: str
@@ -873,6 +877,7 @@ class Sighting:
     first: float
     seen: int
     absent: tuple[int, ...] = ()
+    astray: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -910,6 +915,10 @@ def repair(system: System) -> list[str]:
     told = []
     for sid, (entry, found) in sorted(marked.items()):
         sighting = sightings.marks[sid]
+        if sighting.astray and entry.get("state", "started") != "ignored":
+            if system.monotonic() - sighting.astray >= ASTRAY_SECONDS:
+                told.append(f"{sid}: {take_back(system, sid, entry, found, sighting)}")
+            continue
         if system.monotonic() - sighting.first < PATIENCE_SECONDS:
             continue
         if objection := adoption_objection(system, sid, found, sighting, sightings, membership):
@@ -934,21 +943,40 @@ def look(
     for sid, (entry, found) in marked.items():
         text, state = f"{found.op} {found.epoch} {found.was}", entry.get("state", "started")
         old = before.marks.get(sid)
-        if old is None or old.mark != text:
+        if old is None or old.mark.split()[:2] != text.split()[:2]:
             old = Sighting(text, state, now, flush)
-        elif old.state != state:
+        elif (old.mark, old.state) != (text, state):
             old = Sighting(text, state, old.first, flush)
         elif sid in services:
             old = dataclasses.replace(old, absent=())
         elif flush > old.seen and flush not in old.absent and len(old.absent) < FLUSHES:
             old = dataclasses.replace(old, absent=(*old.absent, flush))
-        marks[sid] = old
+        since = (old.astray or now) if is_astray(system, sid, services.get(sid), membership) else 0.0
+        marks[sid] = dataclasses.replace(old, astray=since)
     lrms = {}
     for node in membership.online:
         stamp = int(read_json(system, f"{NODES}/{node}/lrm_status").get("timestamp") or 0)
         known = before.lrms.get(node)
         lrms[node] = known if known is not None and known[0] == stamp else (stamp, now)
     return Sightings(marks, lrms)
+
+
+def is_astray(system: System, sid: str, record: Mapping[str, Any] | None, membership: Membership) -> bool:
+    """Whether the CRM has the guest on another node than its configuration is, and does not move it."""
+    if record is None or record.get("state") in ("migrate", "relocate"):
+        return False
+    where = configured_on(system, sid, membership)
+    return where is not None and record.get("node") != where
+
+
+def configured_on(system: System, sid: str, membership: Membership) -> str | None:
+    """The node with the guest's configuration."""
+    kind = {ha_type: kind for kind, ha_type in HA_TYPES.items()}.get(sid.partition(":")[0], "")
+    number = sid.partition(":")[2]
+    if not kind or not re.fullmatch("[1-9][0-9]{0,8}", number):
+        return None
+    paths = {node: config_path(node, kind, int(number)) for node in membership.online}
+    return next((node for node, path in paths.items() if system.exists(path)), None)
 
 
 def adoption_objection(
@@ -962,14 +990,10 @@ def adoption_objection(
     """Why an entry must stay as it is in this run, or "" (S8, S11)."""
     if sighting.state != "ignored":
         return ""
-    kind = {ha_type: kind for kind, ha_type in HA_TYPES.items()}.get(sid.partition(":")[0], "")
-    number = sid.partition(":")[2]
-    if not kind or not re.fullmatch("[1-9][0-9]{0,8}", number):
-        return "no guest has such an id"
-    vmid = int(number)
-    where = next((node for node in membership.online if system.exists(config_path(node, kind, vmid))), None)
+    where = configured_on(system, sid, membership)
     if where is None:
         return "no node has its configuration"
+    vmid = int(sid.partition(":")[2])
     record = (read_json(system, "/etc/pve/ha/manager_status").get("service_status") or {}).get(sid)
     if record is not None and (record.get("node") != where or membership.online[where]):
         return f"the CRM still has it on {record.get('node')}, its configuration is on {where}"
@@ -996,9 +1020,25 @@ def give_back(system: System, sid: str, state: str, sighting: Sighting) -> str:
     unchanged = found is not None and f"{found.op} {found.epoch} {found.was}" == sighting.mark
     if not unchanged or entry.get("state", "started") != sighting.state:
         return "changed by somebody else"
-    digest = hashlib.sha1(text.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
-    problem = system.set_ha_resource(sid, state, without_mark(entry.get("comment", "")), digest)
+    problem = system.set_ha_resource(sid, state, without_mark(entry.get("comment", "")), digest_of(text))
     return f"not given back: {problem}" if problem else f"given back to Proxmox HA as {state}"
+
+
+def take_back(system: System, sid: str, entry: Mapping[str, str], found: Mark, sighting: Sighting) -> str:
+    """Ignore a guest once more whose owner gave it back to the CRM before that had dropped it: its old record
+    would stop HA of the whole cluster (S8). The mark says what its owner wants."""
+    text = system.read_text("/etc/pve/ha/resources.cfg")
+    if read_ha_resources(system).get(sid) != entry:
+        return "changed by somebody else"
+    was = f"[pveha op={found.op} epoch={found.epoch} was={sighting.state}]"
+    comment = f"{without_mark(entry.get('comment', ''))} {was}".strip()
+    problem = system.set_ha_resource(sid, "ignored", comment, digest_of(text))
+    return f"not taken back: {problem}" if problem else "given back too early: ignored once more"
+
+
+def digest_of(text: str) -> str:
+    """What Proxmox calls the digest of a configuration file."""
+    return hashlib.sha1(text.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
 
 
 def without_mark(comment: str) -> str:
@@ -1023,7 +1063,14 @@ def read_sightings(system: System) -> Sightings:
     content = read_json(system, SIGHTINGS)
     try:
         marks = {
-            sid: Sighting(each["mark"], each["state"], each["first"], each["seen"], tuple(each["absent"]))
+            sid: Sighting(
+                each["mark"],
+                each["state"],
+                each["first"],
+                each["seen"],
+                tuple(each["absent"]),
+                each["astray"],
+            )
             for sid, each in content["marks"].items()
         }
         return Sightings(marks, {node: (stamp, at) for node, (stamp, at) in content["lrms"].items()})

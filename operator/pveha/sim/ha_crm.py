@@ -283,11 +283,14 @@ class _Round:
             self._change(sid, "relocate" if container else how, target=target)
 
     def _disarm(self) -> bool:
-        """Whether HA is disarmed, or on its way to it: then nothing else happens."""
+        """Whether HA is disarmed, or on its way to it: then nothing else happens. Fencing and recovery that
+        have begun are ended first."""
         if not self.manager.disarm_state:
             return False
+        if any(service.state in ("fence", "recovery") for service in self.manager.services.values()):
+            return False
         for sid, service in self.manager.services.items():
-            if service.state in ("started", "stopped", "request_start", "request_stop", "recovery", "fence"):
+            if service.state in ("started", "stopped", "request_start", "request_stop"):
                 self._change(sid, "freeze")
         released = all(
             lrm.mode == "disarm" and lrm.state != "active"

@@ -108,6 +108,32 @@ def test_what_somebody_changed_meanwhile_is_left_to_him(changed: dict[str, objec
     assert on.resources["vm:102"] == before
 
 
+@pytest.mark.parametrize("state", [STOPPED, cluster.HAState.DISABLED])
+def test_what_somebody_changes_in_the_very_moment_of_disowning_is_left_to_him(state: cluster.HAState) -> None:
+    on = world()
+
+    def meddle(sid: str) -> None:
+        on.resources[sid] = dataclasses.replace(on.resources[sid], state=state)
+        on.digest += 1
+
+    on.before_write = meddle
+    assert run(on)[102].reason == FailoverReady.BUSY
+    assert on.resources["vm:102"].state is state
+    assert on.did("claim") == on.did("start") == []
+
+
+def test_a_change_of_another_resource_in_the_moment_of_disowning_only_takes_another_try() -> None:
+    on = world()
+    changes = iter([True])
+
+    def meddle(sid: str) -> None:
+        on.digest += next(changes, False)
+
+    on.before_write = meddle
+    assert run(on)[102].reason == "Running"
+    assert len(on.did("update")) == 2
+
+
 def test_a_comment_without_room_is_not_shortened() -> None:
     on = world()
     full = dataclasses.replace(on.resources["vm:102"], comment="x" * 4090)
@@ -150,6 +176,16 @@ def test_a_running_process_on_a_survivor_is_a_suspected_duplicate(where: str) ->
         on.processes_on[where] = (process("running"),)
         assert run(on, a_takeover(an_item(lock=lock)))[102].reason == FailoverReady.DUPLICATE_SUSPECTED
         assert on.did("update") == on.did("kill") == on.did("start") == []
+
+
+def test_what_runs_where_its_file_is_already_is_the_guest_itself() -> None:
+    on = world()
+    on.processes_on["pve1"] = (process("running"),)
+    assert run(on, a_takeover(an_item(here=True)))[102].reason == "Running"
+    assert on.did("start") == []
+    on = world()
+    on.processes_on["pve3"] = (process("running"),)
+    assert run(on, a_takeover(an_item(here=True)))[102].reason == FailoverReady.DUPLICATE_SUSPECTED
 
 
 @pytest.mark.parametrize("state", ["inmigrate", "postmigrate", "paused", "prelaunch"])

@@ -6,7 +6,7 @@ import pytest
 
 from decide_scene import OFF, ON, OWNER, Scene, condition, edits, kinds
 from pveha.api.conditions import FailoverReady
-from pveha.decide import rounds
+from pveha.decide import adoption, rounds
 from pveha.model import cluster, mark, operations
 
 STARTED, STOPPED, IGNORED = cluster.HAState.STARTED, cluster.HAState.STOPPED, cluster.HAState.IGNORED
@@ -128,11 +128,34 @@ def test_what_may_run_elsewhere_is_not_given_to_native_ha() -> None:
 
 def test_somebody_elses_change_is_kept_and_only_the_mark_goes() -> None:
     scene = disowned()
+    del scene.services["vm:102"]
     scene.set_resource("vm:102", state=cluster.HAState.DISABLED)
     _, edit = until_edit(scene, 5)
     assert edit is not None
     assert edit.desired is not None
     assert (edit.desired.state, edit.desired.comment) == (cluster.HAState.DISABLED, "of the shop")
+
+
+@pytest.mark.parametrize("state", [STARTED, STOPPED, cluster.HAState.DISABLED])
+def test_given_back_before_the_crm_has_dropped_it_it_is_ignored_once_more(state: cluster.HAState) -> None:
+    scene = disowned()
+    scene.set_resource("vm:102", state=state)
+    after, edit = until_edit(scene, 30)
+    assert edit is not None
+    assert edit.desired is not None
+    assert adoption.STALE_SECONDS <= after <= adoption.STALE_SECONDS + 2
+    assert edit.desired.state is IGNORED
+    assert mark.parse(edit.desired.comment).mark == mark.Mark(state, op=OP, epoch=2)
+
+
+def test_what_its_owner_wants_by_now_is_restored_when_it_is_disowned_again() -> None:
+    scene = disowned()
+    scene.move(102, "pve2")
+    del scene.services["vm:102"]
+    scene.set_resource("vm:102", state=STOPPED)
+    scene.memory = dataclasses.replace(scene.memory, guests={})
+    (takeover,) = [o for o in scene.step(0.1).start if isinstance(o, operations.Takeover)]
+    assert [item.was for item in takeover.items] == [STOPPED]
 
 
 def test_an_orphaned_mark_is_repaired_by_whoever_leads_next() -> None:

@@ -38,6 +38,7 @@ class Node:
         self.flush = 1000
         self.master = "pve1"
         self.listed: dict[str, str] = {}
+        self.service_state = "started"
         self.disarm: dict[str, str] = {}
         self.lrms = {"pve1": "active", "pve2": "active", "pve3": "active"}
         self.stuck: set[str] = set()
@@ -49,7 +50,7 @@ class Node:
     def look(self, seconds: float = 10.0, flushes: int = 1) -> list[str]:
         self.system.now += seconds
         self.flush += 10 * flushes
-        services = {sid: {"state": "started", "node": node} for sid, node in self.listed.items()}
+        services = {sid: {"state": self.service_state, "node": node} for sid, node in self.listed.items()}
         content: dict[str, object] = {
             "master_node": self.master,
             "timestamp": self.flush,
@@ -133,6 +134,33 @@ def test_a_hold_and_what_others_wrote_is_left_alone(node: Node) -> None:
     node.tree.ha("vm:101", comment="[pveha hold=pve3 was=started]")
     node.tree.ha("vm:102", comment="ignored by a person")
     assert node.wait(600) == []
+    assert node.called is None
+
+
+def test_what_its_owner_gave_back_before_the_crm_dropped_it_is_ignored_once_more(node: Node) -> None:
+    """The CRM would look for it on the dead node, and HA of the whole cluster would stop (S8)."""
+    path = node.tree.path("/etc/pve/ha/resources.cfg")
+    node.wait(50)
+    node.listed = {"vm:101": "pve3"}
+    path.write_text("")
+    node.tree.ha("vm:101", state="stopped", comment=f"db {MARK}")
+    assert node.wait(30) == []
+    assert node.look() == ["vm:101: given back too early: ignored once more"]
+    assert node.called is not None
+    again = "db [pveha op=t2.0 epoch=2 was=stopped]"
+    assert node.called[1:4] == ["vm:101", "--state=ignored", f"--comment={again}"]
+    path.write_text("")
+    node.tree.ha("vm:101", comment=again)
+    node.listed = {}
+    assert node.wait(150) == []
+    assert node.look() == ["vm:101: given back to Proxmox HA as stopped"]
+
+
+def test_a_marked_guest_that_the_crm_moves_is_left_to_it(node: Node) -> None:
+    node.tree.path("/etc/pve/ha/resources.cfg").write_text("")
+    node.tree.ha("vm:101", state="started", comment=MARK)
+    node.listed, node.service_state = {"vm:101": "pve3"}, "migrate"
+    assert node.wait(200) == []
     assert node.called is None
 
 

@@ -1,6 +1,7 @@
 """What the operator may do: every test that runs it as somebody runs it with these rights and no others.
 
-They are those of the chart's ClusterRole, read from the kustomize base, which another test holds to the chart.
+They are those of the chart's ClusterRole (charts/pveha/templates/rbac.yaml), read from the kustomize base
+that is made of it. `test_install_rights` has a use for every one of them: a new right needs one there.
 """
 
 from pathlib import Path

@@ -339,6 +339,11 @@ class Degraded(Documented):
         "A node is a member and has power, but its API does not answer pveha. It is not touched for that.",
         "Look at the network between pveha and the node, and at pveproxy on the node.",
     )
+    NODE_QUARANTINED = (
+        "NodeQuarantined",
+        "A node was lost and returned too often within an hour: no guests are started on it for a while.",
+        "Find out why it flaps. The annotation pveha.dev/end-quarantine ends the quarantine early.",
+    )
     UNKNOWN = "Unknown", "Membership could not be read.", "See the condition Connected."
 
 
@@ -355,6 +360,14 @@ class Acting(Documented):
             "the network."
         ),
         "Look at network and power. If the nodes are really dead, raise safety.maxFailedNodesPercent.",
+    )
+    STORM_COOLDOWN = (
+        "StormCooldown",
+        (
+            "Too many nodes were lost at once a short while ago: nothing new is begun until "
+            "safety.stormCooldownSeconds have passed since. Proxmox's own HA goes on."
+        ),
+        "Wait. If the cluster is known to be well, set safety.stormCooldownSeconds to 0 for the moment.",
     )
     NOT_LEADER = (
         "NotLeader",

@@ -257,6 +257,15 @@ class Safety(Model):
     planned_down_seconds: Annotated[int, Field(ge=60, le=86400)] = 600
     """How long a reboot or shutdown that somebody asked for may take before a condition says so. Such a node
     is never fenced. Raise it for servers that boot slowly."""
+    storm_cooldown_seconds: Annotated[int, Field(ge=0, le=86400)] = 300
+    """How long after a storm (more nodes lost at once than maxFailedNodesPercent allows, or no quorum)
+    nothing new is begun: nodes that come back one after the other are not dead. 0 ends the wait at once."""
+    max_flaps_per_hour: Annotated[int, Field(ge=1, le=20)] = 3
+    """How often a node may be lost and return within an hour before it is quarantined. Raise it for clusters
+    whose network is being worked on."""
+    quarantine_seconds: Annotated[int, Field(ge=60, le=604800)] = 7200
+    """How long no guests are started on a node that has flapped too often. The annotation
+    pveha.dev/end-quarantine ends it earlier."""
 
 
 class HAClusterSpec(Model):
@@ -406,8 +415,32 @@ class Binding(Model):
     """Why the binding no longer counts, until the annotation pveha.dev/rebind names the node."""
 
 
+class Storm(Model):
+    """A storm that is not over for longer than safety.stormCooldownSeconds: remembered here so that a new
+    leader waits too."""
+
+    start_time: Time
+    """When it began."""
+    end_time: Time | None = None
+    """When it was over; absent while it is not."""
+    cause: Annotated[str, Field(max_length=1024)] = ""
+    """What was seen."""
+
+
+class Flapping(Model):
+    """A node that was lost and returned within the last hour, or that is quarantined for it."""
+
+    name: Annotated[str, Field(max_length=63)]
+    """The node's name."""
+    returns: Annotated[tuple[Time, ...], Field(max_length=24, json_schema_extra=LIST_SET)] = ()
+    """When it returned, in the last hour."""
+    quarantined_until: Time | None = None
+    """Until when no guests are started on it; absent if it is not quarantined."""
+
+
 class HAClusterStatus(Status):
-    """What pveha sees and does. All but the bindings is rebuilt from the world: editing it has no effect."""
+    """What pveha sees and does. All but bindings, storm and flapping is rebuilt from the world: editing it
+    has no effect."""
 
     version: Annotated[str, Field(max_length=64)] | None = None
     """Version of Proxmox VE."""
@@ -427,6 +460,10 @@ class HAClusterStatus(Status):
     """What pveha is doing now; at most 20 are shown."""
     bindings: Annotated[tuple[Binding, ...], Field(max_length=32, json_schema_extra=list_map("name"))] = ()
     """Nodes whose BMC is bound to them."""
+    storm: Storm | None = None
+    """The storm that keeps pveha from beginning anything."""
+    flapping: Annotated[tuple[Flapping, ...], Field(max_length=32, json_schema_extra=list_map("name"))] = ()
+    """Nodes that were lost and returned lately."""
     last_failure: LastFailure | None = None
     """The last loss of a node."""
 

@@ -35,6 +35,10 @@ REBIND_ANNOTATION = f"{GROUP}/rebind"
 """Set on an HACluster to a node's name (several: separated by commas) once a person has checked that the
 node's BMC entry names the right machine: what contradicted it before is forgotten (rule S1)."""
 
+END_QUARANTINE_ANNOTATION = f"{GROUP}/end-quarantine"
+"""Set on an HACluster to a node's name (several: separated by commas) once a person has mended what made the
+node flap: guests may be started on it again."""
+
 
 def alias(attribute: str) -> str:
     """The name in manifests: camelCase, with Kubernetes' upper-case ID (`system_id` is `systemID`)."""

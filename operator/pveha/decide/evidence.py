@@ -37,6 +37,14 @@ class State(enum.StrEnum):
     FENCING = "Fencing"
     FENCE_FAILED = "FenceFailed"
     FENCED = "Fenced"
+    QUARANTINED = "Quarantined"
+    """How an Online node is shown to users that takes no guests (`quarantine`); no verdict."""
+
+
+LOST = frozenset(
+    {State.DOWN, State.ISOLATED, State.UNPROVABLE, State.FENCING, State.FENCE_FAILED, State.FENCED}
+)
+"""The quorate majority says it is gone, for whatever reason other than a planned one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,8 +64,8 @@ class Verdict:
 
     @property
     def lost(self) -> bool:
-        """Whether the quorate majority says it is gone, for whatever reason other than a planned one."""
-        return self.state not in (State.ONLINE, State.SUSPECT, State.PLANNED_DOWN, State.UNCONFIRMED)
+        """Whether it is in one of the states of `LOST`."""
+        return self.state in LOST
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Whether pveha may act at all (design §6): new operations, and the finishing of what was begun."""
 
 import dataclasses
+import datetime
 from collections.abc import Mapping
 
 from pveha.api import hacluster
@@ -80,6 +81,8 @@ def permission(
         )
     if wide := blast_radius(spec, verdicts):
         return Permission(False, True, Acting.BLAST_RADIUS, wide)
+    if waiting := cooldown(seen, spec, memo):
+        return Permission(False, True, Acting.STORM_COOLDOWN, waiting)
     return Permission(True, True, Acting.OK, "pveha acts when a node dies")
 
 
@@ -140,21 +143,53 @@ def _oldest(seen: snapshot.Snapshot) -> float:
     return min(part.answered_at if part is not None else float("-inf") for part in parts)
 
 
-def blast_radius(spec: hacluster.HAClusterSpec, verdicts: Mapping[str, evidence.Verdict]) -> str:
-    """Why too many nodes are lost at once for pveha to believe it, or an empty string.
+def lost(verdicts: Mapping[str, evidence.Verdict]) -> tuple[str, ...]:
+    """The nodes that count towards the blast radius.
 
     Nodes of which witnesses differ count: right after quorum returns, one view may tell of a loss that the
     next confirms.
     """
-    lost = sorted(
+    return tuple(
         name
-        for name, verdict in verdicts.items()
+        for name, verdict in sorted(verdicts.items())
         if verdict.lost or verdict.state is evidence.State.UNCONFIRMED
     )
-    allowed = max(1, len(verdicts) * spec.safety.max_failed_nodes_percent // 100)
-    if len(lost) <= allowed:
+
+
+def allowed_losses(spec: hacluster.HAClusterSpec, nodes: int) -> int:
+    """How many of so many nodes may be lost at once."""
+    return max(1, nodes * spec.safety.max_failed_nodes_percent // 100)
+
+
+def blast_radius(spec: hacluster.HAClusterSpec, verdicts: Mapping[str, evidence.Verdict]) -> str:
+    """Why too many nodes are lost at once for pveha to believe it, or an empty string."""
+    gone = lost(verdicts)
+    allowed = allowed_losses(spec, len(verdicts))
+    if len(gone) <= allowed:
         return ""
     return (
-        f"{len(lost)} of {len(verdicts)} nodes are lost ({', '.join(lost)}), but "
+        f"{len(gone)} of {len(verdicts)} nodes are lost ({', '.join(gone)}), but "
         f"safety.maxFailedNodesPercent allows {allowed}: pveha leaves them to Proxmox's own HA"
     )
+
+
+def cooled_down(storm: memory.Storm, now: float, seconds: float) -> bool:
+    """Whether a storm has been over for so long."""
+    return storm.ended_at is not None and now - storm.ended_at >= seconds
+
+
+def cooldown(seen: snapshot.Snapshot, spec: hacluster.HAClusterSpec, memo: memory.Memory) -> str:
+    """Why nothing is begun after a storm, or an empty string."""
+    storm, seconds = memo.storm, spec.safety.storm_cooldown_seconds
+    if storm is None or cooled_down(storm, seen.now, seconds):
+        return ""
+    ended = storm.ended if storm.ended is not None else seen.wall
+    return (
+        f"after a storm ({storm.cause}; over since {_moment(ended)}) nothing new is begun for {seconds} s "
+        f"(safety.stormCooldownSeconds), until {_moment(ended + seconds)}: what was begun is finished, and "
+        "Proxmox's own HA goes on"
+    )
+
+
+def _moment(timestamp: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(timestamp, datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -45,6 +45,12 @@ class NodeMemory:
     state: str = ""
     state_since: float = 0.0
     state_timestamp: float = 0.0
+    away: bool = False
+    """It was lost, and has not been Online since."""
+    returns: tuple[float, ...] = ()
+    """Unix times at which it was Online again after it was lost, in the last hour."""
+    quarantined_until: float | None = None
+    """Unix time until which no guests are started on it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -105,6 +111,23 @@ class Failure:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Storm:
+    """More losses at once than are believed to be deaths."""
+
+    started: float
+    """Unix time."""
+    cause: str
+    lost: int = 0
+    """Nodes lost at its worst."""
+    allowed: int | None = None
+    """How many could have been lost without it; None: not known."""
+    ended_at: float | None = None
+    """When it was over (the loop's time); None: it is not."""
+    ended: float | None = None
+    """Unix time of `ended_at`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Memory:
     """Everything remembered about one cluster."""
 
@@ -118,6 +141,14 @@ class Memory:
     """Node whose loss an earlier leader has reported to its end."""
     split_since: float | None = None
     """Since when quorate witnesses exclude each other."""
+    storm: Storm | None = None
+    """The storm that rages, or that has ended less than its cooldown ago."""
+    unquorate_since: float | None = None
+    """Since when nodes answer and none is quorate."""
+    sight_since: float | None = None
+    """Since when any node has answered in each round."""
+    traced: bool = False
+    """Whether the traces of a storm before that have been looked for."""
     epoch: int | None = None
     epoch_at: float = 0.0
     inherited: bool = False
@@ -141,6 +172,8 @@ class Memory:
     counter: int = 0
     rebound: frozenset[str] | None = None
     """Nodes whose rebind annotation has been honoured and still stands; None: none was looked at yet."""
+    ended: frozenset[str] | None = None
+    """Nodes that the annotation to end their quarantine names, as of the last round; None: not looked yet."""
     announced: frozenset[str] = frozenset()
     """Events told already, by key, until their cause ends."""
 

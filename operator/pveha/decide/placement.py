@@ -80,7 +80,7 @@ def can_host(
     verdicts: Mapping[str, evidence.Verdict],
 ) -> bool:
     """Whether guests may be started on `name` at all: online long enough and answering us, its LRM alive and
-    in active mode (S11)."""
+    in active mode (S11), not in quarantine."""
     online_since = memo.node(name).online_since
     probe = seen.probes.get(name)
     return (
@@ -91,6 +91,7 @@ def can_host(
         )
         and online_since is not None
         and seen.now - online_since >= spec.detection.recover_after_seconds
+        and memo.node(name).quarantined_until is None
         and lrm_alive(name, seen, memo)
         and f"shell/{name}" not in seen.problems
     )
@@ -128,7 +129,8 @@ def _choose(
     if not candidates:
         return protection.Refusal(
             FailoverReady.NO_TARGET,
-            "no other node is online and answering, long enough and with a live LRM, to take it",
+            "no other node is online and answering, long enough, with a live LRM and not in quarantine, to "
+            "take it",
         )
     storages = guest.config.storages if guest.config else frozenset()
     left = {name: target for name, target in candidates.items() if storages <= target.storages}

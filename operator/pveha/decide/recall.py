@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from pveha.api import hacluster
-from pveha.decide import evidence, memory, storage
+from pveha.decide import evidence, memory, quarantine, storage, storm
 from pveha.model import cluster, guests, mark, operations, power, snapshot
 
 CONTRADICTION_WINDOW_SECONDS = 30.0
@@ -24,16 +24,20 @@ EDIT_RETRY_SECONDS = 10.0
 
 def first(status: hacluster.HAClusterStatus) -> memory.Memory:
     """The memory of an operator that has just started: only what survives in the status, the BMC bindings
-    (S1)."""
+    (S1), a storm, and flaps."""
     loss = status.last_failure
+    nodes = quarantine.remembered(status)
+    for binding in status.bindings:
+        nodes[binding.name] = dataclasses.replace(
+            nodes.get(binding.name, memory.NodeMemory()),
+            identities=frozenset(binding.identities),
+            bound=True,
+            voided=binding.voided or "",
+        )
     return memory.Memory(
         reported_loss=loss.node if loss is not None and loss.completion_time is not None else "",
-        nodes={
-            binding.name: memory.NodeMemory(
-                identities=frozenset(binding.identities), bound=True, voided=binding.voided or ""
-            )
-            for binding in status.bindings
-        },
+        nodes=nodes,
+        storm=storm.remembered(status),
     )
 
 

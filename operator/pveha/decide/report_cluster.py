@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from pveha.api import conditions, hacluster, meta, protectedvm
-from pveha.decide import evidence, failover, guards, memory, placement, protection
+from pveha.decide import evidence, failover, guards, memory, placement, protection, quarantine
 from pveha.decide import told as told_
 from pveha.model import mark, operations
 
@@ -265,7 +265,18 @@ def _degraded(now: told_.Round) -> told_.Told:
     for name, verdict in now.verdicts.items():
         if verdict.path_broken:
             return True, conditions.Degraded.PATH_BROKEN, f"{name}: {verdict.reason}"
+    for name, why in _quarantined(now).items():
+        return True, conditions.Degraded.NODE_QUARANTINED, f"{name}: {why}"
     return False, conditions.Degraded.NONE, "all nodes are online"
+
+
+def _quarantined(now: told_.Round) -> dict[str, str]:
+    """Nodes that are Online but for their quarantine, with the reason. What is worse is shown instead."""
+    return {
+        name: why
+        for name, why in quarantine.reasons(now.memo, now.wanted.cluster.spec).items()
+        if name in now.verdicts and now.verdicts[name].state is evidence.State.ONLINE
+    }
 
 
 def _recovering(now: told_.Round, name: str) -> bool:
@@ -303,6 +314,7 @@ def status_of(
     generation = now.wanted.cluster.metadata.generation
     failure = now.memo.failure
     guests = now.seen.inventory.guests.values() if now.seen.inventory else ()
+    quarantined = _quarantined(now)
     return hacluster.HAClusterStatus(
         observed_generation=generation,
         conditions=told_.conditions(told, generation, now.seen.wall),
@@ -310,17 +322,20 @@ def status_of(
         epoch=now.memo.epoch if now.memo.epoch is not None else now.wanted.cluster.status.epoch,
         nodes=hacluster.NodeCounters(
             total=len(now.verdicts),
-            online=sum(verdict.state is evidence.State.ONLINE for verdict in now.verdicts.values()),
+            online=sum(
+                verdict.state is evidence.State.ONLINE and name not in quarantined
+                for name, verdict in now.verdicts.items()
+            ),
         ),
         not_online=tuple(
             hacluster.NotOnline(
                 name=name,
-                state=str(verdict.state),
-                reason=verdict.reason[:1024],
+                state=evidence.State.QUARANTINED if name in quarantined else str(verdict.state),
+                reason=quarantined.get(name, verdict.reason)[:1024],
                 since=told_.time(now.memo.node(name).state_timestamp or now.seen.wall),
             )
             for name, verdict in now.verdicts.items()
-            if verdict.state is not evidence.State.ONLINE
+            if verdict.state is not evidence.State.ONLINE or name in quarantined
         ),
         guests=hacluster.GuestCounters(
             total=sum(not guest.template for guest in guests),
@@ -333,6 +348,8 @@ def status_of(
         ),
         operations=tuple(_operation(state) for state in _shown(now.seen.operations)),
         bindings=_bindings(now),
+        storm=_storm(now.memo.storm) if now.memo.storm else None,
+        flapping=_flapping(now),
         last_failure=_failure(failure) if failure else now.wanted.cluster.status.last_failure,
     )
 
@@ -342,6 +359,28 @@ def _bindings(now: told_.Round) -> tuple[hacluster.Binding, ...]:
         hacluster.Binding(name=name, identities=tuple(sorted(node.identities)), voided=node.voided or None)
         for name, node in sorted(now.memo.nodes.items())
         if (node.bound or node.voided) and node.identities
+    )
+
+
+def _storm(storm: memory.Storm) -> hacluster.Storm:
+    return hacluster.Storm(
+        start_time=told_.time(storm.started),
+        end_time=told_.time(storm.ended) if storm.ended is not None else None,
+        cause=storm.cause[:1024],
+    )
+
+
+def _flapping(now: told_.Round) -> tuple[hacluster.Flapping, ...]:
+    return tuple(
+        hacluster.Flapping(
+            name=name,
+            returns=tuple(told_.time(at) for at in node.returns),
+            quarantined_until=told_.time(node.quarantined_until)
+            if node.quarantined_until is not None
+            else None,
+        )
+        for name, node in sorted(now.memo.nodes.items())
+        if node.returns or node.quarantined_until is not None
     )
 
 

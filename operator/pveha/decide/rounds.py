@@ -12,8 +12,10 @@ from pveha.decide import (
     memory,
     placement,
     protection,
+    quarantine,
     recall,
     registration,
+    storm,
 )
 from pveha.decide import report as reports
 from pveha.decide import told as told_
@@ -28,6 +30,8 @@ MAX_EDITS = 50
 
 PASSING = frozenset({evidence.State.SUSPECT, evidence.State.UNCONFIRMED, evidence.State.FENCING})
 """States that are about to become another."""
+PASSING_SECONDS = 30.0
+"""A node that has been in one of them for longer is in no hurry: what changes is news, and wakes the loop."""
 
 Decision = decision.Decision[memory.Memory]
 
@@ -37,9 +41,12 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
     spec = wanted.cluster.spec
     before = memo
     members = evidence.membership(seen, spec.detection)
-    memo = recall.recall(seen, spec, members, memo, _rebind(wanted))
+    memo = recall.recall(seen, spec, members, memo, _named(wanted, meta.REBIND_ANNOTATION))
     verdicts = evidence.verdicts(seen, spec, memo, members)
     memo = _states(memo, verdicts, seen)
+    memo = storm.follow(seen, spec, memo, members, verdicts)
+    ended = _named(wanted, meta.END_QUARANTINE_ANNOTATION)
+    memo = quarantine.follow(seen, spec, memo, verdicts, ended)
     protected = protection.protect(seen, wanted, memo)
     memo = dataclasses.replace(memo, identities=_identities(memo, wanted, protected))
     memo = failover.finished_by_others(memo, seen, verdicts, protected)
@@ -57,7 +64,7 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
     report, memo = reports.report(round_, before)
     looking = _looking(seen, verdicts, recoveries, memo)
     return decision.Decision(
-        sentence=_sentence(start, cancel, verdicts, allowed, protected),
+        sentence=_sentence(start, cancel, verdicts, allowed, protected, quarantine.reasons(memo, spec)),
         start=tuple(start),
         cancel=tuple(cancel),
         report=report,
@@ -67,8 +74,9 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
     )
 
 
-def _rebind(wanted: specs.Specs) -> frozenset[str]:
-    text = wanted.cluster.metadata.annotations.get(meta.REBIND_ANNOTATION, "")
+def _named(wanted: specs.Specs, annotation: str) -> frozenset[str]:
+    """The nodes that an annotation names."""
+    text = wanted.cluster.metadata.annotations.get(annotation, "")
     return frozenset(name.strip() for name in text.split(",") if name.strip())
 
 
@@ -200,7 +208,8 @@ def _looking(
         and not (verdict.state is evidence.State.FENCED and not recoveries[name].items)
     )
     pressing = any(
-        verdicts[name].state in PASSING or (name in recoveries and recoveries[name].items)
+        (verdicts[name].state in PASSING and seen.now - memo.node(name).state_since < PASSING_SECONDS)
+        or (name in recoveries and recoveries[name].items)
         for name in suspects
     )
     silent = frozenset(
@@ -229,11 +238,17 @@ def _sentence(
     verdicts: Mapping[str, evidence.Verdict],
     allowed: guards.Permission,
     protected: protection.Protection,
+    quarantined: Mapping[str, str],
 ) -> str:
     told = [
         f"{name} is {v.state} ({v.reason})"
         for name, v in verdicts.items()
         if v.state is not evidence.State.ONLINE
+    ]
+    told += [
+        f"{name} is {evidence.State.QUARANTINED} ({why})"
+        for name, why in quarantined.items()
+        if name in verdicts and verdicts[name].state is evidence.State.ONLINE
     ]
     for operation in start:
         match operation:

@@ -227,13 +227,13 @@ def test_rights_in_one_namespace_are_enough_for_one_namespace(
     helm("upgrade", "pveha", str(render.CHART), values=wanted)
     role = get(upgraded, "clusterrole", "pveha")
     assert [rule["resources"] for rule in role["rules"]] == [["namespaces"]]
+    spec = {"clusterRef": {"name": "dc1"}, "vmid": 999}
+    metadata = {"name": "late", "namespace": "dc1"}
+    late = {"apiVersion": api.API_VERSION, "kind": "ProtectedVM", "metadata": metadata, "spec": spec}
+    upgraded.apply(late)
     with operator(tmp_path, upgraded) as (running, ready):
         until(running, ready)
         until(running, lambda: "leading dc1/pveha-dc1" in running.log.read_text())
-        spec = {"clusterRef": {"name": "dc1"}, "vmid": 999}
-        metadata = {"name": "late", "namespace": "dc1"}
-        late = {"apiVersion": api.API_VERSION, "kind": "ProtectedVM", "metadata": metadata, "spec": spec}
-        upgraded.apply(late)
         until(running, lambda: "status" in get(upgraded, "protectedvm", "late", "-n", "dc1"))
     assert "cannot" not in running.log.read_text()
 

@@ -11,7 +11,7 @@ import pytest
 from pveha.act import context, fence, takeover, witness
 from pveha.api import hacluster
 from pveha.control import elector
-from pveha.decide import adoption, evidence, failover, memory, placement, protection, recall
+from pveha.decide import adoption, evidence, failover, guards, memory, placement, protection, recall
 from pveha.model import cluster, operations, power, snapshot
 from pveha.nodeshell import pveha_node
 
@@ -139,6 +139,11 @@ def disown_again_over_our_own_mark(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(failover, "_was", was)
 
 
+def forget_storms(patch: pytest.MonkeyPatch) -> None:
+    """As soon as a storm is over everything goes on."""
+    patch.setattr(guards, "cooldown", lambda *args: "")
+
+
 Found = tuple[Patch, tuple[str, ...], str]
 """A bug, the kinds of faults under which it shows soonest, and the rule that it violates."""
 
@@ -156,6 +161,7 @@ MUTATIONS: Mapping[str, Found] = {
     ),
     "treat PlannedDown as Down": (treat_planned_as_down, ("planned",), "planned is not dead"),
     "skip read-back": (skip_the_read_back, ("bmc-lies", "network-cut", "hang"), "rename only while off"),
+    "no storm cooldown": (forget_storms, ("double-failure", "power-button"), "no new operation"),
     "ignore the lease": (
         ignore_the_lease,
         ("lease-lost", "kubernetes-cut", "power-loss"),

@@ -19,6 +19,10 @@ FORBIDDEN_SECONDS = 20.0
 """Operations begun before the user forbade new ones may still send effects for so long."""
 UNDONE_SECONDS = 300.0
 """Every `ignored` of an operation is undone within this much time in which somebody could (S10)."""
+COOLDOWN_SECONDS = 300.0
+"""safety.stormCooldownSeconds, as in the HACluster of every random run."""
+STORM_SEEN_SECONDS = 10.0
+"""A storm that lasts longer has been seen by who leads and looks."""
 FLUSH_SECONDS = 15.0
 """A CRM master that works has flushed within this time."""
 PLANNED_MODES = frozenset({"restart", "shutdown", "maintenance", "disarm"})
@@ -59,6 +63,11 @@ class Invariants:
         self._could_undo = False
         self._lines = 0
         self._forbidden: dict[str, float] = {}
+        self._storm_since: float | None = None
+        self._calm_since = float("-inf")
+        """When a storm that lasted ended."""
+        self._stormed: object = None
+        """The leadership that has seen the last storm."""
         self._told: set[str] = set()
         watched.world.on_change(self._changed)
         watched.world.on_move(self._moved)
@@ -107,8 +116,49 @@ class Invariants:
             if not majority or not self._majority:
                 self._majority_since = now
             self._majority = majority
+        self._weather(now)
         self._marks(now)
         self._read_log()
+
+    def _lost(self, seconds: float) -> list[str]:
+        """Nodes that have been away for so long, other than as announced."""
+        now = self._world.now()
+        return [n for n, gone in self._absent_since.items() if now - gone > seconds and not self._planned(n)]
+
+    def _weather(self, now: float) -> None:
+        allowed = max(1, len(self._world.machines) * 34 // 100)
+        if self._majority and len(self._lost(0.0)) > allowed:
+            self._storm_since = now if self._storm_since is None else self._storm_since
+        elif self._majority and self._storm_since is not None:
+            if now - self._storm_since > FORBIDDEN_SECONDS:
+                self._calm_since = now
+            self._storm_since = None
+
+    def _look_at_storm(self) -> None:
+        """A leader renews its Lease: note that it sees the storm, if it can."""
+        now, world = self._world.now(), self._world
+        leader = self._rig.leader()
+        self._weather(now)
+        if (
+            self._storm_since is not None
+            and self._majority
+            and now - self._storm_since > STORM_SEEN_SECONDS
+            and leader is not None
+            and not world.operator_cut
+            and not world.deaf
+            and all(world.machines[n].runs(service) for n in self._majority for service in machine.SERVICES)
+        ):
+            self._stormed = leader.leadership
+
+    def _in_storm(self) -> str:
+        """Why the leader should begin nothing: it has seen a storm, or an earlier leader has told of it."""
+        now, leader = self._world.now(), self._rig.leader()
+        told = self._rig.cluster_status().status.storm is not None
+        if leader is None or not (told or leader.leadership is self._stormed):
+            return ""
+        if self._storm_since is not None and now - self._storm_since > FORBIDDEN_SECONDS:
+            return "in a storm"
+        return "soon after a storm" if now - self._calm_since < COOLDOWN_SECONDS else ""
 
     def _marks(self, now: float) -> None:
         tree = self._world.newest
@@ -165,6 +215,8 @@ class Invariants:
     def _effect(self, effect: wires.Effect) -> None:
         if effect.verb not in ("lease", "status"):
             self._led(effect)
+        elif effect.verb == "lease":
+            self._look_at_storm()
         match effect.verb:
             case "force_off":
                 self._fencing(effect.subject)
@@ -191,11 +243,7 @@ class Invariants:
             self.violated("no live node is fenced", f"{name} is switched off, a member since {since:.1f}")
         if self._planned(name):
             self.violated("planned is not dead", f"{name} is switched off, which went down as announced")
-        lost = [
-            other
-            for other, gone in self._absent_since.items()
-            if now - gone > FORBIDDEN_SECONDS and not self._planned(other)
-        ]
+        lost = self._lost(FORBIDDEN_SECONDS)
         allowed = max(1, len(self._world.machines) * 34 // 100)
         if self._majority and len(lost) > allowed:
             self.violated("blast radius", f"{name} is switched off while {', '.join(sorted(lost))} are lost")
@@ -220,6 +268,8 @@ class Invariants:
         for reason, since in self._forbidden.items():
             if now - since > FORBIDDEN_SECONDS and not self._deaf():
                 self.violated("no new operation", f"{what} while {reason}")
+        if storm := self._in_storm():
+            self.violated("no new operation", f"{what} {storm}")
         if not self._majority and now - self._majority_since > LATE_SECONDS:
             self.violated("nothing without quorum", what)
 
@@ -281,7 +331,8 @@ class Invariants:
                 problems.extend(self._guest_problems(sid, present))
         up = [name for name, on in world.machines.items() if on.up]
         shown = self._rig.cluster_status().status
-        if shown.nodes is None or shown.nodes.online != len(up):
+        held = sum(node.state == "Quarantined" for node in shown.not_online)
+        if shown.nodes is None or shown.nodes.online + held != len(up):
             problems.append(f"{len(up)} nodes are up, status shows {shown.nodes} and {shown.not_online}")
         if shown.operations:
             problems.append(f"status shows open operations: {shown.operations}")

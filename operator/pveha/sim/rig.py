@@ -491,15 +491,18 @@ def _lose_status(rig: Rig) -> None:
     rig.kubernetes.forget_status("HACluster", NAMESPACE, CLUSTER)
 
 
-def _rebind(rig: Rig, nodes: str) -> None:
-    def change(manifest: dict[str, Any]) -> None:
-        annotations = manifest["metadata"].setdefault("annotations", {})
-        if nodes == "none":
-            annotations.pop(meta.REBIND_ANNOTATION, None)
-        else:
-            annotations[meta.REBIND_ANNOTATION] = nodes
+def _annotate(annotation: str) -> Callable[[Rig, str], None]:
+    def act(rig: Rig, nodes: str) -> None:
+        def change(manifest: dict[str, Any]) -> None:
+            annotations = manifest["metadata"].setdefault("annotations", {})
+            if nodes == "none":
+                annotations.pop(annotation, None)
+            else:
+                annotations[annotation] = nodes
 
-    rig.edit("HACluster", CLUSTER, change)
+        rig.edit("HACluster", CLUSTER, change)
+
+    return act
 
 
 _OPERATOR = r"([a-z]+)"
@@ -535,7 +538,8 @@ OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
     ("mode (Observe|Enforce)", "mode Observe|Enforce", lambda rig, mode: _set_spec(mode=mode)(rig)),
     (r"protect (\d+)", "protect VMID", _protect),
     (r"unprotect (\d+)", "unprotect VMID", _unprotect),
-    (r"rebind (\S+)", "rebind NODE,...|none", _rebind),
+    (r"rebind (\S+)", "rebind NODE,...|none", _annotate(meta.REBIND_ANNOTATION)),
+    (r"end quarantine (\S+)", "end quarantine NODE,...|none", _annotate(meta.END_QUARANTINE_ANNOTATION)),
 )
 """Pattern, usage and act of each line."""
 

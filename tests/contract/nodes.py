@@ -36,15 +36,18 @@ if (here / "cut").exists() and (here / "cut").read_text() == words[0]:
         os.kill(victim, signal.SIGKILL)
     sys.exit(1)
 if words[0] == "show":
+    since = ""
+    if state.get("active"):
+        since = time.strftime("%a %Y-%m-%d %H:%M:%S %Z", time.localtime(state["since"]))
     told = {{
         "ActiveState": "active" if state.get("active") else "inactive",
         "UnitFileState": "enabled" if state.get("enabled") else "disabled" if units[1].exists() else "",
         "NeedDaemonReload": "yes" if state.get("active") and state.get("loaded") != now else "no",
-        "LastTriggerUSec": f"@{{state['since']}}" if state.get("active") else "",
-        "ActiveEnterTimestamp": f"@{{state['since']}}" if state.get("active") else "",
+        "LastTriggerUSec": since,
+        "ActiveEnterTimestamp": since,
         "Result": state.get("result", "success"),
     }}
-    wanted = words[2].removeprefix("--property=").split(",")
+    wanted = words[1].removeprefix("--property=").split(",")
     print("\\n".join(f"{{name}}={{told[name]}}" for name in wanted if name in told))
 elif words[0] == "daemon-reload":
     state["loaded"] = now

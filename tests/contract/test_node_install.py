@@ -339,3 +339,9 @@ def test_the_command_line_makes_a_secret_that_the_operator_can_use(
     assert command_line.main(["node", "check", *cluster.hosts, "--key", key]) == 0
     assert command_line.main(["node", "remove", *cluster.hosts]) == 0
     assert command_line.main(["node", "check", *cluster.hosts, "--key", key, "--json"]) == 1
+
+
+def test_one_node_by_two_names_is_refused() -> None:
+    twins = [rollout.Report("pve1", node="pve1"), rollout.Report("192.0.2.11", node="pve1")]
+    with pytest.raises(errors.InvalidConfiguration, match="are both called pve1"):
+        rollout.refuse_twins(twins)

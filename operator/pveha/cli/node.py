@@ -120,6 +120,7 @@ def run_install(args: argparse.Namespace) -> int:
     host_keys = node_report.host_keys(reports)
     if args.secret_file is None or not host_keys:
         return status
+    rollout.refuse_twins(reports)
     manifest = operator_key.secret(args.secret_name, args.namespace, args.key.read_bytes(), host_keys)
     if on_stdout:
         print(manifest, end="")

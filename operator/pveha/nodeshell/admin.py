@@ -211,7 +211,7 @@ async def translated(host: str, seconds: float, doing: str) -> AsyncIterator[Non
     except asyncssh.PermissionDenied as error:
         message = f"{host}: {error}"
         raise errors.Unauthorized(message) from error
-    except (asyncssh.Error, OSError) as error:
+    except (asyncssh.Error, OSError, UnicodeError) as error:
         message = f"{host}: {doing}: {str(error) or type(error).__name__}; repeat it when the node answers"
         raise errors.Unreachable(message) from error
 
@@ -231,11 +231,10 @@ def read_private_key(path: Path) -> asyncssh.SSHKey:
     """An unencrypted private key."""
     try:
         return asyncssh.read_private_key(path)
-    except asyncssh.KeyEncryptionError as error:
-        message = f"{path} has a passphrase: give a key without one, or your own through ssh-agent (ssh-add)"
-        raise errors.InvalidConfiguration(message) from error
-    except (OSError, asyncssh.KeyImportError) as error:
+    except (OSError, asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
         message = f"{path} cannot be read as a private key: {error}"
+        if "passphrase" in str(error).lower():
+            message += ": give a key without one, or your own through ssh-agent (ssh-add)"
         raise errors.InvalidConfiguration(message) from error
 
 

@@ -260,15 +260,19 @@ def findings(state: State, probe: Probe, root: str) -> list[Finding]:
 def _version(state: State) -> Finding:
     found = state.files[PROGRAM]
     there = None if found is None else version(found)
-    if found == program():
+    remedy = "run `pveha node install`"
+    if found is None:
+        what = "pveha-node is not installed"
+    elif found == program():
         return Finding("version", True, pveha_node.VERSION)
-    what = "pveha-node is not installed"
-    if found is not None:
-        what = f"{PROGRAM} is {there}" if there else f"{PROGRAM} is not a pveha-node"
-        what += (
-            f", this pveha's {pveha_node.VERSION}" if there != pveha_node.VERSION else " with another content"
-        )
-    return Finding("version", False, f"{what}: run `pveha node install`")
+    elif there is None:
+        what = f"{PROGRAM} is not a pveha-node"
+    elif there == pveha_node.VERSION:
+        what = f"pveha-node {there} is not the one of this pveha"
+    else:
+        what = f"pveha-node is {there}, this pveha's {pveha_node.VERSION}"
+        remedy = remedy if _number(there) < _number(pveha_node.VERSION) else "use the newer pveha"
+    return Finding("version", False, f"{what}: {remedy}")
 
 
 def _authorized(state: State, root: str) -> Finding:

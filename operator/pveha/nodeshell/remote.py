@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import hashlib
 import json
 import os
@@ -95,22 +96,26 @@ def look_at_timer() -> dict[str, Any]:
 
 def show(unit: str, names: tuple[str, ...]) -> dict[str, str]:
     """Properties of a unit, "" for what systemd does not tell."""
-    output = systemctl(["show", "--timestamp=unix", f"--property={','.join(names)}", unit])
+    output = systemctl(["show", f"--property={','.join(names)}", unit])
     told = dict(line.partition("=")[::2] for line in output.splitlines())
     return {name: told.get(name, "") for name in names}
 
 
 def unix_time(text: str) -> float:
-    return float(text[1:]) if re.fullmatch(r"@[0-9]+(\.[0-9]+)?", text) else 0.0
+    """`Sun 2026-11-22 22:26:33 UTC`, 0 for what is no time."""
+    match = re.fullmatch(r"[A-Z][a-z]{2} ([0-9-]{10} [0-9:]{8}) UTC", text)
+    return datetime.datetime.fromisoformat(f"{match[1]}+00:00").timestamp() if match else 0.0
 
 
 def systemctl(words: list[str]) -> str:
+    """Its output; times in it are UTC."""
     try:
         done = subprocess.run(
             ["systemctl", *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=SYSTEMCTL_SECONDS,
+            env={**os.environ, "LC_ALL": "C", "TZ": "UTC"},
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -79,6 +79,7 @@ async def remove(hosts: Sequence[str], site: Site, *, force: bool) -> list[Repor
         await _look(login, report)
 
     surveyed = await _on_all(hosts, site, name)
+    refuse_twins(surveyed)
     removed = frozenset(report.node for report in surveyed if report.ok)
 
     async def one(login: admin.Login, report: Report) -> None:
@@ -101,6 +102,15 @@ async def remove_key(hosts: Sequence[str], site: Site, fingerprint: str) -> list
         report.notes = installation.after_remove_key(state, fingerprint, site.root)
 
     return await _on_all(hosts, site, one)
+
+
+def refuse_twins(reports: Sequence[Report]) -> None:
+    """Raise InvalidConfiguration if two hosts are one node, or nodes of two clusters with one name."""
+    hosts: dict[str, str] = {}
+    for report in reports:
+        if report.node and hosts.setdefault(report.node, report.host) != report.host:
+            message = f"{hosts[report.node]} and {report.host} are both called {report.node}"
+            raise errors.InvalidConfiguration(f"{message}: name each node once, and one cluster at a time")
 
 
 async def _on_all(

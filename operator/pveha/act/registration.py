@@ -59,6 +59,7 @@ async def _follow(change: operations.Edit, with_: context.Context) -> None:
 
 
 async def _write(change: operations.Edit, config: cluster.HAConfig, with_: context.Context) -> None:
+    with_.require(WRITE_SECONDS)
     if change.desired is None:
         await with_.hypervisor.delete_ha_resource(change.sid)
     elif change.expected is None:

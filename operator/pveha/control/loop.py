@@ -23,6 +23,8 @@ SECRETS_SECONDS = 60.0
 RETRY_SECONDS = 10.0
 """Before Secrets that could not be used are read again."""
 SECRET_DEADLINE_SECONDS = 10.0
+REPORT_SECONDS = 3.0
+"""Between two reports while nothing happens that makes an Event and nothing is begun."""
 
 
 class Clock(Protocol):
@@ -118,6 +120,7 @@ async def run_linked(
     names = [node.name for node in now.cluster.spec.nodes]
     period = float(now.cluster.spec.detection.probe_period_seconds)
     check_at = loop.time() + SECRETS_SECONDS
+    report_at = loop.time()
     said = ""
     async with (
         watcher.Watcher(outside, names, owner, period, wall_now) as observer,
@@ -135,7 +138,10 @@ async def run_linked(
                 said = decision.sentence
             doer.apply(decision.start, decision.cancel)
             observer.look(decision.looking)
-            reporter.write(decision.report)
+            if decision.events or decision.start or loop.time() >= report_at:
+                report_at = loop.time() + REPORT_SECONDS
+                reporter.write(decision.report)
+            reporter.record(decision.events)
             _note(key, states, health, observer)
             health.round(key, loop.time() - began)
             if loop.time() >= check_at:

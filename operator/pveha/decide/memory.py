@@ -3,6 +3,7 @@
 import dataclasses
 import types
 from collections.abc import Mapping
+from typing import Any
 
 from pveha.model import operations
 
@@ -75,6 +76,13 @@ class GuestMemory:
     retry_at: float = 0.0
     problem: str = ""
     problem_message: str = ""
+
+
+def changed(node: NodeMemory, **fields: Any) -> NodeMemory:
+    """`node` with these fields: itself where they are so already, which is nearly always."""
+    if all(getattr(node, name) == value for name, value in fields.items()):
+        return node
+    return dataclasses.replace(node, **fields)
 
 
 _UNKNOWN_NODE = NodeMemory()

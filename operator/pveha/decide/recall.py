@@ -103,12 +103,12 @@ def _node(
     probe = seen.probes.get(name)
     if offline is False:
         if old.online_since is None and old.offline_since is not None:
-            new = dataclasses.replace(new, online_since=seen.now)
+            new = memory.changed(new, online_since=seen.now)
         elif old.online_since is None:
             resource = seen.inventory.nodes.get(name) if seen.inventory else None
             if resource is not None and resource.uptime is not None:
-                new = dataclasses.replace(new, online_since=seen.now - resource.uptime)
-        new = dataclasses.replace(
+                new = memory.changed(new, online_since=seen.now - resource.uptime)
+        new = memory.changed(
             new,
             offline_since=None,
             failure="",
@@ -119,7 +119,7 @@ def _node(
             commanded_at=None,
         )
     elif offline is True and old.offline_since is None:
-        new = dataclasses.replace(
+        new = memory.changed(
             new,
             offline_since=seen.now,
             offline_timestamp=seen.wall,
@@ -128,9 +128,9 @@ def _node(
         )
     silent = probe.failed_since if probe else None
     if silent is None:
-        new = dataclasses.replace(new, silent_since=None)
+        new = memory.changed(new, silent_since=None)
     elif old.silent_since is None:
-        new = dataclasses.replace(new, silent_since=silent, silent_timestamp=seen.wall - (seen.now - silent))
+        new = memory.changed(new, silent_since=silent, silent_timestamp=seen.wall - (seen.now - silent))
 
     reading = seen.power.get(name)
     new = _off_since(new, reading)
@@ -138,21 +138,21 @@ def _node(
         soon = probe is not None and probe.failed_since is None
         soon = soon and seen.now - new.proof.last_off_at < BOOT_SECONDS
         voided = f"{name} answers although its BMC had just proven it off" if soon else new.voided
-        new = dataclasses.replace(new, proof=None, returned_at=seen.now, voided=voided)
+        new = memory.changed(new, proof=None, returned_at=seen.now, voided=voided)
 
     shell = seen.shells.get(name)
     if offline is False and shell is not None and (rebind or not old.voided):
-        new = dataclasses.replace(new, identities=shell.identities, voided="")
+        new = memory.changed(new, identities=shell.identities, voided="")
         if reading is not None and probe is not None and probe.failed_since is None:
-            new = dataclasses.replace(new, bound=power.same_machine(reading.identities, shell.identities))
+            new = memory.changed(new, bound=power.same_machine(reading.identities, shell.identities))
     node = spec.node(name)
     if node is None or not node.fencing:
-        new = dataclasses.replace(new, bound=False)
+        new = memory.changed(new, bound=False)
 
     lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
     if lrm is not None and lrm.timestamp != old.lrm_timestamp:
         moved_at = _moved_at(seen, old.lrm_timestamp, lrm.timestamp)
-        new = dataclasses.replace(new, lrm_timestamp=lrm.timestamp, lrm_moved_at=moved_at)
+        new = memory.changed(new, lrm_timestamp=lrm.timestamp, lrm_moved_at=moved_at)
     return new
 
 
@@ -163,10 +163,10 @@ def _off_since(node: memory.NodeMemory, reading: power.PowerReading | None) -> m
         or reading.state is not power.PowerState.OFF
         or not power.same_machine(reading.identities, node.identities)
     ):
-        return dataclasses.replace(node, off_since=None, off_read_at=float("-inf"))
+        return memory.changed(node, off_since=None, off_read_at=float("-inf"))
     gap = reading.asked_at - node.off_read_at > evidence.POWER_FRESH_SECONDS
     since = reading.answered_at if gap or node.off_since is None else node.off_since
-    return dataclasses.replace(node, off_since=since, off_read_at=reading.answered_at)
+    return memory.changed(node, off_since=since, off_read_at=reading.answered_at)
 
 
 def _shows_life(after: float, reading: power.PowerReading | None, probe: snapshot.Probe | None) -> bool:

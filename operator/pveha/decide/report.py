@@ -3,22 +3,34 @@
 `told` is the form, `report_cluster`, `report_guests` and `report_events` are the parts.
 """
 
-import dataclasses
-
-from pveha.decide import memory, report_cluster, report_events, report_guests
+from pveha.decide import failover, placement, protection, report_cluster, report_guests
 from pveha.decide import told as told_
 from pveha.model import decision
 
 
-def report(now: told_.Round, before: memory.Memory) -> tuple[decision.Report, memory.Memory]:
-    """The statuses of this round, and the Events since the last one."""
+def report(now: told_.Round) -> decision.Report:
+    """The statuses of this round."""
     told = report_cluster.conditions_of(now)
-    guests = {name: report_guests.status_of(pvm, now, told) for name, pvm in now.wanted.guests.items()}
+    plans = _plans(now)
+    guests = {name: report_guests.status_of(pvm, now, told, plans) for name, pvm in now.wanted.guests.items()}
     for name, refusal in now.protected.refused.items():
         if name in now.wanted.unreadable:
             guests[name] = report_guests.refused(refusal, None, now)
     policies = {name: report_guests.policy_status(policy) for name, policy in now.wanted.policies.items()}
-    events, announced = report_events.events_of(now, before)
     cluster = report_cluster.status_of(now, told, guests)
-    report = decision.Report(cluster, guests, policies, tuple(events))
-    return report, dataclasses.replace(now.memo, announced=announced)
+    return decision.Report(cluster, guests, policies)
+
+
+def _plans(now: told_.Round) -> dict[str, placement.Plan]:
+    """For every online node, where its guests would go if it died now."""
+    promised = failover.promised(now.seen, now.memo, now.protected)
+    by_node: dict[str, list[protection.Protected]] = {}
+    for guest in now.protected.guests.values():
+        if protection.unrecoverable(guest, now.seen, now.memo) is None:
+            by_node.setdefault(guest.seen.node, []).append(guest)
+    spec = now.wanted.cluster.spec
+    return {
+        name: placement.plan(name, guests, now.seen, spec, now.memo, now.verdicts, promised)
+        for name, guests in by_node.items()
+        if name in now.verdicts
+    }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from pveha.api import conditions, failoverpolicy, hacluster, protectedvm
-from pveha.decide import failover, protection, recall
+from pveha.decide import failover, placement, protection, recall
 from pveha.decide import told as told_
 
 
@@ -48,6 +48,7 @@ def status_of(
     pvm: protectedvm.ProtectedVM,
     now: told_.Round,
     cluster: Mapping[conditions.ClusterCondition, told_.Told],
+    plans: Mapping[str, placement.Plan],
 ) -> protectedvm.ProtectedVMStatus:
     guest = now.protected.guests.get(pvm.spec.vmid)
     if guest is None or guest.pvm is not pvm:
@@ -64,11 +65,11 @@ def status_of(
     ready = _guest_ready(guest, now)
     told: dict[conditions.GuestCondition, told_.Told] = {
         conditions.GuestCondition.READY: ready,
-        conditions.GuestCondition.FAILOVER_READY: _failover_ready(guest, now, cluster),
+        conditions.GuestCondition.FAILOVER_READY: _failover_ready(guest, now, cluster, plans),
     }
     target = None
-    if told[conditions.GuestCondition.FAILOVER_READY][0] and guest.seen.node in now.plans:
-        target = now.plans[guest.seen.node].targets.get(guest.vmid)
+    if told[conditions.GuestCondition.FAILOVER_READY][0] and guest.seen.node in plans:
+        target = plans[guest.seen.node].targets.get(guest.vmid)
     generation = pvm.metadata.generation
     kind: dict[str, str] = {"vm": "VM", "ct": "Container"}
     return protectedvm.ProtectedVMStatus(
@@ -145,6 +146,7 @@ def _failover_ready(
     guest: protection.Protected,
     now: told_.Round,
     cluster: Mapping[conditions.ClusterCondition, told_.Told],
+    plans: Mapping[str, placement.Plan],
 ) -> told_.Told:
     connected = cluster[conditions.ClusterCondition.CONNECTED]
     if connected[1] is conditions.Connected.PRIVILEGES_MISSING:
@@ -158,8 +160,8 @@ def _failover_ready(
     refusal = protection.unrecoverable(guest, now.seen, now.memo) or protection.provable(
         guest.seen.node, now.wanted.cluster.spec, now.memo
     )
-    if refusal is None and guest.seen.node in now.plans:
-        refusal = now.plans[guest.seen.node].refusals.get(guest.vmid)
+    if refusal is None and guest.seen.node in plans:
+        refusal = plans[guest.seen.node].refusals.get(guest.vmid)
     if refusal is not None:
         return False, refusal.reason, refusal.message
     return True, conditions.FailoverReady.OK, "it would be started on another node if its node died"

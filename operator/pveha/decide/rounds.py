@@ -10,11 +10,11 @@ from pveha.decide import (
     failover,
     guards,
     memory,
-    placement,
     protection,
     quarantine,
     recall,
     registration,
+    report_events,
     storm,
 )
 from pveha.decide import report as reports
@@ -30,8 +30,10 @@ MAX_EDITS = 50
 
 PASSING = frozenset({evidence.State.SUSPECT, evidence.State.UNCONFIRMED, evidence.State.FENCING})
 """States that are about to become another."""
-PASSING_SECONDS = 30.0
+PASSING_SECONDS = 10.0
 """A node that has been in one of them for longer is in no hurry: what changes is news, and wakes the loop."""
+PRESSING_SECONDS = 45.0
+"""The same for a lost node with guests: longer than any wait before its fence."""
 
 Decision = decision.Decision[memory.Memory]
 
@@ -59,15 +61,16 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
         start.extend(_begin(seen, wanted, memo, members))
     edits = _edits(seen, wanted, memo, verdicts, protected, allowed, recoveries, start)
     start.extend(edits)
-    plans = _plans(seen, spec, memo, verdicts, protected)
-    round_ = told_.Round(seen, wanted, memo, members, verdicts, protected, allowed, recoveries, plans)
-    report, memo = reports.report(round_, before)
+    round_ = told_.Round(seen, wanted, memo, members, verdicts, protected, allowed, recoveries)
+    events, announced = report_events.events_of(round_, before)
+    memo = dataclasses.replace(memo, announced=announced)
     looking = _looking(seen, verdicts, recoveries, memo)
     return decision.Decision(
         sentence=_sentence(start, cancel, verdicts, allowed, protected, quarantine.reasons(memo, spec)),
         start=tuple(start),
         cancel=tuple(cancel),
-        report=report,
+        events=tuple(events),
+        tell=lambda: reports.report(round_),
         looking=looking,
         memory=memo,
         wake_after=_wake_after(looking, allowed, float(spec.detection.probe_period_seconds)),
@@ -175,26 +178,6 @@ def _edits(
     return [operations.EditHA(f"edit.{memo.epoch}.{int(seen.wall * 1000)}", tuple(due))] if due else []
 
 
-def _plans(
-    seen: snapshot.Snapshot,
-    spec: hacluster.HAClusterSpec,
-    memo: memory.Memory,
-    verdicts: Mapping[str, evidence.Verdict],
-    protected: protection.Protection,
-) -> dict[str, placement.Plan]:
-    """For every online node, where its guests would go if it died now."""
-    promised = failover.promised(seen, memo, protected)
-    by_node: dict[str, list[protection.Protected]] = {}
-    for guest in protected.guests.values():
-        if protection.unrecoverable(guest, seen, memo) is None:
-            by_node.setdefault(guest.seen.node, []).append(guest)
-    return {
-        name: placement.plan(name, wanted, seen, spec, memo, verdicts, promised)
-        for name, wanted in by_node.items()
-        if name in verdicts
-    }
-
-
 def _looking(
     seen: snapshot.Snapshot,
     verdicts: Mapping[str, evidence.Verdict],
@@ -207,11 +190,6 @@ def _looking(
         if verdict.state not in (evidence.State.ONLINE, evidence.State.PLANNED_DOWN)
         and not (verdict.state is evidence.State.FENCED and not recoveries[name].items)
     )
-    pressing = any(
-        (verdicts[name].state in PASSING and seen.now - memo.node(name).state_since < PASSING_SECONDS)
-        or (name in recoveries and recoveries[name].items)
-        for name in suspects
-    )
     silent = frozenset(
         name
         for name, probe in seen.probes.items()
@@ -219,16 +197,30 @@ def _looking(
         and name in verdicts
         and verdicts[name].state is evidence.State.ONLINE
     )
-    busy = any(state.outcome is None for state in seen.operations) or any(
+    pressing = any(
+        _pressing(verdicts[name], seen.now - memo.node(name).state_since, recoveries.get(name))
+        for name in suspects
+    ) or any(seen.now - (seen.probes[name].failed_since or 0.0) < PASSING_SECONDS for name in silent)
+    busy = any(state.outcome is None for state in seen.operations)
+    awaited = any(
         guest.ignored_seen is not None or guest.listed_since is not None for guest in memo.guests.values()
     )
-    return decision.Looking(suspects | silent, pressing or busy)
+    return decision.Looking(suspects | silent, pressing or busy, awaited)
+
+
+def _pressing(verdict: evidence.Verdict, since: float, recovery: failover.Recovery | None) -> bool:
+    """Whether something about a suspected or lost node is due soon, by the clock alone."""
+    if verdict.state in PASSING and since < PASSING_SECONDS:
+        return True
+    if recovery is None or not recovery.items:
+        return False
+    return verdict.state is evidence.State.FENCED or since < PRESSING_SECONDS
 
 
 def _wake_after(looking: decision.Looking, allowed: guards.Permission, period: float) -> float:
     if looking.urgent:
         return URGENT_SECONDS
-    waiting = looking.suspects or allowed.reason is not conditions.Acting.OK
+    waiting = looking.closely or allowed.reason is conditions.Acting.STARTING
     return period if waiting else max(period, CALM_SECONDS)
 
 

@@ -113,9 +113,7 @@ def install_go(folder: Path) -> Path:
     return go
 
 
-def _lines(
-    module: Path, command: list[str], environ: Mapping[str, str], say: cache.Say, title: str
-) -> int:
+def _lines(module: Path, command: list[str], environ: Mapping[str, str], say: cache.Say, title: str) -> int:
     """Runs a go command in a module and tells progress; the number of packages it printed."""
     started = told = time.monotonic()
     say(title)

@@ -2,7 +2,7 @@
 again."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 from pveha.api import failoverpolicy, hacluster, protectedvm
@@ -24,7 +24,7 @@ class Event:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Report:
-    """The statuses as they should be, by object name, and what just happened.
+    """The statuses as they should be, by object name.
 
     Conditions carry the time of this round: the status writer keeps the old one where the status did not
     change.
@@ -33,7 +33,6 @@ class Report:
     cluster: hacluster.HAClusterStatus
     guests: Mapping[str, protectedvm.ProtectedVMStatus]
     policies: Mapping[str, failoverpolicy.FailoverPolicyStatus]
-    events: tuple[Event, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,7 +42,10 @@ class Looking:
     suspects: frozenset[str] = frozenset()
     """Nodes whose power is read every 1.5 s instead of at the slow cadence."""
     urgent: bool = False
-    """A failure is being handled: guests and HA state are read every second instead of every five."""
+    """A failure is being handled: membership is read four times a second."""
+    closely: bool = False
+    """Guests and HA state are read every second instead of every five: in a failure, and while the CRM has
+    to take note of what we did."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,8 +57,15 @@ class Decision(Generic[M]):
     start: tuple[operations.Operation, ...]
     cancel: tuple[str, ...]
     """Ids of operations to cancel."""
-    report: Report
+    events: tuple[Event, ...]
+    """What just happened."""
+    tell: Callable[[], Report] = dataclasses.field(compare=False)
+    """Pure, and made only when somebody asks: with many guests it costs more than the decision itself."""
     looking: Looking
     memory: M
     wake_after: float
     """Seconds until the next round is due if nothing happens."""
+
+    @property
+    def report(self) -> Report:
+        return self.tell()

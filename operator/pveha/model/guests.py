@@ -42,13 +42,15 @@ class GuestRef:
         return self.path
 
 
+_BY_HA_TYPE = {kind.ha_type: kind for kind in GuestKind}
+
+
 def parse_sid(sid: str) -> GuestRef | None:
     """The guest of a service id, or None for ids of another shape."""
     ha_type, _, number = sid.partition(":")
-    kinds = {kind.ha_type: kind for kind in GuestKind}
-    if ha_type not in kinds or not number.isdigit():
+    if ha_type not in _BY_HA_TYPE or not number.isdigit():
         return None
-    return GuestRef(int(number), kinds[ha_type])
+    return GuestRef(int(number), _BY_HA_TYPE[ha_type])
 
 
 def parse_path(path: str) -> GuestRef | None:

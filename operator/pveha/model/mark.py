@@ -5,6 +5,7 @@ A comment is one line of at most 4096 characters. The owner's text is kept; ours
 """
 
 import dataclasses
+import functools
 import re
 
 from pveha.model import cluster
@@ -49,6 +50,7 @@ class Comment:
         return dataclasses.replace(self, mark=mark)
 
 
+@functools.lru_cache(maxsize=16384)
 def parse(comment: str) -> Comment:
     """Take a comment apart. Brackets of ours that cannot be read stay part of the text."""
     owner = ""

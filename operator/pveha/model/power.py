@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 
 
 class PowerState(enum.Enum):
@@ -23,6 +24,7 @@ class PowerReading:
     answered_at: float
 
 
+@functools.lru_cache(maxsize=1024)
 def same_machine(bmc: frozenset[str], dmi: frozenset[str]) -> bool:
     """Whether a BMC and a node name the same machine (S1).
 

@@ -169,7 +169,7 @@ class Watcher:
             self._problems.pop(source, None)
 
     def _pace(self) -> float:
-        return URGENT_SECONDS if self._looking.urgent else CALM_SECONDS
+        return URGENT_SECONDS if self._looking.urgent or self._looking.closely else CALM_SECONDS
 
     def _poll(
         self,
@@ -280,8 +280,16 @@ class Watcher:
             self.news.set()
 
     async def _read_ha_status(self) -> None:
-        old, self._ha_status = self._ha_status, await self._outside.hypervisor.ha_status()
-        if old is None or old.timestamp != self._ha_status.timestamp:
+        old, new = self._ha_status, await self._outside.hypervisor.ha_status()
+        self._ha_status = new
+        if old is None:
+            self.news.set()
+        elif {sid: each.node for sid, each in old.services.items()} != {
+            sid: each.node for sid, each in new.services.items()
+        }:
+            # What the CRM has moved is not where it was read to be: no round before that is read again.
+            self.refresh()
+        elif old.timestamp != new.timestamp:
             self.news.set()
 
     async def _read_rules(self) -> None:

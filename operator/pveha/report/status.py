@@ -1,7 +1,7 @@
 """Turns a decision's report into statuses, Events and metrics of one HACluster."""
 
 import collections
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ from pveha.report import applier, events, metrics
 class StatusWriter:
     """Reports on one cluster while this replica leads it; the supervisor enters and leaves it.
 
-    `write` is called once a round, returns at once and does nothing if nothing changed.
+    `write` and `record` return at once; nothing is written of what has not changed.
     """
 
     def __init__(
@@ -66,11 +66,17 @@ class StatusWriter:
                 self._submit(reference(policy), policy_status, policy.metadata.generation)
         for gone in self._applier.known() - named:
             self._applier.forget(gone)
-        for event in report.events:
-            about = self._guest(wanted, event.name)[0] if event.name else cluster
-            self._recorder.record(about, event.reason, event.message, warning=event.warning)
         self._metrics.cluster_status(self._key, report.cluster)
         self._metrics.guest_conditions(self._key, failover_ready(report.guests))
+
+    def record(self, events: Iterable[decision.Event]) -> None:
+        """Have Events written."""
+        wanted = self._specs()
+        if wanted is None:
+            return
+        for event in events:
+            about = self._guest(wanted, event.name)[0] if event.name else reference(wanted.cluster)
+            self._recorder.record(about, event.reason, event.message, warning=event.warning)
 
     def _guest(self, wanted: specs.Specs, name: str) -> tuple[ObjectRef, int]:
         """A ProtectedVM and its generation, also of one that could not be read."""

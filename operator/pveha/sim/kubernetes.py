@@ -4,8 +4,8 @@ Faults on command: `unreachable` refuses every request, `hang` is awaited before
 and `lose` afterwards, so that a request can be late, lost, or done without its answer arriving.
 """
 
-import copy
 import dataclasses
+import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -22,6 +22,12 @@ IDENTITY = str(uuid.UUID(int=1))
 
 async def no_fault(request: str) -> None:
     """Let the request pass."""
+
+
+def _copy(manifest: kubernetes.Manifest) -> dict[str, Any]:
+    """What goes over the wire and back: nobody shares anything with anybody."""
+    copied: dict[str, Any] = json.loads(json.dumps(manifest))
+    return copied
 
 
 class SimulatedKubernetes:
@@ -48,7 +54,7 @@ class SimulatedKubernetes:
         parsed = api.parse(manifest)
         ref = kubernetes.ObjectRef(parsed.kind_name, parsed.namespace, parsed.name)
         old = self._objects.get(ref)
-        new = copy.deepcopy(dict(manifest))
+        new = _copy(dict(manifest))
         metadata = new.setdefault("metadata", {})
         metadata["namespace"] = parsed.namespace
         new["status"] = old.get("status", {}) if old else {}
@@ -58,7 +64,7 @@ class SimulatedKubernetes:
             generation = old["metadata"]["generation"] + (old.get("spec") != new.get("spec"))
             metadata |= {"uid": old["metadata"]["uid"], "generation": generation}
         self._store(ref, new)
-        return copy.deepcopy(new)
+        return _copy(new)
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         """Delete an object."""
@@ -72,7 +78,7 @@ class SimulatedKubernetes:
 
     def get(self, kind: str, namespace: str, name: str) -> kubernetes.Manifest:
         """An object as it is stored now."""
-        return copy.deepcopy(self._objects[kubernetes.ObjectRef(kind, namespace, name)])
+        return _copy(self._objects[kubernetes.ObjectRef(kind, namespace, name)])
 
     def hold_lease(self, namespace: str, name: str, holder: str) -> None:
         """Somebody else writes himself into a Lease, whoever held it."""
@@ -103,7 +109,7 @@ class SimulatedKubernetes:
     async def list_objects(self, kind: str, namespace: str | None) -> kubernetes.Listing:
         await self._before("list_objects")
         found = tuple(
-            copy.deepcopy(obj)
+            _copy(obj)
             for ref, obj in self._objects.items()
             if ref.kind == kind and namespace in (None, ref.namespace)
         )
@@ -121,8 +127,8 @@ class SimulatedKubernetes:
         if resource_version and resource_version != obj["metadata"]["resourceVersion"]:
             raise errors.Conflict(f"{ref} has changed")
         if obj.get("status", {}) != status:
-            self._store(ref, {**obj, "status": copy.deepcopy(dict(status))})
-        answer = copy.deepcopy(self._objects[ref])
+            self._store(ref, {**obj, "status": _copy(dict(status))})
+        answer = _copy(self._objects[ref])
         await self.lose("apply_status")
         return answer
 
@@ -184,4 +190,4 @@ class SimulatedKubernetes:
 
     def _tell(self, event: str, obj: dict[str, Any]) -> None:
         for watcher in self.watchers:
-            watcher(event, copy.deepcopy(obj))
+            watcher(event, _copy(obj))

@@ -57,6 +57,7 @@ class Loops:
                 health.round(key, 0.001)
                 if self.report:
                     reporter.write(self.report(now))
+                    reporter.record((decision.Event("Looked", "at it", name="web"),))
                 if self.fail_after is not None and loop.time() - self.began[-1] >= self.fail_after:
                     raise RuntimeError("broken")
                 await asyncio.sleep(1)
@@ -179,7 +180,6 @@ def test_statuses_keep_their_transition_times_and_are_written_on_change_only() -
                 cluster=api.HAClusterStatus(conditions=(judged,)),
                 guests={name: api.ProtectedVMStatus(conditions=(judged,)) for name in now.guests},
                 policies={},
-                events=(decision.Event("Looked", "at it", name="web"),),
             )
 
         replica.loops.report = report

@@ -62,8 +62,8 @@ def test_a_bmc_that_reads_off_while_the_node_answers_is_void_until_a_person_clea
         scene.lose("pve2", answers=True, bmc=OFF)
     decision = scene.step()
     assert condition(decision.report.cluster, "FencingReady") == ("False", "FencingContradicted")
-    assert "FencingContradicted" in {event.reason for event in decision.report.events}
-    assert "FencingContradicted" not in {event.reason for event in scene.step(0.5).report.events}
+    assert "FencingContradicted" in {event.reason for event in decision.events}
+    assert "FencingContradicted" not in {event.reason for event in scene.step(0.5).events}
     assert state(scene.step(1)) == ("Online" if online else "Unprovable")
 
     scene.nodes["pve2"].bmc = ON
@@ -97,7 +97,7 @@ def test_a_broken_path_is_told_by_a_condition_and_an_event_and_is_no_target() ->
     scene = Scene().settle()
     scene.set_answers("pve2", False)
     scene.step(29)
-    events = {event.reason for _ in range(8) for event in scene.step(0.5).report.events}
+    events = {event.reason for _ in range(8) for event in scene.step(0.5).events}
     decision = scene.step(1)
     assert "PathBroken" in events
     assert condition(decision.report.cluster, "Degraded") == ("True", "PathBroken")
@@ -267,7 +267,7 @@ def test_native_ha_that_is_ahead_is_left_alone() -> None:
         scene.services["vm:102"] = type(scene.services["vm:102"])(ahead, "pve2")
         scene.lose("pve2")
         assert [kinds(scene.step(0.5)) for _ in range(10)] == [[]] * 10
-        reasons = {event.reason for event in scene.step().report.events}
+        reasons = {event.reason for event in scene.step().events}
         assert reasons == set()
 
 

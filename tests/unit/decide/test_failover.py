@@ -79,7 +79,7 @@ def test_what_is_not_taken_over_is_known_before_and_told_after(case: dict[str, A
     scene = prepared(case)
     assert condition(scene.step().report.guests["vm102"], "FailoverReady") == ("False", reason)
     scene.lose("pve2")
-    told = [event for _ in range(6) for event in scene.step(0.1).report.events if event.name == "vm102"]
+    told = [event for _ in range(6) for event in scene.step(0.1).events if event.name == "vm102"]
     assert [event.reason for event in told] == ["NotTakenOver"]
     assert [kinds(scene.step(0.5)) for _ in range(20)] == [[]] * 20
 
@@ -284,7 +284,7 @@ def test_nothing_is_begun_when_that_is_not_wanted_and_users_are_told_what_would_
     scene = Scene().settle()
     scene.spec.update(change)
     scene.lose("pve2")
-    events = {event.reason for _ in range(6) for event in scene.step(0.5).report.events}
+    events = {event.reason for _ in range(6) for event in scene.step(0.5).events}
     assert scene.operations == []
     assert ("WouldRecover" if reason == "Observe" else "NotActing") in events
     assert condition(scene.step().report.cluster, "Acting") == ("False", reason)

@@ -64,7 +64,7 @@ def test_it_is_told_once(scene: Scene) -> None:
     scene.step(10)
     scene.nodes["pve4"].online = True
     for _ in range(20):
-        told += [event.reason for event in scene.step(0.5).report.events]
+        told += [event.reason for event in scene.step(0.5).events]
     assert told.count("NodeQuarantined") == 1
 
 

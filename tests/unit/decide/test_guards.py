@@ -53,7 +53,7 @@ def test_what_was_begun_is_finished_in_a_pause() -> None:
     assert scene.step(0.5).cancel == ()
     scene.end(operations.Takeover, guests=(operations.GuestResult(scene.guests[102].ref, "Running"),))
     scene.drop_at_flush = {"vm:102"}
-    found = {}
+    found: dict[str, operations.Edit] = {}
     for _ in range(80):
         found |= edits(scene.step(0.5))
     desired = found["vm:102"].desired

@@ -83,7 +83,7 @@ def test_a_disowned_guest_is_given_back_in_the_cooldown(scene: Scene) -> None:
         operations.Takeover, guests=(operations.GuestResult(scene.guests[104].ref, "Running"),)
     )
     assert [item.ref.vmid for item in resumed.items] == [104]
-    found = {}
+    found: dict[str, operations.Edit] = {}
     for _ in range(80):
         found |= edits(scene.step(0.5))
     assert acting(scene) == "StormCooldown"
@@ -97,7 +97,7 @@ def test_nothing_is_registered_in_the_cooldown(scene: Scene) -> None:
     scene.add_guest(201, "pve1")
     del scene.resources["vm:201"], scene.services["vm:201"]
     assert all("vm:201" not in edits(scene.step(0.5)) for _ in range(100))
-    found = {}
+    found: dict[str, operations.Edit] = {}
     for _ in range(600):
         found |= edits(scene.step(0.5))
     assert "vm:201" in found

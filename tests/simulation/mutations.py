@@ -144,6 +144,25 @@ def forget_storms(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(guards, "cooldown", lambda *args: "")
 
 
+def never_take_over(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(failover, "_batches", lambda recovery, seen, spec, memo, *args: ([], memo))
+
+
+def report_without_starting(patch: pytest.MonkeyPatch) -> None:
+    async def start(operation: operations.Takeover, item: operations.TakeoverItem, *args: Any) -> None:
+        results = args[1]
+        now = asyncio.get_running_loop().time()
+        results[item.ref] = operations.GuestResult(item.ref, "Running", running_at=now)
+
+    patch.setattr(takeover, "_start", start)
+
+
+def no_end_to_a_takeover(patch: pytest.MonkeyPatch) -> None:
+    """Nobody gives a guest back, neither pveha nor the timer."""
+    patch.setattr(adoption, "edits", lambda *args: [])
+    patch.setattr(pveha_node, "repair", lambda system: [])
+
+
 Found = tuple[Patch, tuple[str, ...], str]
 """A bug, the kinds of faults under which it shows soonest, and the rule that it violates."""
 
@@ -159,6 +178,9 @@ MUTATIONS: Mapping[str, Found] = {
         ("owner-at-effect",),
         "disowned before moved",
     ),
+    "never take over": (never_take_over, ("power-loss",), "runs again in time"),
+    "report without starting": (report_without_starting, ("power-loss",), "reported is true"),
+    "no end to a takeover": (no_end_to_a_takeover, ("power-loss",), "undone"),
     "treat PlannedDown as Down": (treat_planned_as_down, ("planned",), "planned is not dead"),
     "skip read-back": (skip_the_read_back, ("bmc-lies", "network-cut", "hang"), "rename only while off"),
     "no storm cooldown": (forget_storms, ("double-failure", "power-button"), "no new operation"),

@@ -32,7 +32,10 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--guests", type=int, metavar="N", help="guests of each (default: 2 to 6)")
     parser.add_argument(
-        "--keep", type=pathlib.Path, metavar="FOLDER", help="write a shortened run of each broken seed here"
+        "--keep",
+        type=pathlib.Path,
+        metavar="FOLDER",
+        help="write a scenario with the shortened run of each broken seed here",
     )
     parser.add_argument(
         "--processes", type=int, metavar="N", help="runs side by side (default: one a processor)"

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 
 from pveha.model import errors
-from pveha.sim import chaos, invariants, shrink, simulation
+from pveha.sim import chaos, copies, invariants, replay, shrink, simulation
 
 CHUNK = 4
 """Seeds that a process plays between two reports."""
@@ -38,6 +38,8 @@ class Totals:
     fencings: int = 0
     recoveries: int = 0
     handed_to_native: int = 0
+    copies: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    """Second copies of a guest that were not pveha's doing, by whose they were."""
     broken: dict[int, tuple[invariants.Violation, ...]] = dataclasses.field(default_factory=dict)
 
     def add(self, results: Iterable[simulation.Result]) -> None:
@@ -48,6 +50,7 @@ class Totals:
             self.fencings += result.fencings
             self.recoveries += result.recoveries
             self.handed_to_native += result.handed_to_native
+            self.copies.update(result.copies_of_others.values())
             if result.violations:
                 self.broken[result.seed] = result.violations
 
@@ -61,6 +64,8 @@ class Totals:
             "fencings": self.fencings,
             "recoveries": self.recoveries,
             "handed_to_native": self.handed_to_native,
+            "copies_by_people": self.copies[copies.PERSON],
+            "copies_by_native": self.copies[copies.NATIVE],
             "kinds": dict(sorted(self.kinds.items())),
             "broken_seeds": sorted(self.broken),
         }
@@ -87,8 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if args.keep is not None:
         for seed in sorted(totals.broken):
             short = shrink.shrink(chaos.plan(seed, kinds, args.nodes, args.guests))
-            args.keep.mkdir(parents=True, exist_ok=True)
-            (args.keep / f"seed-{seed}.log").write_text(shrink.tell(short), encoding="utf-8")
+            replay.write(short, args.keep / f"seed-{seed}")
     answer = totals.as_json()
     if args.json:
         print(json.dumps(answer))

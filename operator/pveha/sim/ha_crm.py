@@ -440,9 +440,10 @@ class _Round:
     _in_relocate = _in_migrate
 
     def _in_freeze(self, sid: str, service: pmxcfs.Service, resource: cluster.HAResource) -> None:
+        """Ends with the LRM's mode, also if that is the last word of a node that died meanwhile."""
         lrm = self._tree.lrms.get(service.node)
         online = self.manager.node_status.get(service.node) in ("online", "maintenance")
-        if online and lrm and lrm.mode in ("active", "maintenance", "disarm"):
+        if lrm and (lrm.mode in ("active", "maintenance") or (online and lrm.mode == "disarm")):
             self._change(sid, "started" if resource.state is _STARTED else "request_stop")
 
     def _in_error(self, sid: str, service: pmxcfs.Service, resource: cluster.HAResource) -> None:

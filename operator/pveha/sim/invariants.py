@@ -6,9 +6,10 @@ themselves.
 
 import dataclasses
 import re
+from collections.abc import Iterator
 
 from pveha.model import cluster, guests, kubernetes, mark
-from pveha.sim import machine, rig, wires
+from pveha.sim import copies, machine, promises, rig, wires
 
 LATE_SECONDS = 1.5
 """Truth younger than this cannot have been known when a side effect was sent (S5: re-read in the same
@@ -60,7 +61,7 @@ class Invariants:
         self._open: dict[str, float] = {}
         """Marks of operations: how long each could have been undone."""
         self._looked = 0.0
-        self._could_undo = False
+        self._could_undo: frozenset[str] = frozenset()
         self._lines = 0
         self._forbidden: dict[str, float] = {}
         self._storm_since: float | None = None
@@ -69,6 +70,10 @@ class Invariants:
         self._stormed: object = None
         """The leadership that has seen the last storm."""
         self._told: set[str] = set()
+        self.copies_of_others: dict[int, str] = {}
+        """Guests that came to have two writers, and who but pveha made the second."""
+        self._copies = copies.Copies(watched.world)
+        self._promises = promises.Promises(watched, self)
         watched.world.on_change(self._changed)
         watched.world.on_move(self._moved)
         watched.on_effect(self._effect)
@@ -92,7 +97,13 @@ class Invariants:
                 return frozenset(each for each in ring if self._world.membership.sees(name, each))
         return frozenset()
 
-    def _planned(self, name: str) -> bool:
+    @property
+    def forbidden(self) -> bool:
+        """Whether its users have paused pveha, or let it only look."""
+        return bool(self._forbidden)
+
+    def planned(self, name: str) -> bool:
+        """Whether a node's absence was announced."""
         lrm = self._world.newest.lrms.get(name)
         return bool(self._world.machines[name].planned) or (lrm is not None and lrm.mode in PLANNED_MODES)
 
@@ -103,7 +114,11 @@ class Invariants:
         if world.double_runs != self._doubles:
             self._doubles = world.double_runs
             last = world.storage.double_run_log[-1]
-            self.violated("one writer", f"guest {last.vmid} writes from {' and '.join(last.nodes)}")
+            if doer := self._copies.doer(last.vmid, last.nodes):
+                self.copies_of_others[last.vmid] = doer
+                world.say("COPY", f"guest {last.vmid}: by {doer}")
+            else:
+                self.violated("one writer", f"guest {last.vmid} writes from {' and '.join(last.nodes)}")
         majority = self.majority()
         if majority != self._majority:
             for name in world.machines:
@@ -118,12 +133,13 @@ class Invariants:
             self._majority = majority
         self._weather(now)
         self._marks(now)
+        self._promises.look()
         self._read_log()
 
     def _lost(self, seconds: float) -> list[str]:
         """Nodes that have been away for so long, other than as announced."""
         now = self._world.now()
-        return [n for n, gone in self._absent_since.items() if now - gone > seconds and not self._planned(n)]
+        return [n for n, gone in self._absent_since.items() if now - gone > seconds and not self.planned(n)]
 
     def _weather(self, now: float) -> None:
         allowed = max(1, len(self._world.machines) * 34 // 100)
@@ -167,35 +183,52 @@ class Invariants:
             for sid, resource in tree.resources.items()
             if "[pveha op=" in resource.comment and (found := mark.parse(resource.comment).mark) and found.op
         ]
-        passed, self._looked = (now - self._looked if self._could_undo else 0.0), now
-        self._open = {sid: self._open.get(sid, -passed) + passed for sid in marked}
+        passed, self._looked = now - self._looked, now
+        self._open = {
+            sid: self._open.get(sid, -passed if sid in self._could_undo else 0.0)
+            + (passed if sid in self._could_undo else 0.0)
+            for sid in marked
+        }
         for sid, seconds in self._open.items():
             if seconds > UNDONE_SECONDS:
                 self.violated(
                     "undone", f"{sid} carries an operation's mark for more than {UNDONE_SECONDS:g} s"
                 )
-        self._could_undo = bool(marked) and self._undoable(now)
+        self._could_undo = frozenset(self._undoable(marked, now)) if marked else frozenset()
 
-    def _undoable(self, now: float) -> bool:
-        """Whether somebody could undo marks now: a CRM that flushes, and an operator that acts."""
+    def _undoable(self, marked: list[str], now: float) -> Iterator[str]:
+        """Marks that somebody could undo now: a CRM flushes, and an operator acts, or the timer on the nodes
+        does (S10), which needs the guest's node and has counted for as long as the CRM master's node is
+        up."""
         world = self._world
         tree = world.newest
         leader = self._rig.leader()
-        return (
-            bool(self._majority)
-            and not tree.manager.disarm_state
-            and world.wall_now(tree.manager.master) - tree.manager.timestamp < FLUSH_SECONDS
-            and tree.manager.master in self._majority
-            and leader is not None
+        if (
+            not self._majority
+            or tree.manager.disarm_state
+            or world.wall_now(tree.manager.master) - tree.manager.timestamp >= FLUSH_SECONDS
+            or tree.manager.master not in self._majority
+            or self._majority != frozenset(n for n, on in world.machines.items() if on.up)
+            or not all(
+                world.machines[name].runs(service) for name in self._majority for service in machine.SERVICES
+            )
+        ):
+            return
+        if (
+            leader is not None
             and not leader.wire.kubernetes_down
             and not self._forbidden
             and not world.operator_cut
             and not world.deaf
-            and all(
-                world.machines[name].runs(service) for name in self._majority for service in machine.SERVICES
-            )
-            and self._majority == frozenset(n for n, on in world.machines.items() if on.up)
-        )
+        ):
+            yield from marked
+            return
+        if world.config.repair_timer and now - world.machines[tree.manager.master].up_since > UNDONE_SECONDS:
+            for sid in marked:
+                ref = guests.parse_sid(sid)
+                file = tree.guests.get(ref.vmid) if ref else None
+                if file is not None and file.node in self._majority:
+                    yield sid
 
     def _read_log(self) -> None:
         log = self._world.log
@@ -241,7 +274,7 @@ class Invariants:
         since = self._member_since.get(name)
         if since is not None and now - since > LATE_SECONDS:
             self.violated("no live node is fenced", f"{name} is switched off, a member since {since:.1f}")
-        if self._planned(name):
+        if self.planned(name):
             self.violated("planned is not dead", f"{name} is switched off, which went down as announced")
         lost = self._lost(FORBIDDEN_SECONDS)
         allowed = max(1, len(self._world.machines) * 34 // 100)
@@ -312,13 +345,19 @@ class Invariants:
 
     # The end
 
-    def at_end(self, wanted: dict[str, cluster.HAResource | None], anyway: frozenset[str]) -> list[str]:
+    def at_end(
+        self, wanted: dict[str, cluster.HAResource | None], anyway: frozenset[str], *, gone: bool
+    ) -> list[str]:
         """What is not yet as it should be in a world that is mended. `wanted`: HA resources as their owners
-        want them, None for those that pveha makes; `anyway`: those about which a person has to decide."""
+        want them, None for those that pveha makes; `anyway`: those about which a person has to decide;
+        `gone`: no operator is left, so that what Kubernetes shows is old."""
         world, problems = self._world, list(self._rig.failures)
         tree = world.newest
+        copied = {guests.GuestRef(v, kind).sid for v in self.copies_of_others for kind in guests.GuestKind}
+        anyway |= copied
         for sid, found in self._rig.marks().items():
-            problems.append(f"{sid} still carries {found}")
+            if not (found.hold and sid in copied):
+                problems.append(f"{sid} still carries {found}")
         for sid, owner in wanted.items():
             present = tree.resources.get(sid)
             if owner is not None and present is not None and sid not in anyway:
@@ -329,6 +368,8 @@ class Invariants:
                 problems.append(f"{sid} is gone, was {_shown(owner)}")
             if sid not in anyway:
                 problems.extend(self._guest_problems(sid, present))
+        if gone:
+            return problems
         up = [name for name, on in world.machines.items() if on.up]
         shown = self._rig.cluster_status().status
         held = sum(node.state == "Quarantined" for node in shown.not_online)
@@ -349,7 +390,7 @@ class Invariants:
         service = world.newest.manager.services.get(sid)
         if service is not None and service.state == "error":
             return []
-        if not world.machines[file.node].up and self._planned(file.node):
+        if not world.machines[file.node].up and self.planned(file.node):
             return []
         running = [name for name, on in world.machines.items() if ref.vmid in on.processes]
         if resource.state is cluster.HAState.STARTED and running != [file.node]:

@@ -32,14 +32,3 @@ def shrink(
         if not shorter or size > len(plan.faults):
             size //= 2
     return plan
-
-
-def tell(plan: chaos.Plan) -> str:
-    """A plan and what comes of it, for people."""
-    result = simulation.play(plan)
-    nodes = ", ".join(node.name for node in plan.about.nodes)
-    lines = [f"seed {plan.seed}: {nodes}; protected: {', '.join(map(str, plan.protect))}", ""]
-    for fault in plan.faults:
-        lines += [f"{at:10.2f}  {fault.kind}: {line}" for at, line in fault.steps]
-    lines += ["", *(str(violation) for violation in result.violations), "", *result.log]
-    return "\n".join(lines) + "\n"

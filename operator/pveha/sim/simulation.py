@@ -31,6 +31,8 @@ class Result:
     recoveries: int
     handed_to_native: int
     """Guests of lost nodes that Proxmox's own HA recovered."""
+    copies_of_others: dict[int, str]
+    """Guests that came to have two writers by what a person or native HA did, and by whom: not pveha's."""
     effects: int
     """Side effects, Leases apart, between the first line of the timeline and the mending."""
     guests: dict[int, dict[str, str]]
@@ -142,7 +144,8 @@ class _Play:
             self._invariants.violated("stays right", problem)
 
     def _problems(self) -> list[str]:
-        return self._invariants.at_end(self._wanted, frozenset(self._anyway))
+        gone = not any(replica.runs for replica in self._rig.operators.values())
+        return self._invariants.at_end(self._wanted, frozenset(self._anyway), gone=gone)
 
     def _result(self) -> Result:
         world = self._rig.world
@@ -156,6 +159,7 @@ class _Play:
             sum(command.command == "off" for command in world.bmc_log),
             sum(each.count for each in recovered),
             native,
+            dict(self._invariants.copies_of_others),
             self._effects,
             world.state_of_guests(),
             tuple(map(str, world.log)),

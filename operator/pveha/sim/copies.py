@@ -1,0 +1,72 @@
+"""Whose doing it is that a guest has two writers: some copies a person makes, some native HA
+(docs/safety.md, "What is not covered").
+
+Exactly these are told apart, by how the configuration last came to where the second copy runs:
+
+    a person   moved the file by hand; or native HA did, from or to a node that was quorate by nothing but
+               votes that a person had lowered
+    native HA  moved it from a node whose LRM was not active, which no watchdog resets
+
+Whatever pveha moved is pveha's, and so is everything else.
+"""
+
+import dataclasses
+
+from pveha.sim import world as worlds
+
+PERSON = "a person"
+NATIVE = "native HA"
+LOWERED_SECONDS = 240.0
+"""How long after a node was last quorate by lowered votes native HA may still recover its guests: it waits
+60 s, and then up to 120 s for the node's lock."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Move:
+    """A configuration that went from one node to another."""
+
+    source: str
+    target: str
+    doer: str
+    """Who makes the second copy if the guest still runs on `source`; empty: pveha."""
+
+
+class Copies:
+    """Watches a world's configurations and votes."""
+
+    def __init__(self, about: worlds.World) -> None:
+        self._world = about
+        self._last: dict[int, Move] = {}
+        self._lowered: dict[str, float] = {}
+        """When a node was last quorate by lowered votes alone."""
+        about.on_move(self._moved)
+        about.on_change(self._look)
+
+    def doer(self, vmid: int, nodes: tuple[str, ...]) -> str:
+        """Who but pveha made the guest write from `nodes`, or an empty string."""
+        last = self._last.get(vmid)
+        return last.doer if last is not None and {last.source, last.target} <= set(nodes) else ""
+
+    def _look(self) -> None:
+        members = self._world.membership
+        if not members.expected_override:
+            return
+        needed = sum(members.votes.values()) // 2 + 1
+        for name, ring in members.rings.items():
+            if ring and members.quorate(name) and sum(members.votes[each] for each in ring) < needed:
+                self._lowered[name] = self._world.now()
+
+    def _moved(self, vmid: int, source: str, target: str, by: str) -> None:
+        self._last[vmid] = Move(source, target, self._doer(vmid, source, target, by))
+
+    def _doer(self, vmid: int, source: str, target: str, by: str) -> str:
+        on = self._world.machines[source]
+        if by == "user":
+            return PERSON
+        if by != "crm" or vmid not in on.processes:
+            return ""
+        self._look()
+        lowered = max(self._lowered.get(name, float("-inf")) for name in (source, target))
+        if self._world.now() - lowered <= LOWERED_SECONDS:
+            return PERSON
+        return "" if on.watchdog_armed else NATIVE

@@ -1,0 +1,201 @@
+"""What pveha promises of single guests, held against the truth at every event.
+
+*Reported is true*: when a ProtectedVM's status says that a failover is complete, a process able to write has
+run at the node that it names. *In time*: a guest of a dead node that has capacity and proof runs again within
+its bound.
+"""
+
+import datetime
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pveha.api import protectedvm
+from pveha.model import cluster, guests, kubernetes, mark
+from pveha.sim import machine, rig, wires
+
+if TYPE_CHECKING:
+    from pveha.sim import invariants
+
+RUNS_AGAIN_SECONDS = 40.0
+"""From the moment at which nothing stands in the way of a guest's recovery until it runs: some 10 s after a
+power cut, 15 s more if its BMC has to be told twice. Native HA begins after 60 s."""
+STEADY_SECONDS = 400.0
+"""So long no other node was away: one that returns is a target only after 120 s, and after a storm pveha
+rests for 300 s."""
+LEADING_SECONDS = 30.0
+"""A new leader opens an epoch, looks, and lets its predecessor's requests land."""
+FLAPS_SECONDS = 3600.0
+"""A node that was lost twice in this time may be quarantined."""
+SEEN_SECONDS = 15.0
+"""What a later leader finds running, and reports, may be so old."""
+FLUSHED_SECONDS = 40.0
+"""Native HA was alive when the node was lost: only then its records can be trusted (S7)."""
+NATIVE_AHEAD = frozenset({"fence", "recovery", "error", "freeze", "migrate", "relocate"})
+
+
+class Promises:
+    """Watches a rig, and tells `Invariants` of what was not kept."""
+
+    def __init__(self, watched: rig.Rig, truth: "invariants.Invariants") -> None:
+        self._rig = watched
+        self._world = watched.world
+        self._truth = truth
+        self._due: dict[int, float] = {}
+        """Guests that nothing keeps from running, since when."""
+        self._told: set[tuple[str, str]] = set()
+        self._was: dict[int, cluster.HAState] = {}
+        """What each guest was to be again when it was last disowned: one that was stopped stays so."""
+        self._away: dict[str, float] = {}
+        """When a node was last away."""
+        self._losses: dict[str, list[float]] = {}
+        self._absent: set[str] = set()
+        self._leader: object = None
+        self._leads_since = 0.0
+        watched.kubernetes.watchers.append(self._reported)
+        watched.on_line(self._disturbed)
+        watched.on_effect(self._sent)
+
+    # Reported is true
+
+    def _sent(self, effect: wires.Effect) -> None:
+        found = mark.parse(effect.resource.comment).mark if effect.resource is not None else None
+        ref = guests.parse_sid(effect.subject) if found is not None else None
+        if found is not None and ref is not None:
+            self._was[ref.vmid] = found.was
+
+    def _reported(self, event: str, obj: kubernetes.Manifest) -> None:
+        if obj["kind"] != "ProtectedVM" or event == "DELETED":
+            return
+        last = obj.get("status", {}).get("lastFailover")
+        if not last or not last.get("completionTime"):
+            return
+        done = protectedvm.LastFailover.model_validate(last)
+        key = (str(obj["metadata"]["name"]), f"{done.id} {done.to} {done.completion_time}")
+        if key in self._told or done.completion_time is None:
+            return
+        self._told.add(key)
+        vmid = int(obj["spec"]["vmid"])
+        stays_stopped = self._was.get(vmid, cluster.HAState.STARTED) is not cluster.HAState.STARTED
+        if not stays_stopped and not self._ran(vmid, done.to, done.completion_time):
+            text = f"guest {vmid} is reported recovered on {done.to}, where it has not run"
+            self._truth.violated("reported is true", text)
+
+    def _ran(self, vmid: int, on: str, completed: datetime.datetime) -> bool:
+        """Whether a process of the guest could write on a node at, or just before, a time."""
+        at = completed.timestamp() - self._world.config.start_timestamp - SEEN_SECONDS
+        return any(
+            interval.node == on and (interval.end is None or interval.end >= at)
+            for interval in self._world.uptime(vmid)
+        )
+
+    # In time
+
+    def look(self) -> None:
+        """Something happened: see who could be recovered from now on, and who could be before."""
+        now = self._world.now()
+        found = self._could_be_recovered(now)
+        for vmid in found - self._due.keys():
+            self._world.at(now + RUNS_AGAIN_SECONDS, self._judge, vmid, now)
+        self._due = {vmid: self._due.get(vmid, now) for vmid in sorted(found)}
+
+    def _judge(self, vmid: int, since: float) -> None:
+        still = self._could_be_recovered(self._world.now())
+        if self._due.get(vmid) == since and vmid in still:
+            text = f"guest {vmid} could have been recovered since {since:.1f} and does not run"
+            self._truth.violated("runs again in time", text)
+
+    def _disturbed(self, line: str) -> None:
+        """A line of the timeline: its bound begins anew for every guest."""
+        self._due.clear()
+
+    def _could_be_recovered(self, now: float) -> set[int]:
+        self._follow(now)
+        lost = self._lost(now)
+        return set(self._recoverable(lost)) if lost else set()
+
+    def _follow(self, now: float) -> None:
+        leader = self._rig.leader()
+        who = leader.leadership if leader is not None else None
+        if who is not self._leader:
+            self._leader, self._leads_since = who, now
+            self._due.clear()
+        present = self._truth.majority()
+        for name in self._world.machines:
+            if name in present:
+                self._absent.discard(name)
+                continue
+            self._away[name] = now
+            if name not in self._absent:
+                self._absent.add(name)
+                self._losses.setdefault(name, []).append(now)
+
+    def _lost(self, now: float) -> str:
+        """The only node that is away, dead and provable, in a data centre that is otherwise whole, or an
+        empty string."""
+        world, away = self._world, sorted(self._absent)
+        if len(away) != 1 or not self._operable(now):
+            return ""
+        name, on = away[0], world.machines[away[0]]
+        recent = [at for at in self._losses[name] if now - at < FLAPS_SECONDS]
+        dead = not on.powered or on.hung
+        if not dead or self._truth.planned(name) or len(recent) > 1 or on.about.has_bmc is False:
+            return ""
+        for other, there in world.machines.items():
+            quiet = now - self._away.get(other, float("-inf")) > STEADY_SECONDS
+            if other != name and not (quiet and all(map(there.runs, machine.SERVICES))):
+                return ""
+        bmc = world.bmcs.by_name[name]
+        sound = bmc.alive and not (
+            bmc.refuses or bmc.lies or bmc.reads_off or bmc.dies_with_node or bmc.delay
+        )
+        if not sound or bmc.machine != name:
+            return ""
+        manager = world.newest.manager
+        flushed = manager.timestamp - world.config.start_timestamp >= recent[-1] - FLUSHED_SECONDS
+        return name if flushed and not manager.disarm_state and self._bound(name) else ""
+
+    def _operable(self, now: float) -> bool:
+        """Whether somebody leads, may act and reaches everything, and no part of the network is cut."""
+        world, leader = self._world, self._rig.leader()
+        return (
+            leader is not None
+            and now - self._leads_since > LEADING_SECONDS
+            and not self._truth.forbidden
+            and not (leader.wire.kubernetes_down or leader.wire.kubernetes_loses_answers or leader.deaf)
+            and leader.wire.stands_still_until < now
+            and not (world.operator_cut or world.deaf or world.isolated or world.links_down)
+            and not (world.storage.cut or world.membership.expected_override)
+        )
+
+    def _bound(self, name: str) -> bool:
+        bindings = self._rig.cluster_status().status.bindings
+        return any(each.name == name and each.identities and not each.voided for each in bindings)
+
+    def _recoverable(self, lost: str) -> Iterator[int]:
+        tree = self._world.newest
+        for vmid, file in tree.guests.items():
+            resource, service = tree.resources.get(file.ref.sid), tree.manager.services.get(file.ref.sid)
+            if file.lock or resource is None or not self._protected(file.ref):
+                continue
+            found = mark.parse(resource.comment).mark
+            ignored = resource.state is cluster.HAState.IGNORED
+            claimed = found is not None and ignored and vmid not in self._world.machines[file.node].processes
+            if (found is not None and found.hold) or not (file.node == lost or claimed):
+                continue
+            ahead = service is not None and service.state in NATIVE_AHEAD
+            if _wanted(resource) is cluster.HAState.STARTED and not ahead:
+                yield vmid
+
+    def _protected(self, ref: guests.GuestRef) -> bool:
+        try:
+            self._rig.guest_status(ref.vmid)
+        except KeyError:
+            return False
+        return True
+
+
+def _wanted(resource: cluster.HAResource) -> cluster.HAState:
+    """The state that the resource's owner wants, whatever pveha's mark makes of it meanwhile."""
+    found = mark.parse(resource.comment).mark
+    ignored = resource.state is cluster.HAState.IGNORED
+    return found.was if found is not None and ignored else resource.state

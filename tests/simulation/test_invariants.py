@@ -1,0 +1,203 @@
+"""Each invariant can fail: the world is brought to break it, by hand."""
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from pveha.model import cluster, guests, mark
+from pveha.nodeshell import pveha_node
+from pveha.sim import chaos, clock, config, copies, invariants, rig, simulation, wires
+
+Break = Callable[[rig.Rig], Awaitable[None]]
+
+
+def broken(break_it: Break, running: bool = True) -> dict[str, str]:
+    """What is violated, by rule, once a quiet cluster has been broken."""
+
+    async def story() -> dict[str, str]:
+        found = [config.managed(101, "pve1"), config.managed(102, "pve2"), config.managed(103, "pve3")]
+        on = rig.Rig(config.three_nodes(found, master="pve1"), protect=(101, 102, 103))
+        watching = invariants.Invariants(on)
+        on.world.start()
+        if running:
+            on.start_operator()
+        await on.settle(40.0)
+        await break_it(on)
+        await on.kill_operator()
+        return {violation.rule: violation.text for violation in watching.violations}
+
+    return clock.run(story())
+
+
+def send(on: rig.Rig, verb: str, subject: str, **fields: object) -> None:
+    on.sending(wires.Effect("a", verb, subject, **fields))  # type: ignore[arg-type]
+
+
+def test_a_quiet_cluster_violates_nothing() -> None:
+    async def nothing(on: rig.Rig) -> None:
+        await asyncio.sleep(60.0)
+
+    assert broken(nothing) == {}
+
+
+def test_two_processes_that_write() -> None:
+    async def copy(on: rig.Rig) -> None:
+        on.world.guests.create(on.world.machines["pve3"], on.world.guest_file(101))
+
+    assert broken(copy) == {"one writer": "guest 101 writes from pve1 and pve3"}
+
+
+def test_a_healthy_member_is_fenced() -> None:
+    async def fence(on: rig.Rig) -> None:
+        send(on, "force_off", "pve2")
+
+    assert "no live node is fenced" in broken(fence)
+
+
+def test_a_node_that_said_it_would_go_is_fenced() -> None:
+    async def fence(on: rig.Rig) -> None:
+        on.world.shutdown("pve2")
+        await asyncio.sleep(60.0)
+        send(on, "force_off", "pve2")
+
+    assert set(broken(fence)) == {"planned is not dead"}
+
+
+def test_something_is_begun_without_quorum() -> None:
+    async def fence(on: rig.Rig) -> None:
+        on.world.partition(("pve1",), ("pve2",), ("pve3",))
+        await asyncio.sleep(15.0)
+        send(on, "force_off", "pve2")
+
+    assert set(broken(fence)) == {"nothing without quorum"}
+
+
+def test_something_is_begun_beyond_the_blast_radius() -> None:
+    async def story() -> list[str]:
+        found = [config.managed(101, "pve1")]
+        names = [f"pve{number}" for number in range(1, 6)]
+        about = dataclasses.replace(
+            config.three_nodes(found, master="pve1"), nodes=tuple(map(config.Node, names))
+        )
+        on = rig.Rig(about, protect=(101,))
+        watching = invariants.Invariants(on)
+        on.world.start()
+        on.world.power_off("pve4")
+        on.world.power_off("pve5")
+        await asyncio.sleep(40.0)
+        send(on, "force_off", "pve5")
+        return [violation.rule for violation in watching.violations]
+
+    assert clock.run(story()) == ["blast radius"]
+
+
+@pytest.mark.parametrize("line", ["pause", "mode Observe"])
+def test_something_is_begun_against_its_users_will(line: str) -> None:
+    async def fence(on: rig.Rig) -> None:
+        on.world.cut_network("pve2")
+        on.apply(line)
+        await asyncio.sleep(25.0)
+        send(on, "force_off", "pve2")
+
+    assert "no new operation" in broken(fence)
+
+
+def test_somebody_acts_without_the_lease() -> None:
+    async def act(on: rig.Rig) -> None:
+        on.apply("take lease")
+        send(on, "begin", "pve1")
+
+    assert set(broken(act)) == {"nothing without the Lease"}
+
+
+def test_a_guest_that_was_stopped_is_started() -> None:
+    async def start(on: rig.Rig) -> None:
+        ours = mark.Comment(mark=mark.Mark(cluster.HAState.STOPPED, op="t1.0", epoch=1))
+        on.world.set_ha(cluster.HAResource("vm:102", cluster.HAState.IGNORED, str(ours)))
+        send(on, "start", "pve2", vmids=(102,))
+
+    assert "what was stopped stays stopped" in broken(start)
+
+
+def test_a_running_guest_is_moved_by_an_old_epoch_and_without_a_mark() -> None:
+    async def claim(on: rig.Rig) -> None:
+        file = on.world.guest_file(102)
+        target = file.path.replace("pve2", "pve3")
+        on.world.fs.rename("pve3", file.path, target, "pveha-node claim --epoch 0 --op t1.0")
+
+    assert set(broken(claim)) >= {"rename only while off", "epoch at effect", "disowned before moved"}
+
+
+def test_native_ha_dies() -> None:
+    async def die(on: rig.Rig) -> None:
+        on.world.say("crm pve1", "got unexpected error - recover vm:102: unable to steal config")
+        on.world.changed()
+
+    assert set(broken(die)) == {"the CRM lives"}
+
+
+def test_a_mark_that_nobody_undoes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no operator, and the timer does nothing, though it could."""
+    monkeypatch.setattr(pveha_node, "repair", lambda system: [])
+
+    async def leave(on: rig.Rig) -> None:
+        ours = mark.Comment(mark=mark.Mark(cluster.HAState.STARTED, op="t1.0", epoch=1))
+        await asyncio.sleep(310.0)
+        on.world.set_ha(cluster.HAResource("vm:102", cluster.HAState.IGNORED, str(ours)))
+        for _ in range(32):
+            await asyncio.sleep(10.0)
+            on.world.changed()
+
+    assert set(broken(leave, running=False)) == {"undone"}
+
+
+def play(*lines: tuple[float, str], calm_at: float, unmanaged: int = 0) -> simulation.Result:
+    """Without any operator: people and native HA alone."""
+    found = [config.managed(101, "pve1"), config.managed(102, "pve2"), config.managed(103, "pve3")]
+    found = [dataclasses.replace(each, ha=None) if each.vmid == unmanaged else each for each in found]
+    about = config.three_nodes(found, master="pve1")
+    calm = chaos.mended(about, "", ())
+    plan = chaos.Plan(0, about, (), (), (chaos.Fault("by hand", lines),), calm_at, calm)
+    return simulation.play(plan)
+
+
+def rules(result: simulation.Result) -> set[str]:
+    return {violation.rule for violation in result.violations}
+
+
+def test_a_copy_that_a_person_makes_by_moving_the_file_is_his() -> None:
+    result = play(
+        (60.0, "set vm:101 ignored"),
+        (80.0, "move config 101 pve2 by pve2"),
+        (81.0, "start guest 101"),
+        calm_at=120.0,
+    )
+    assert result.copies_of_others == {101: copies.PERSON}
+    assert "one writer" not in rules(result)
+
+
+def test_a_copy_that_native_ha_makes_because_votes_were_lowered_is_a_persons() -> None:
+    result = play((60.0, "cut network pve2"), (62.0, "expected votes 1"), calm_at=400.0)
+    assert set(result.copies_of_others.values()) == {copies.PERSON}
+    assert "one writer" not in rules(result)
+
+
+def test_a_copy_that_native_ha_makes_where_no_watchdog_resets_is_its_own() -> None:
+    result = play((60.0, "cut network pve2"), (90.0, "register vm:102"), calm_at=400.0, unmanaged=102)
+    assert result.copies_of_others == {102: copies.NATIVE}
+    assert "one writer" not in rules(result)
+
+
+def test_a_copy_of_what_pveha_moved_is_pvehas() -> None:
+    """The same move, by the node shell: nobody else is to blame."""
+
+    async def claim(on: rig.Rig) -> None:
+        world, file = on.world, on.world.guest_file(102)
+        target = file.path.replace("pve2", "pve3")
+        world.fs.rename("pve3", file.path, target, "pveha-node claim --epoch 1 --op t1.0")
+        world.guests.start("pve3", guests.GuestRef(102, guests.GuestKind.VM))
+        await asyncio.sleep(5.0)
+
+    assert "one writer" in broken(claim)

@@ -116,7 +116,7 @@ class _Play:
         world = self._rig.world
         deadline = world.now() + PATIENCE_SECONDS
         problems = self._problems()
-        while problems and world.now() < deadline:
+        while (problems or self._later) and world.now() < deadline:
             await asyncio.sleep(LOOK_SECONDS)
             if self._invariants.majority():
                 self._later = [line for line in self._later if not self._rig.apply(line)]

@@ -1,0 +1,143 @@
+"""Argo CD's health checks over objects whose conditions pveha's own code wrote."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from install import argocd, states
+from pveha import api
+
+RECORDS = states.recorded()
+BY_CHOICE = {"Observed", "NativeOnly"}
+"""What is not protected, or not fast, because somebody wrote so."""
+
+Object = dict[str, Any]
+
+
+def conditions(obj: Object) -> dict[str, Object]:
+    return {each["type"]: each for each in obj.get("status", {}).get("conditions", ())}
+
+
+def sound(obj: Object) -> str:
+    """The health of an object, after what has to hold for any."""
+    status, message = argocd.health(obj)
+    told = conditions(obj)
+    assert status in ("Healthy", "Progressing", "Degraded", "Suspended")
+    assert message
+    ready = told.get("Ready", {})
+    if status == "Healthy" and ready.get("status") not in ("True", None):
+        assert ready["reason"] in BY_CHOICE
+    if not states.seen_last_change(obj):
+        assert status != "Healthy"
+    if status in ("Degraded", "Suspended"):
+        assert any(
+            message.startswith(each["reason"]) and each["message"] in message for each in told.values()
+        )
+    return status
+
+
+def test_there_is_a_check_for_each_kind() -> None:
+    assert set(argocd.checks()) == {each.kind_name for each in api.RESOURCES}
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record["state"])
+def test_every_recorded_state(record: Object) -> None:
+    assert ": ".join(argocd.health(record["object"])) == record["health"]
+    sound(record["object"])
+
+
+@pytest.mark.parametrize(
+    ("state", "health"),
+    [
+        ("HACluster", "Progressing"),
+        ("HACluster Acting=True/OK Degraded=False/None Ready=True/OK", "Healthy"),
+        ("HACluster Acting=True/OK Degraded=True/NodeDown Ready=True/OK", "Healthy"),
+        ("HACluster Acting=False/Paused Degraded=False/None Ready=True/OK", "Suspended"),
+        ("HACluster Acting=False/Observe Degraded=False/None Ready=True/OK", "Healthy"),
+        ("HACluster Acting=False/NotQuorate Degraded=Unknown/Unknown Ready=False/NotQuorate", "Degraded"),
+        ("HACluster Acting=True/OK Degraded=True/Recovering Ready=True/OK", "Healthy"),
+        ("HACluster Acting=True/OK Degraded=True/NodeUnprovable Ready=True/OK", "Degraded"),
+        ("HACluster Acting=False/BlastRadius Degraded=True/NodeDown Ready=True/OK", "Degraded"),
+        ("FailoverPolicy", "Healthy"),
+        ("FailoverPolicy Ready=True/OK", "Healthy"),
+        ("ProtectedVM", "Progressing"),
+        ("ProtectedVM FailoverReady=True/OK Ready=True/Protected", "Healthy"),
+        ("ProtectedVM FailoverReady=True/OK Ready=False/Pending", "Progressing"),
+        ("ProtectedVM FailoverReady=False/NativeOnly Ready=True/Protected", "Healthy"),
+        ("ProtectedVM FailoverReady=False/LocalDiskOnly Ready=True/Protected", "Degraded"),
+        ("ProtectedVM FailoverReady=False/NotReady Ready=False/GuestReplaced", "Degraded"),
+        ("ProtectedVM FailoverReady=False/NotReady Ready=False/DuplicateClaim", "Degraded"),
+    ],
+)
+def test_states_that_users_meet_were_recorded(state: str, health: str) -> None:
+    (found,) = (each for each in RECORDS if each["state"] == state)
+    assert found["health"].startswith(f"{health}: ")
+
+
+@pytest.mark.parametrize("name", ["node-loss-power", "paused", "mode-observe", "no-quorum"])
+def test_what_pveha_writes_today(name: str) -> None:
+    found = states.play([name])
+    assert len(found) >= 4
+    healths = {states.shortened(obj)["kind"]: set[str]() for obj in found.values()}
+    for obj in found.values():
+        healths[obj["kind"]].add(sound(states.shortened(obj)))
+    assert all(each & {"Healthy", "Suspended"} for each in healths.values())
+
+
+def synthetic() -> list[Object]:
+    """Every reason of the conditions looked at, with every status, in an object that is otherwise well."""
+    return [
+        healthy(kind, {type_: (status, reason)})
+        for kind, types in api.conditions.BY_RESOURCE.items()
+        for type_, reasons in types.items()
+        if type_ in states.READ
+        for reason in reasons
+        for status in ("True", "False", "Unknown")
+    ]
+
+
+def healthy(kind: str, told: dict[Any, tuple[str, str]]) -> Object:
+    """An object in good order, but for what is `told`: type → (status, reason)."""
+    good = {
+        "HACluster": {"Ready": ("True", "OK"), "Acting": ("True", "OK"), "Degraded": ("False", "None")},
+        "FailoverPolicy": {"Ready": ("True", "OK")},
+        "ProtectedVM": {"Ready": ("True", "Protected"), "FailoverReady": ("True", "OK")},
+    }[kind]
+    listed = [
+        {"type": str(type_), "status": status, "reason": str(reason), "message": f"about {reason}"}
+        for type_, (status, reason) in {**good, **told}.items()
+    ]
+    return {
+        "apiVersion": api.API_VERSION,
+        "kind": kind,
+        "metadata": {"name": "it", "namespace": "dc1", "generation": 3},
+        "status": {"observedGeneration": 3, "conditions": listed},
+    }
+
+
+@pytest.mark.parametrize(
+    "obj",
+    synthetic(),
+    ids=lambda obj: f"{obj['kind']}-" + "-".join(each["reason"] for each in obj["status"]["conditions"]),
+)
+def test_every_documented_reason_is_understood(obj: Object) -> None:
+    sound(obj)
+
+
+@pytest.mark.parametrize("kind", ["HACluster", "ProtectedVM"])
+def test_what_is_being_deleted_or_was_changed_is_not_called_healthy(kind: str) -> None:
+    obj = healthy(kind, {})
+    assert sound(obj) == "Healthy"
+    changed = copy.deepcopy(obj)
+    changed["metadata"]["generation"] = 4
+    assert sound(changed) == "Progressing"
+    deleted = copy.deepcopy(obj)
+    deleted["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert sound(deleted) == "Progressing"
+
+
+def test_argo_cds_lua_has_no_library_of_strings() -> None:
+    """The environment of these tests is as poor as the real one."""
+    with pytest.raises(argocd.lua51.LuaError, match="string"):
+        argocd.run("return {status = string.upper('x'), message = ''}", healthy("HACluster", {}))

@@ -61,6 +61,12 @@ class Secrets:
                     f"Secret {name} in namespace {self._namespace}, named by {field}, does not "
                     "exist: create it"
                 ) from None
+            except errors.Forbidden:
+                raise SecretInvalid(
+                    f"Secret {name} in namespace {self._namespace}, named by {field}, may not be read: give "
+                    "pveha's ServiceAccount the right to get Secrets there (the chart's "
+                    "rbac.secretNamespaces)"
+                ) from None
         try:
             return self.seen[name][key].decode().strip()
         except KeyError:

@@ -29,6 +29,10 @@ def secrets() -> dict[str, dict[str, bytes]]:
     }
 
 
+FORBIDDEN: dict[str, bytes] = {}
+"""A Secret that the API server does not show to the operator."""
+
+
 async def report(stored: Mapping[str, Mapping[str, bytes]]) -> tuple[Any, dict[str, str]]:
     """The HACluster's status with these Secrets, and the messages of its conditions."""
     scene = Scene()
@@ -37,6 +41,8 @@ async def report(stored: Mapping[str, Mapping[str, bytes]]) -> tuple[Any, dict[s
     async def read(name: str) -> Mapping[str, bytes]:
         if name not in stored:
             raise errors.NotFound(name)
+        if stored[name] is FORBIDDEN:
+            raise errors.Forbidden(name)
         return stored[name]
 
     problems: dict[str, snapshot.Problem]
@@ -88,6 +94,17 @@ async def test_what_is_missing_is_named(name: str, key: str | None, type_: str, 
     assert condition(status, type_) == ("False", reason)
     assert f"Secret {name}" in messages[type_]
     assert (key or "create it") in messages[type_]
+
+
+@pytest.mark.parametrize(
+    ("name", "type_"), [("token", "Connected"), ("ssh", "FastReady"), ("bmc", "FencingReady")]
+)
+async def test_a_secret_that_may_not_be_read_is_named(name: str, type_: str) -> None:
+    """The operator's rights may end at some namespaces."""
+    status, messages = await report({**secrets(), name: FORBIDDEN})
+    assert condition(status, type_) == ("False", "SecretInvalid")
+    assert f"Secret {name} in namespace default" in messages[type_]
+    assert "rbac.secretNamespaces" in messages[type_]
 
 
 BROKEN = [

@@ -123,7 +123,7 @@ async def fingerprint(spec: hacluster.HAClusterSpec, namespace: str, read: Secre
     for name in secret_names(spec):
         try:
             seen[name] = await read(name)
-        except errors.NotFound:
+        except (errors.NotFound, errors.Forbidden):
             continue
     return _fingerprint(spec, seen)
 

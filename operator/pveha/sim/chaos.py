@@ -288,6 +288,12 @@ def _user_moves(dice: Dice, about: config.Config) -> Lines:
     return [(0.0, f"migrate guest {dice.guest()} {dice.node()}")]
 
 
+def _user_moves_config(dice: Dice, about: config.Config) -> Lines:
+    """Somebody moves a configuration by hand, as instructions on the web say."""
+    target = dice.node()
+    return [(0.0, f"move config {dice.guest()} {target} by {dice.rng.choice([target, dice.node()])}")]
+
+
 def _user_sets(dice: Dice, about: config.Config) -> Lines:
     sid = dice.sid(about)
     state = dice.rng.choice(["stopped", "disabled", "started"])
@@ -420,6 +426,7 @@ KINDS: dict[str, Kind] = {
     "lease-lost": _lease,
     "status-lost": _lost_status,
     "user-migrates": _user_moves,
+    "user-moves-config": _user_moves_config,
     "user-sets-state": _user_sets,
     "user-starts-or-stops": _user_starts_and_stops,
     "user-unprotects": _user_unprotects,

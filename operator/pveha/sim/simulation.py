@@ -93,12 +93,12 @@ class _Play:
             if present is not None and wanted is not None and self._invariants.majority():
                 self._wanted[sid] = dataclasses.replace(wanted, state=state)
         elif match := re.fullmatch(
-            r"(?:start|stop|migrate|unlock|lock|crash|move config) guest (\d+).*", line
+            r"(?:(?:start|stop|migrate|unlock|lock|crash) guest|move config) (\d+).*", line
         ):
             for sid in (f"vm:{match[1]}", f"ct:{match[1]}"):
                 if line.startswith(("migrate", "move")):
                     self._invariants.moved_by_user[sid] = self._rig.world.now()
-                if sid in self._wanted and line.startswith(("start", "stop")):
+                if sid in self._wanted and line.startswith(("start", "stop", "move")):
                     self._anyway.add(sid)
         elif match := re.fullmatch(r"unprotect (\d+)", line):
             self._anyway |= {f"vm:{match[1]}", f"ct:{match[1]}"}

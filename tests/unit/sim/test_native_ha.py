@@ -81,3 +81,34 @@ def test_recovery_spreads_by_the_number_of_services() -> None:
     ran = sim_worlds.after(sim_worlds.build(guests, master="pve1"), 250, (20, "power off pve2"))
     nodes = [each["node"] for each in ran.state_of_guests().values()]
     assert (nodes.count("pve1"), nodes.count("pve3")) == (3, 3)
+
+
+@pytest.mark.parametrize("armed_after", [200.0, 60.0])
+def test_a_node_lost_before_or_while_ha_is_disarmed_is_recovered_once_it_is_armed(armed_after: float) -> None:
+    """Neither a node left in fence nor a service left frozen keeps a guest down for good."""
+    guests = [config.managed(101, "pve1"), config.managed(102, "pve2"), config.managed(103, "pve3")]
+    fenced = world.World(config.three_nodes(guests, master="pve1"))
+    frozen = world.World(config.three_nodes(guests, master="pve1"))
+
+    async def fence_first(running: world.World) -> None:
+        await asyncio.sleep(60.0)
+        running.power_off("pve2")
+        await asyncio.sleep(75.0)
+        running.crm_command("disarm-ha", "freeze")
+        await asyncio.sleep(armed_after)
+        running.power_on("pve2")
+        running.crm_command("arm-ha")
+        await asyncio.sleep(400.0)
+
+    async def disarm_first(running: world.World) -> None:
+        await asyncio.sleep(60.0)
+        running.power_off("pve2")
+        running.crm_command("disarm-ha", "freeze")
+        await asyncio.sleep(armed_after)
+        running.crm_command("arm-ha")
+        await asyncio.sleep(400.0)
+
+    for about, script in ((fenced, fence_first), (frozen, disarm_first)):
+        ran = sim_worlds.play(about, script)
+        assert ran.state_of_guests()[102]["state"] == "running", "\n".join(map(str, ran.log))
+        assert ran.double_runs == 0

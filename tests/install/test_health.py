@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import pytest
+from lupa import lua51
 
 from install import argocd, states
 from pveha import api
@@ -139,5 +140,5 @@ def test_what_is_being_deleted_or_was_changed_is_not_called_healthy(kind: str) -
 
 def test_argo_cds_lua_has_no_library_of_strings() -> None:
     """The environment of these tests is as poor as the real one."""
-    with pytest.raises(argocd.lua51.LuaError, match="string"):
+    with pytest.raises(lua51.LuaError, match="string"):
         argocd.run("return {status = string.upper('x'), message = ''}", healthy("HACluster", {}))

@@ -190,6 +190,24 @@ def test_a_copy_that_native_ha_makes_where_no_watchdog_resets_is_its_own() -> No
     assert "one writer" not in rules(result)
 
 
+def test_a_copy_of_what_pveha_gave_to_native_ha_above_an_idle_lrm_is_pvehas() -> None:
+    async def story() -> dict[str, str]:
+        found = [config.managed(101, "pve1"), dataclasses.replace(config.managed(102, "pve2"), ha=None)]
+        on = rig.Rig(config.three_nodes(found, master="pve1"), operators=())
+        watching = invariants.Invariants(on)
+        on.world.start()
+        await on.settle(40.0)
+        ours = mark.Comment(mark=mark.Mark(cluster.HAState.STARTED, op="t1.0", epoch=1))
+        adopted = cluster.HAResource("vm:102", cluster.HAState.STARTED, str(ours))
+        send(on, "update_ha", "vm:102", resource=adopted)
+        on.world.set_ha(adopted)
+        on.world.cut_network("pve2")
+        await asyncio.sleep(250.0)
+        return {violation.rule: violation.text for violation in watching.violations}
+
+    assert "one writer" in clock.run(story())
+
+
 def test_a_copy_of_what_pveha_moved_is_pvehas() -> None:
     """The same move, by the node shell: nobody else is to blame."""
 

@@ -7,12 +7,14 @@ Exactly these are told apart, by how the configuration last came to where the se
                votes that a person had lowered
     native HA  moved it from a node whose LRM was not active, which no watchdog resets
 
-Whatever pveha moved is pveha's, and so is everything else.
+Whatever pveha moved is pveha's; so is what it gave to native HA on a node whose LRM has not been active since
+(S11), and everything else.
 """
 
 import dataclasses
 
-from pveha.sim import world as worlds
+from pveha.model import cluster, guests, mark
+from pveha.sim import rig, wires
 
 PERSON = "a person"
 NATIVE = "native HA"
@@ -32,22 +34,38 @@ class Move:
 
 
 class Copies:
-    """Watches a world's configurations and votes."""
+    """Watches a world's configurations, votes and watchdogs."""
 
-    def __init__(self, about: worlds.World) -> None:
-        self._world = about
+    def __init__(self, watched: rig.Rig) -> None:
+        self._world = about = watched.world
         self._last: dict[int, Move] = {}
         self._lowered: dict[str, float] = {}
         """When a node was last quorate by lowered votes alone."""
+        self._unguarded: dict[int, str] = {}
+        """Guests that pveha has put, or given back to native HA, on a node whose watchdog has not been armed
+        since."""
         about.on_move(self._moved)
         about.on_change(self._look)
+        watched.on_effect(self._sent)
 
     def doer(self, vmid: int, nodes: tuple[str, ...]) -> str:
         """Who but pveha made the guest write from `nodes`, or an empty string."""
         last = self._last.get(vmid)
         return last.doer if last is not None and {last.source, last.target} <= set(nodes) else ""
 
+    def _sent(self, effect: wires.Effect) -> None:
+        resource = effect.resource
+        if resource is None or resource.state is not cluster.HAState.STARTED:
+            return
+        ref = guests.parse_sid(resource.sid)
+        file = self._world.newest.guests.get(ref.vmid) if ref is not None else None
+        if file is not None and mark.parse(resource.comment).mark is not None:
+            self._unguarded[file.ref.vmid] = file.node
+
     def _look(self) -> None:
+        machines = self._world.machines
+        for vmid in [vmid for vmid, name in self._unguarded.items() if machines[name].watchdog_armed]:
+            del self._unguarded[vmid]
         members = self._world.membership
         if not members.expected_override:
             return
@@ -58,6 +76,8 @@ class Copies:
 
     def _moved(self, vmid: int, source: str, target: str, by: str) -> None:
         self._last[vmid] = Move(source, target, self._doer(vmid, source, target, by))
+        if by.startswith("pveha-node"):
+            self._unguarded[vmid] = target
 
     def _doer(self, vmid: int, source: str, target: str, by: str) -> str:
         on = self._world.machines[source]
@@ -69,4 +89,5 @@ class Copies:
         lowered = max(self._lowered.get(name, float("-inf")) for name in (source, target))
         if self._world.now() - lowered <= LOWERED_SECONDS:
             return PERSON
-        return "" if on.watchdog_armed else NATIVE
+        ours = on.watchdog_armed or self._unguarded.get(vmid) == source
+        return "" if ours else NATIVE

@@ -72,7 +72,7 @@ class Invariants:
         self._told: set[str] = set()
         self.copies_of_others: dict[int, str] = {}
         """Guests that came to have two writers, and who but pveha made the second."""
-        self._copies = copies.Copies(watched.world)
+        self._copies = copies.Copies(watched)
         self._promises = promises.Promises(watched, self)
         watched.world.on_change(self._changed)
         watched.world.on_move(self._moved)

@@ -13,6 +13,9 @@ MANAGER_SILENT_SECONDS = 60.0
 ALIVE_SECONDS = 10.0
 """An LRM's timestamp that moves this long after a loss was written after it: what is read may be a round
 old."""
+TOLD_ANEW_SECONDS = 30.0
+"""What the cluster shows of the guests of a node that has just come back is what it told before it went,
+until it tells anew: every 10 s."""
 NATIVE_AHEAD = frozenset({"fence", "recovery"})
 """CRM states in which native HA recovers the guest itself."""
 AWAITED = frozenset(
@@ -521,10 +524,13 @@ def finished_by_others(
             continue
         where = verdicts.get(guest.seen.node)
         verified = guest.comment.mark is None or memo.guest(guest.sid).verified
+        online_since = memo.node(guest.seen.node).online_since
         if (
             guest.seen.node == begun.to
             and where is not None
             and where.state is evidence.State.ONLINE
+            and online_since is not None
+            and seen.now - online_since >= TOLD_ANEW_SECONDS
             and verified
             and guest.seen.status == "running"
         ):

@@ -4,6 +4,7 @@ from typing import Any
 
 from decide_scene import WALL, Scene, _object
 from pveha import api
+from pveha.decide import failover
 from pveha.model import cluster, mark, specs
 
 BEGUN = {
@@ -60,6 +61,20 @@ def test_not_while_the_mark_of_the_takeover_is_there_and_nobody_has_seen_it_run(
     ours = mark.Mark(cluster.HAState.STARTED, op="t1.0", epoch=1)
     scene.set_resource("vm:102", state=cluster.HAState.IGNORED, comment=str(mark.Comment("", mark=ours)))
     assert scene.last().completion_time is None
+
+
+def test_not_by_what_a_node_that_has_just_come_back_told_before_it_went() -> None:
+    scene = Restarted(BEGUN)
+    scene.lose("pve1", bmc=None)
+    assert scene.last().completion_time is None
+    scene.step(5)
+    scene.nodes["pve1"].online = True
+    scene.set_answers("pve1", answers=True)
+    back = scene.now
+    while scene.now - back < failover.TOLD_ANEW_SECONDS - 1:
+        assert scene.last().completion_time is None
+    scene.step(2)
+    assert scene.last().completion_time is not None
 
 
 def test_what_is_completed_stays() -> None:

@@ -90,7 +90,7 @@ class _Play:
             sid, state = match[1], cluster.HAState(match[2])
             present = self._rig.world.newest.resources.get(sid)
             wanted = self._wanted.get(sid)
-            if present is not None and wanted is not None and self._invariants.majority():
+            if present is not None and wanted is not None and self._rig.world.writable:
                 self._wanted[sid] = dataclasses.replace(wanted, state=state)
         elif match := re.fullmatch(
             r"(?:(?:start|stop|migrate|unlock|lock|crash) guest|move config) (\d+).*", line

@@ -509,6 +509,15 @@ class World:
         message = f"no node of {self.config.cluster_name} is quorate"
         raise errors.NoQuorum(message)
 
+    @property
+    def writable(self) -> bool:
+        """Whether a person can write anywhere."""
+        try:
+            self._some_tree()
+        except errors.NoQuorum:
+            return False
+        return True
+
     def guest_file(self, vmid: int) -> guestfile.GuestFile:
         """A guest's configuration, as the newest tree has it; KeyError without one."""
         return self.newest.guests[vmid]

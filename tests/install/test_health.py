@@ -4,9 +4,10 @@ import copy
 from typing import Any
 
 import pytest
+import yaml
 from lupa import lua51
 
-from install import argocd, states
+from install import argocd, render, states
 from pveha import api
 
 RECORDS = states.recorded()
@@ -36,6 +37,19 @@ def sound(obj: Object) -> str:
             message.startswith(each["reason"]) and each["message"] in message for each in told.values()
         )
     return status
+
+
+def test_applications_leave_to_others_what_is_theirs() -> None:
+    file = argocd.FILE.with_name("applications.yaml")
+    applications = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    assert len(applications) == 2
+    for each in applications:
+        options = each["metadata"]["annotations"]["argocd.argoproj.io/compare-options"]
+        assert options == "ServerSideDiff=true"
+        assert "ServerSideApply=true" in each["spec"]["syncPolicy"]["syncOptions"]
+    chart, _ = (each["spec"]["source"] for each in applications)
+    assert (render.ROOT / chart["path"]).samefile(render.CHART)
+    assert chart["helm"]["valuesObject"].keys() == render.IMAGE.keys()
 
 
 def test_there_is_a_check_for_each_kind() -> None:

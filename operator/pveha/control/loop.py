@@ -23,6 +23,8 @@ SECRETS_SECONDS = 60.0
 RETRY_SECONDS = 10.0
 """Before Secrets that could not be used are read again."""
 SECRET_DEADLINE_SECONDS = 10.0
+SPECS_SECONDS = 1.0
+"""Between two looks at what is wanted while nothing else happens."""
 REPORT_SECONDS = 3.0
 """Between two reports while nothing happens that makes an Event and nothing is begun."""
 
@@ -149,15 +151,23 @@ async def run_linked(
                 if not states and await changed(now):
                     log.info("%s: connection settings have changed: connecting anew", key)
                     return memo
-            await _wait(decision.wake_after, doer.ended, observer.news)
+            await _wait(loop.time() + decision.wake_after, wanted, now, doer.ended, observer.news)
     return memo
 
 
-async def _wait(seconds: float, *wakers: asyncio.Event) -> None:
-    """Sleep until the next round is due, or something worth a round has happened."""
+async def _wait(
+    until: float, wanted: Callable[[], specs.Specs | None], now: specs.Specs, *wakers: asyncio.Event
+) -> None:
+    """Sleep until the next round is due, something worth a round has happened, or something else than `now` is
+    wanted."""
+    loop = asyncio.get_running_loop()
     waits = [asyncio.ensure_future(waker.wait()) for waker in wakers]
     try:
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        done: set[asyncio.Future[bool]] = set()
+        while not done and (left := until - loop.time()) > 0 and wanted() is now:
+            done, _ = await asyncio.wait(
+                waits, timeout=min(left, SPECS_SECONDS), return_when=asyncio.FIRST_COMPLETED
+            )
     finally:
         for wait in waits:
             wait.cancel()

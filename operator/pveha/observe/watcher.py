@@ -268,10 +268,11 @@ class Watcher:
             self.news.set()
 
     async def _read_inventory(self) -> None:
-        old, self._inventory = self._inventory, await self._outside.hypervisor.inventory()
-        if old is None:
+        old, new = self._inventory, await self._outside.hypervisor.inventory()
+        self._inventory = new
+        if old is None or (old.guests, old.storages) != (new.guests, new.storages):
             self.news.set()
-        for name in self._inventory.nodes:
+        for name in new.nodes:
             self._know(name)
 
     async def _read_ha_config(self) -> None:

@@ -31,7 +31,7 @@ KEY = ClusterKey(NAMESPACE, CLUSTER)
 LEASE = f"pveha-{CLUSTER}"
 OWNER = f"{kubernetes.IDENTITY}/{NAMESPACE}/{CLUSTER}"
 """How the HACluster names itself as owner of the Proxmox cluster (S14)."""
-LULL_SECONDS = 8.0
+LULL_SECONDS = 3.0
 """After this long without a line in the world's log, polls are skipped."""
 LIST_EVERY_SECONDS = 60.0
 """Between two listings of a replica, which correct what its watch has missed."""
@@ -171,19 +171,22 @@ class Replica:
 
 
 class Lull:
-    """The time in which nothing happens in a world: polls need not be made in it."""
+    """The time in which nothing is told of a world: polls need not be made in it.
+
+    What changes without a line (the times that the CRM and LRMs write) is seen when the poll comes that
+    was put off.
+    """
 
     def __init__(self, about: world.World) -> None:
         self._world = about
         self._waiting: list[asyncio.Future[None]] = []
         self._lines = 0
         self._last = 0.0
-        about.on_change(self._end)
+        about.on_change(self._look)
 
     async def pass_by(self, seconds: float) -> None:
-        """Return when something happens, or after `seconds`; at once if something was told lately."""
-        if len(self._world.log) != self._lines:
-            self._lines, self._last = len(self._world.log), self._world.now()
+        """Return when something is told, or after `seconds`; at once if something was told lately."""
+        self._look()
         if self._world.now() - self._last < LULL_SECONDS:
             return
         loop = asyncio.get_running_loop()
@@ -195,7 +198,10 @@ class Lull:
         finally:
             timer.cancel()
 
-    def _end(self) -> None:
+    def _look(self) -> None:
+        if len(self._world.log) == self._lines:
+            return
+        self._lines, self._last = len(self._world.log), self._world.now()
         for happens in self._waiting:
             _finish(happens)
         self._waiting.clear()

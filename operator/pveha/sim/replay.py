@@ -53,7 +53,9 @@ def load(path: pathlib.Path) -> chaos.Plan | None:
         if not isinstance(document, dict) or KEY not in document:
             return None
         return Replay.model_validate(document).plan()
-    except (OSError, yaml.YAMLError, pydantic.ValidationError) as error:
+    except OSError as error:
+        raise scenario.ScenarioError(f"{file}: {error.strerror}") from error
+    except (yaml.YAMLError, pydantic.ValidationError) as error:
         raise scenario.ScenarioError(f"{file}: {error}") from error
 
 

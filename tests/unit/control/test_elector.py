@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import logging
 import random
 from collections.abc import Awaitable, Callable
 
@@ -239,7 +238,6 @@ Rates = strategies.floats(0, 0.6)
 def test_never_two_leaders_whatever_the_api_server_does(
     seed: int, failing: float, losing: float, slow: float, skews: list[float], slow_end: float
 ) -> None:
-    logging.getLogger(elector.__name__).setLevel(logging.ERROR)
     dice = random.Random(seed)
 
     def fault(rate: float) -> Callable[[str], Awaitable[None]]:

@@ -102,8 +102,14 @@ class Invariants:
         """Whether its users have paused pveha, or let it only look."""
         return bool(self._forbidden)
 
+    def _announced(self, name: str) -> bool:
+        """Whether a node's absence was announced to the others: what it could not write any more, nobody can
+        know."""
+        lrm = self._world.newest.lrms.get(name)
+        return lrm is not None and lrm.mode in PLANNED_MODES
+
     def planned(self, name: str) -> bool:
-        """Whether a node's absence was announced."""
+        """Whether a node goes, or went, as somebody wanted."""
         lrm = self._world.newest.lrms.get(name)
         return bool(self._world.machines[name].planned) or (lrm is not None and lrm.mode in PLANNED_MODES)
 
@@ -274,7 +280,7 @@ class Invariants:
         since = self._member_since.get(name)
         if since is not None and now - since > LATE_SECONDS:
             self.violated("no live node is fenced", f"{name} is switched off, a member since {since:.1f}")
-        if self.planned(name):
+        if self._announced(name):
             self.violated("planned is not dead", f"{name} is switched off, which went down as announced")
         lost = self._lost(FORBIDDEN_SECONDS)
         allowed = max(1, len(self._world.machines) * 34 // 100)

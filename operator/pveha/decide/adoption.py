@@ -208,7 +208,8 @@ def _stale_record(
     seen: snapshot.Snapshot,
     memo: memory.Memory,
 ) -> operations.Edit | None:
-    """A CRM record on a lost node while the file is elsewhere would stop HA for the whole cluster (S9)."""
+    """A CRM record on a lost node while the file is elsewhere would stop HA for the whole cluster (S9), and
+    goes on doing so when the node is back, if the CRM had begun to recover the guest."""
     assert seen.ha_status is not None
     record = seen.ha_status.services.get(sid)
     if (
@@ -222,7 +223,9 @@ def _stale_record(
     if since is None or seen.now - since < STALE_SECONDS:
         return None
     there, here = verdicts.get(record.node), verdicts.get(guest.node)
-    if there is None or not there.lost or here is None or here.state is not evidence.State.ONLINE:
+    searching = record.state in failover.NATIVE_AHEAD
+    gone = there is not None and (there.lost or (searching and there.state is evidence.State.ONLINE))
+    if not gone or here is None or here.state is not evidence.State.ONLINE:
         return None
     marked = comment.with_mark(mark.Mark(resource.state, op="repair", epoch=memo.epoch or 0))
     ignored = dataclasses.replace(resource, state=cluster.HAState.IGNORED, comment=str(marked))

@@ -261,8 +261,9 @@ def _leader_stopped(dice: Dice, about: config.Config) -> Lines:
 def _idle_target(dice: Dice, about: config.Config) -> Lines:
     """A guest is taken over to a node whose LRM is not there, and that node is cut off with its BMC dead."""
     one, target = dice.two()
+    how = dice.rng.choice(["stop", "hang", "hang"])
     return [
-        (0.0, f"stop pve-ha-lrm {target}"),
+        (0.0, f"{how} pve-ha-lrm {target}"),
         (dice.seconds(0, 5), f"power off {one}"),
         (dice.seconds(10, 90), f"kill bmc {target}"),
         (dice.seconds(90, 120), f"cut network {target}"),

@@ -344,3 +344,24 @@ def test_a_suspected_duplicate_is_held_back_until_a_person_sets_its_state() -> N
     assert edit is not None
     assert edit.desired is not None
     assert (edit.desired.state, mark.parse(edit.desired.comment).mark) == (STARTED, None)
+
+
+@pytest.mark.parametrize("state", ["fence", "recovery"])
+def test_what_the_crm_searches_on_a_node_that_is_back_is_ignored_for_a_while(state: str) -> None:
+    """A migration had moved the file when its source was lost: the CRM's rounds die of it for ever (S9)."""
+    scene = Scene().settle()
+    scene.move(102, "pve1")
+    scene.services["vm:102"] = cluster.ServiceStatus(state, "pve2")
+    after, edit = until_edit(scene, 30)
+    assert edit is not None
+    assert edit.desired is not None
+    assert adoption.STALE_SECONDS <= after <= adoption.STALE_SECONDS + 4
+    found = mark.parse(edit.desired.comment).mark
+    assert (edit.desired.state, found and found.op, found and found.was) == (IGNORED, "repair", STARTED)
+
+
+def test_what_the_crm_has_elsewhere_in_calm_is_left_to_its_lrm() -> None:
+    scene = Scene().settle()
+    scene.move(102, "pve1")
+    scene.services["vm:102"] = cluster.ServiceStatus("started", "pve2")
+    assert until_edit(scene, 60)[1] is None

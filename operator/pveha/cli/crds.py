@@ -14,7 +14,8 @@ def add_parser(subparsers: Any) -> None:
         "--write",
         metavar="FOLDER",
         type=pathlib.Path,
-        help="do not print: write crds/*.yaml, the chart's copies of them and docs/reference.md below FOLDER, the repository's root",
+        help="do not print: write crds/*.yaml, the chart's copies of them and docs/reference.md below "
+        "FOLDER, the repository's root",
     )
     parser.set_defaults(run=run)
 

@@ -158,8 +158,8 @@ async def run_linked(
 async def _wait(
     until: float, wanted: Callable[[], specs.Specs | None], now: specs.Specs, *wakers: asyncio.Event
 ) -> None:
-    """Sleep until the next round is due, something worth a round has happened, or something else than `now` is
-    wanted."""
+    """Sleep until the next round is due, something worth a round has happened, or something else than `now`
+    is wanted."""
     loop = asyncio.get_running_loop()
     waits = [asyncio.ensure_future(waker.wait()) for waker in wakers]
     try:

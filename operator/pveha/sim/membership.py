@@ -57,10 +57,13 @@ class Membership:
         return 1 if self._options.two_node else self.expected // 2 + 1
 
     def settled(self, node: str) -> bool:
-        """Whether the node's ring is intact, so that pmxcfs writes from it do not wait."""
-        machine = self._world.machines[node]
+        """Whether the node's ring is intact, so that pmxcfs writes from it do not wait.
+
+        One that its members have left for another (the node stood still meanwhile) never is again.
+        """
+        machine, ring = self._world.machines[node], self.rings[node]
         return not machine.corosync_frozen and not any(
-            peer in self._broken_since for peer in self.rings[node]
+            peer in self._broken_since or self.rings[peer] != ring for peer in ring
         )
 
     @property

@@ -11,10 +11,12 @@ from pveha.sim import chaos, clock, invariants, rig, wires
 PATIENCE_SECONDS = 900.0
 """How long a mended world may take until everything is as it should be."""
 LOOK_SECONDS = 20.0
+SLOW_SECONDS = 780.0
+"""What goes by the clock alone is over then: the storm cooldown (300 s), planned absences (600 s)."""
 QUIET_SECONDS = 60.0
 """In a settled world nothing is written for so long, ..."""
-QUIET_WINDOWS = 5
-"""... at the latest the fifth time (nodes that came back become targets again after 120 s)."""
+QUIET_WINDOWS = 3
+"""... at the latest the third time."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ class _Play:
             self._invariants.violated("comes right", problem)
         if problems:
             return
+        await asyncio.sleep(SLOW_SECONDS)
         effects: list[str] = []
         self._rig.on_effect(
             lambda effect: (

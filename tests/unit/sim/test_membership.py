@@ -72,3 +72,21 @@ def test_corosync_stopped_shows_at_once() -> None:
         assert members(running, "pve1") == ["pve1", "pve3"]
 
     sim_worlds.play(sim_worlds.build(), script)
+
+
+def test_a_node_that_stood_still_writes_nothing_before_it_has_joined_again() -> None:
+    async def script(running: world.World) -> None:
+        await asyncio.sleep(5)
+        running.hang_node("pve1")
+        await asyncio.sleep(30)
+        running.unhang_node("pve1")
+        await asyncio.sleep(1)
+        assert running.membership.quorate("pve1")
+        assert members(running, "pve2") == ["pve2", "pve3"]
+        assert running.fs.blocked("pve1")
+        assert not running.fs.blocked("pve2")
+        await asyncio.sleep(10)
+        assert members(running, "pve2") == ["pve1", "pve2", "pve3"]
+        assert not running.fs.blocked("pve1")
+
+    sim_worlds.play(sim_worlds.build(), script)

@@ -133,9 +133,14 @@ def _recovery(
         guest.vmid
         for guest in protected.guests.values()
         if provable
-        and _stranded(guest, {dead})
-        and not protection.unrecoverable(guest, seen, memo)
-        and not _not_now(guest, dead, seen, memo)
+        and (
+            _waits_for_proof(guest, dead, memo)
+            or (
+                _stranded(guest, {dead})
+                and not protection.unrecoverable(guest, seen, memo)
+                and not _not_now(guest, dead, seen, memo)
+            )
+        )
     )
     return Recovery(dead, items, planned.targets, {**refusals, **planned.refusals}, stranded)
 
@@ -427,6 +432,16 @@ def doubted_source(vmid: int, memo: memory.Memory, verdicts: Mapping[str, eviden
         return ""
     where = verdicts.get(begun.dead)
     return "" if where is not None and where.state is evidence.State.ONLINE else begun.dead
+
+
+def _waits_for_proof(guest: protection.Protected, dead: str, memo: memory.Memory) -> bool:
+    """Whether a guest that an earlier leader had claimed is not started because `dead`, which the CRM names
+    and which this leader has not proven off, may still run it (S17)."""
+    ours = guest.comment.mark is not None and guest.comment.mark.op != ""
+    ignored = guest.registered is not None and guest.registered.state is cluster.HAState.IGNORED
+    named = guest.service is not None and dead in (guest.service.node, guest.service.target)
+    blocked = memo.guest(guest.sid).problem == FailoverReady.NODE_SHELL_UNREACHABLE
+    return ours and ignored and named and blocked and guest.seen.node != dead
 
 
 def _stranded(guest: protection.Protected, lost: set[str]) -> str:

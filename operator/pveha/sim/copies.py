@@ -3,8 +3,9 @@
 
 Exactly these are told apart, by how the configuration last came to where the second copy runs:
 
-    a person   moved the file by hand; or native HA did, from or to a node that was quorate by nothing but
-               votes that a person had lowered
+    a person   moved the file by hand; or native HA did, while or soon after some part of the cluster was
+               quorate by nothing but votes that a person had lowered: its CRM fences the rest, and goes on
+               with that when the parts join again
     native HA  moved it from a node whose LRM was not active, which no watchdog resets
 
 Whatever pveha moved is pveha's; so is what it gave to native HA on a node whose LRM has not been active since
@@ -39,7 +40,7 @@ class Copies:
     def __init__(self, watched: rig.Rig) -> None:
         self._world = about = watched.world
         self._last: dict[int, Move] = {}
-        self._lowered: dict[str, float] = {}
+        self._lowered = float("-inf")
         """When a node was last quorate by lowered votes alone."""
         self._unguarded: dict[int, str] = {}
         """Guests that pveha has put, or given back to native HA, on a node whose watchdog has not been armed
@@ -72,22 +73,21 @@ class Copies:
         needed = sum(members.votes.values()) // 2 + 1
         for name, ring in members.rings.items():
             if ring and members.quorate(name) and sum(members.votes[each] for each in ring) < needed:
-                self._lowered[name] = self._world.now()
+                self._lowered = self._world.now()
 
     def _moved(self, vmid: int, source: str, target: str, by: str) -> None:
-        self._last[vmid] = Move(source, target, self._doer(vmid, source, target, by))
+        self._last[vmid] = Move(source, target, self._doer(vmid, source, by))
         if by.startswith("pveha-node"):
             self._unguarded[vmid] = target
 
-    def _doer(self, vmid: int, source: str, target: str, by: str) -> str:
+    def _doer(self, vmid: int, source: str, by: str) -> str:
         on = self._world.machines[source]
         if by == "user":
             return PERSON
         if by != "crm" or vmid not in on.processes:
             return ""
         self._look()
-        lowered = max(self._lowered.get(name, float("-inf")) for name in (source, target))
-        if self._world.now() - lowered <= LOWERED_SECONDS:
+        if self._world.now() - self._lowered <= LOWERED_SECONDS:
             return PERSON
         ours = on.watchdog_armed or self._unguarded.get(vmid) == source
         return "" if ours else NATIVE

@@ -365,3 +365,21 @@ def test_what_the_crm_has_elsewhere_in_calm_is_left_to_its_lrm() -> None:
     scene.move(102, "pve1")
     scene.services["vm:102"] = cluster.ServiceStatus("started", "pve2")
     assert until_edit(scene, 60)[1] is None
+
+
+def test_a_lost_node_that_keeps_a_claimed_guest_from_being_started_is_fenced_by_the_next_leader() -> None:
+    scene = disowned()
+    scene.restart()
+    blocked = operations.GuestResult(scene.guests[102].ref, FailoverReady.NODE_SHELL_UNREACHABLE)
+    seen: list[str] = []
+    for _ in range(60):
+        started = kinds(scene.step(0.5))
+        seen += started
+        if "Begin" in started:
+            scene.end(operations.Begin, epoch=3)
+        if "Takeover" in started:
+            scene.end(operations.Takeover, guests=(blocked,))
+        if "Fence" in started:
+            break
+    assert seen[-1] == "Fence"
+    assert "Takeover" in seen

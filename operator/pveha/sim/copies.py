@@ -84,10 +84,10 @@ class Copies:
         on = self._world.machines[source]
         if by == "user":
             return PERSON
-        if by != "crm" or vmid not in on.processes:
+        if by != "crm":
             return ""
         self._look()
         if self._world.now() - self._lowered <= LOWERED_SECONDS:
             return PERSON
-        ours = on.watchdog_armed or self._unguarded.get(vmid) == source
+        ours = vmid not in on.processes or on.watchdog_armed or self._unguarded.get(vmid) == source
         return "" if ours else NATIVE

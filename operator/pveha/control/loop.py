@@ -163,11 +163,10 @@ async def _wait(
     loop = asyncio.get_running_loop()
     waits = [asyncio.ensure_future(waker.wait()) for waker in wakers]
     try:
-        done: set[asyncio.Future[bool]] = set()
-        while not done and (left := until - loop.time()) > 0 and wanted() is now:
-            done, _ = await asyncio.wait(
-                waits, timeout=min(left, SPECS_SECONDS), return_when=asyncio.FIRST_COMPLETED
-            )
+        while (left := until - loop.time()) > 0 and wanted() is now:
+            pause = min(left, SPECS_SECONDS)
+            if (await asyncio.wait(waits, timeout=pause, return_when=asyncio.FIRST_COMPLETED))[0]:
+                break
     finally:
         for wait in waits:
             wait.cancel()

@@ -180,6 +180,7 @@ async def _mark(
 ) -> None:
     """Compare the resource with what was decided upon, and write by compare-and-swap: Conflict if anybody
     changed the file meanwhile, Refused if this resource is no longer what it was."""
+    await with_.ready(DISOWN_SECONDS)
     config = await with_.hypervisor.ha_config()
     resource = config.resources.get(item.ref.sid)
     if _changed(resource, item):

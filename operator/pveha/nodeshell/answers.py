@@ -44,6 +44,17 @@ class _Votes(_Shape):
     unsafe_options: list[str]
 
 
+class _Totem(_Shape):
+    token: int
+    token_coefficient: int
+    consensus: int
+
+
+class _Timer(_Shape):
+    enabled: bool
+    looked_seconds_ago: float | None
+
+
 class _Status(_Shape):
     version: str
     node: str
@@ -53,6 +64,9 @@ class _Status(_Shape):
     identities: list[str]
     newest_epoch: int
     owner: str | None
+    time: float | None = None
+    totem: _Totem | None = None
+    timer: _Timer | None = None
 
 
 class _Config(_Shape):
@@ -135,6 +149,15 @@ def read(text: bytes | str, on: str) -> dict[str, pydantic.JsonValue]:
             raise errors.Refused(message)
 
 
+def is_refusal(text: bytes | str) -> bool:
+    """Whether this is pveha-node's answer to a command that is none of its own."""
+    try:
+        answer = Answer.model_validate_json(text)
+    except pydantic.ValidationError:
+        return False
+    return not answer.ok and answer.error is not None and answer.error.kind == "BadRequest"
+
+
 def status(result: object, on: str, answered_at: float) -> node.NodeStatus:
     found = _shaped(_Status, result, on)
     votes = found.votes
@@ -150,6 +173,9 @@ def status(result: object, on: str, answered_at: float) -> node.NodeStatus:
         found.newest_epoch,
         found.owner,
         answered_at,
+        found.time,
+        found.totem and node.Totem(**found.totem.model_dump()),
+        found.timer and node.Timer(**found.timer.model_dump()),
     )
 
 

@@ -57,6 +57,13 @@ LONGEST_COMMAND = 65536
 
 SIGHTINGS = "/run/pveha/marks.json"
 """What `repair` remembers between looks. A boot empties /run, as the monotonic clock begins anew."""
+LOOKED = "/run/pveha/looked"
+"""When `repair` last looked, by the monotonic clock: the only sign of a timer that has nothing to do."""
+ENABLED = "/etc/systemd/system/timers.target.wants/pveha-repair.timer"
+"""The link that `systemctl enable` makes."""
+TOKEN_MS = 3000
+TOKEN_COEFFICIENT_MS = 650
+"""corosync's defaults where corosync.conf says nothing (corosync.conf(5), 3.1)."""
 PATIENCE_SECONDS = 240.0
 """A living pveha has adopted what it took over, or given up, long before (S10)."""
 ASTRAY_SECONDS = 30.0
@@ -143,6 +150,10 @@ class System:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+    def wall_clock(self) -> float:
+        """Unix time."""
+        return time.time()
 
     def read_text(self, path: str) -> str:
         """Contents; bytes that are not UTF-8 survive a `write_text` unchanged."""
@@ -368,6 +379,28 @@ def read_votes(system: System) -> dict[str, Any]:
             name for name in UNSAFE_OPTIONS if quorum.get(name, "0").lower() not in ("", "0", "no", "off")
         ],
     }
+
+
+def read_totem(system: System) -> dict[str, int]:
+    """How corosync notices a loss, in milliseconds; `consensus` 0: not set, 1.2 times the token's timeout."""
+    try:
+        conf = read_corosync(system.read_text("/etc/pve/corosync.conf"))
+    except OSError:
+        conf = {}
+    totem: dict[str, Any] = next(iter(conf.get("totem{", [])), {})
+    return {
+        "token": _number(totem.get("token", "")) or TOKEN_MS,
+        "token_coefficient": _number(totem.get("token_coefficient", str(TOKEN_COEFFICIENT_MS))),
+        "consensus": _number(totem.get("consensus", "")),
+    }
+
+
+def read_timer(system: System) -> dict[str, Any]:
+    """Whether the timer is enabled, and how many seconds ago `repair` last looked (None: not since boot)."""
+    age = None
+    with contextlib.suppress(OSError, ValueError):
+        age = max(0.0, system.monotonic() - float(system.read_text(LOOKED)))
+    return {"enabled": system.exists(ENABLED), "looked_seconds_ago": age}
 
 
 def _number(text: str) -> int:
@@ -612,6 +645,9 @@ def status(system: System, _: Options) -> dict[str, Any]:
         "identities": read_identities(system),
         "newest_epoch": newest_epoch(system),
         "owner": read_owner(system),
+        "time": system.wall_clock(),
+        "totem": read_totem(system),
+        "timer": read_timer(system),
     }
 
 
@@ -894,6 +930,7 @@ def repair(system: System) -> list[str]:
     Every node counts, the CRM master's node acts: that is one at a time, none while no CRM works, and a new
     master's node has counted as well.
     """
+    note_look(system)
     membership = read_membership(system)
     if not membership.quorate:
         return []
@@ -927,6 +964,14 @@ def repair(system: System) -> list[str]:
         state = found.was if entry.get("state") == "ignored" else entry.get("state", "started")
         told.append(f"{sid}: {give_back(system, sid, state, sighting)}")
     return told
+
+
+def note_look(system: System) -> None:
+    """Leave word for `status` that the timer works; looking does not depend on it."""
+    with contextlib.suppress(OSError):
+        system.make_dir(LOOKED.rpartition("/")[0])
+    with contextlib.suppress(OSError):
+        system.write_text(LOOKED, f"{system.monotonic()}\n")
 
 
 def look(

@@ -2,13 +2,12 @@
 
 import asyncio
 import dataclasses
-import json
 from collections.abc import Awaitable, Callable, Sequence
 
 import asyncssh
 
 from pveha.model import errors
-from pveha.nodeshell import admin, installation, ssh
+from pveha.nodeshell import admin, answers, installation, ssh
 
 PARALLEL = 8
 ATTEMPTS = 4
@@ -201,12 +200,7 @@ async def _free_command(
         ) as connection,
     ):
         done = await connection.run("id")
-    try:
-        answer = json.loads(str(done.stdout))
-        refused = answer["ok"] is False and answer["error"]["kind"] == "BadRequest"
-    except (ValueError, KeyError, TypeError):
-        refused = False
-    if refused:
+    if answers.is_refusal(str(done.stdout)):
         return True, "another command is refused"
     what = "the key runs any command, or another one than pveha-node"
     return False, f"{what}: look for further lines of it in authorized_keys"

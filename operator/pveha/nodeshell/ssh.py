@@ -64,7 +64,7 @@ class _Link:
 
 
 class SshNodeShell:
-    """`pveha-node` on every node, by node name.
+    """`pveha-node` on every node, by node name. `addresses` may grow while it is used.
 
     `known_hosts` is the text of a known_hosts file; its entries may name nodes by name or by address.
     `private_key` is an unencrypted key in OpenSSH or PEM form. Raises `InvalidConfiguration` for either.
@@ -78,8 +78,8 @@ class SshNodeShell:
         private_key: str,
         known_hosts: str,
     ) -> None:
-        self._addresses = dict(addresses)
-        self._ports = dict(port) if isinstance(port, Mapping) else dict.fromkeys(addresses, port)
+        self._addresses = addresses
+        self._port = port
         self._user = user
         self._links: dict[str, _Link] = {}
         try:
@@ -109,6 +109,16 @@ class SshNodeShell:
     async def status(self, on: str) -> node.NodeStatus:
         result = await self._ask(on, STATUS_SECONDS, "status")
         return answers.status(result, on, _now())
+
+    async def other_command(self, on: str) -> str:
+        """"" if pveha-node refuses a command that is none of its own, else what came back instead."""
+        async with self._within(STATUS_SECONDS, on, "trying another command"), self._link(on).channels:
+            connection = await self._connection(on)
+            with connection.used():
+                _, output, complaint = await _run(connection.ssh, "id")
+        if answers.is_refusal(output):
+            return ""
+        return (output or complaint).decode("utf-8", "replace").strip()[:200] or "nothing"
 
     async def inventory(self, on: str) -> node.GuestConfigs:
         result = await self._ask(on, INVENTORY_SECONDS, "inventory")
@@ -192,7 +202,7 @@ class SshNodeShell:
         """Nothing of the user's own SSH configuration, agent or keys takes part."""
         return await asyncssh.connect(
             self._addresses[name],
-            self._ports[name],
+            self._port if isinstance(self._port, int) else self._port[name],
             config=None,
             username=self._user,
             client_keys=[self._key],

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pveha.model import cluster
-from pveha.sim import machine
+from pveha.sim import machine, membership
 
 if TYPE_CHECKING:
     from pveha.sim import world as worlds
@@ -45,6 +45,18 @@ def _slow(world: "worlds.World", name: str, seconds: str) -> None:
 
 def _partition(world: "worlds.World", groups: str) -> None:
     world.partition(*(tuple(group.split()) for group in groups.split("|")))
+
+
+def _machine(field: str, value: object) -> "Callable[..., object]":
+    def act(world: "worlds.World", name: str) -> None:
+        setattr(world.machines[name], field, value)
+        world.say(name, f"{field.replace('_', ' ')}: {value}")
+
+    return act
+
+
+def _clock(world: "worlds.World", name: str, seconds: str) -> None:
+    world.machines[name].clock_skew = float(seconds)
 
 
 FAULTS = (
@@ -138,6 +150,18 @@ FAULTS = (
         "disarm freeze|ignore", r"disarm (freeze|ignore)", lambda w, mode: w.crm_command("disarm-ha", mode)
     ),
     Fault("arm", "arm", lambda w: w.crm_command("arm-ha")),
+    Fault("remove node shell NODE", rf"remove node shell {_NODE}", _machine("node_shell", "absent")),
+    Fault("downgrade node shell NODE", rf"downgrade node shell {_NODE}", _machine("node_shell", "older")),
+    Fault("unbind node shell NODE", rf"unbind node shell {_NODE}", _machine("node_shell", "open")),
+    Fault("install node shell NODE", rf"install node shell {_NODE}", _machine("node_shell", "installed")),
+    Fault("remove timer NODE", rf"remove timer {_NODE}", _machine("timer", value=False)),
+    Fault("install timer NODE", rf"install timer {_NODE}", _machine("timer", value=True)),
+    Fault("set clock NODE SECONDS", rf"set clock {_NODE} (-?[\d.]+)", _clock),
+    Fault(
+        "corosync OPTION VALUE",
+        rf"corosync ({'|'.join(membership.SETTINGS)}) (\d+)",
+        lambda w, option, value: w.membership.configure(option, int(value)),
+    ),
     Fault("expected votes N", r"expected votes (\d+)", lambda w, votes: w.expect_votes(int(votes))),
 )
 """The first form that matches counts."""

@@ -66,6 +66,12 @@ class Machine:
         self.starting: set[int] = set()
         self.run_files: dict[str, str] = {}
         """Files below /run, by path: gone with the power."""
+        self.timer = world.config.repair_timer
+        """Whether the timer of `pveha-node repair` is installed."""
+        self.node_shell = "installed"
+        """installed, absent, older (another version of the same protocol), or open: its key is bound to no
+        command. Only the SSH face tells these apart."""
+        self.clock_skew = about.clock_skew
         self._next_pid = 1000
         self._watchdog: asyncio.TimerHandle | None = None
 
@@ -96,6 +102,11 @@ class Machine:
     def _if_same_life(self, boot_id: int, action: Callable[..., object], args: tuple[Any, ...]) -> None:
         if self.boot_id == boot_id and self.powered:
             action(*args)
+
+    @property
+    def timer_looked_ago(self) -> float:
+        """Seconds since the timer last fired, as every 10 s."""
+        return (self._world.now() - self.up_since) % 10.0 if self.up_since > -math.inf else 5.0
 
     def next_pid(self) -> int:
         self._next_pid += 1

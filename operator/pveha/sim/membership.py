@@ -6,13 +6,18 @@ seconds later.
 """
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from pveha.sim import config
 
 if TYPE_CHECKING:
     from pveha.sim import world as worlds
 
 UNSAFE_OPTIONS = ("two_node", "last_man_standing", "auto_tie_breaker", "allow_downscale")
+SETTINGS = (*UNSAFE_OPTIONS, "expected_votes", "token", "token_coefficient")
+"""Fields of `config.Corosync` that can change while the cluster runs."""
 
 
 class Membership:
@@ -108,6 +113,13 @@ class Membership:
                 if not machine.corosync_runs:
                     self.rings[name] = frozenset()
         self._wake()
+
+    def configure(self, option: str, value: int) -> None:
+        """Somebody edits corosync.conf, and corosync takes it over."""
+        old = getattr(self._options, option)
+        self._options = dataclasses.replace(self._options, **{option: type(old)(value)})
+        self._world.say("corosync", f"{option}: {value}")
+        self.touch()
 
     def leave(self, name: str) -> None:
         """An orderly stop of corosync: the others know at once."""
@@ -207,6 +219,7 @@ class Membership:
             f"    quorum_votes: {n.votes}\n    ring0_addr: {n.address}\n  }}\n"
             for n in self._world.config.nodes
         )
+        token = f"  token: {self._options.token}\n" if self._options.token != config.Corosync().token else ""
         flags = "".join(f"  {name}: 1\n" for name in UNSAFE_OPTIONS if getattr(self._options, name))
         if self._options.expected_votes:
             flags += f"  expected_votes: {self._options.expected_votes}\n"
@@ -216,7 +229,7 @@ class Membership:
             f"totem {{\n  cluster_name: {self._world.config.cluster_name}\n"
             f"  config_version: {len(self.votes)}\n  interface {{\n    linknumber: 0\n  }}\n"
             "  ip_version: ipv4-6\n  link_mode: passive\n  secauth: on\n"
-            f"  token_coefficient: {self._options.token_coefficient}\n  version: 2\n}}\n"
+            f"{token}  token_coefficient: {self._options.token_coefficient}\n  version: 2\n}}\n"
         )
 
     def quorumtool(self, node: str) -> str:

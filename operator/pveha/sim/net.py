@@ -26,7 +26,7 @@ class Net:
         """HA resources have changed, or a node has booted."""
         for node in self._world.machines.values():
             if (
-                self._world.config.repair_timer
+                node.timer
                 and node.up
                 and self._ticking.get(node.name) != node.boot_id
                 and self._is_marked(node)

@@ -38,6 +38,10 @@ class NodeSystem(pveha_node.System):
         return asyncio.get_running_loop().time()
 
     @override
+    def wall_clock(self) -> float:
+        return self._world.wall_now(self._name)
+
+    @override
     def read_text(self, path: str) -> str:
         if path.startswith(_PVE):
             return self._world.fs.read(self._name, path.removeprefix(_PVE))
@@ -50,6 +54,8 @@ class NodeSystem(pveha_node.System):
         if path in known:
             return f"{known[path]}\n"
         machine = self._world.machines[self._name]
+        if path == pveha_node.LOOKED and machine.timer:
+            return f"{self.monotonic() - machine.timer_looked_ago}\n"
         if path in machine.run_files:
             return machine.run_files[path]
         for process in machine.processes.values():
@@ -59,6 +65,8 @@ class NodeSystem(pveha_node.System):
 
     @override
     def write_text(self, path: str, text: str) -> None:
+        if path == pveha_node.LOOKED:
+            return
         if path.startswith(_RUN):
             self._world.machines[self._name].run_files[path] = text
             return
@@ -75,6 +83,8 @@ class NodeSystem(pveha_node.System):
 
     @override
     def exists(self, path: str) -> bool:
+        if path == pveha_node.ENABLED:
+            return self._world.machines[self._name].timer
         if path.startswith(_RUN):
             return path in self._world.machines[self._name].run_files
         return self._world.fs.exists(self._name, _inside(path))

@@ -9,7 +9,7 @@ import collections
 import contextlib
 import json
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncssh
 from typing_extensions import override
@@ -20,6 +20,7 @@ from pveha.sim import gate, https, node_system
 if TYPE_CHECKING:
     from pveha.sim import world as worlds
 
+OLDER = "0.0.9"
 _WRITING = ("begin", "claim")
 """Verbs that write to `/etc/pve`: such a write blocks while the node's membership is changing."""
 
@@ -73,10 +74,29 @@ class SshFace:
             await self._world.fs.settle(self._node)
         if not machine.up:
             return
+        if machine.node_shell == "absent":
+            process.stderr.write("bash: line 1: /usr/local/sbin/pveha-node: No such file or directory\n")
+            process.exit(127)
+            return
+        if machine.node_shell == "open" and not (command or "").startswith("pveha-node/"):
+            process.stdout.write("uid=0(root) gid=0(root) groups=0(root)\n")
+            process.exit(0)
+            return
         answer = pveha_node.main(["serve"], node_system.NodeSystem(self._world, self._node), command)
+        if machine.node_shell == "older":
+            answer = _of_before_the_timer(answer)
         await asyncio.sleep(self._world.timings.rename * (command or "").count("--guest"))
         process.stdout.write(json.dumps(answer) + "\n")
         process.exit(0)
+
+
+def _of_before_the_timer(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer as a version of the same protocol gave it whose `status` told less."""
+    result = dict(answer.get("result") or {})
+    if result.pop("timer", None) is None:
+        return answer
+    del result["time"], result["totem"]
+    return {**answer, "version": OLDER, "result": {**result, "version": OLDER}}
 
 
 class _Login(asyncssh.SSHServer):

@@ -122,7 +122,7 @@ class World:
 
     def wall_now(self, node: str = "") -> float:
         """Unix time, as `node`'s clock has it (without a node: the true one)."""
-        skew = self.machines[node].about.clock_skew if node else 0.0
+        skew = self.machines[node].clock_skew if node else 0.0
         return self.config.start_timestamp + self.now() + skew
 
     def at(self, when: float, action: Callable[..., object], *args: Any) -> asyncio.TimerHandle:

@@ -129,6 +129,7 @@ class Watched(pveha_node.System):
 KNOWN_PATHS = re.compile(
     r"/etc/hostname|/etc/pve/(\.members|corosync\.conf|ha/resources\.cfg)|/sys/class/dmi/id/product_(uuid|serial)"
     r"|/etc/pve/priv/pveha(/e[0-9]+|/owner(\.tmp\.pve1\.[0-9]+)?)?|/run/qemu-server(/[0-9]+\.pid)?|/proc"
+    r"|/run/pveha/looked|/etc/systemd/system/timers\.target\.wants/pveha-repair\.timer"
     r"|/etc/pve/nodes(/[A-Za-z0-9-]+/(qemu-server|lxc)(/[0-9]+\.conf(\.tmp\.pve1\.[0-9]+)?)?)?"
 )
 WORDS = st.one_of(

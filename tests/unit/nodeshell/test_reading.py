@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from pveha.nodeshell import pveha_node
 from unit.nodeshell.tree import COROSYNC, Tree
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="SO_PEERCRED is Linux's")
@@ -14,7 +15,9 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="SO_PEERCRED is Linux
 def test_status(tree: Tree) -> None:
     tree.epochs(3, 12)
     tree.write("/etc/pve/priv/pveha/owner", "1234.ns.dc1\n")
-    assert tree.result("status") == {
+    status = tree.result("status")
+    assert abs(status.pop("time") - time.time()) < 10
+    assert status == {
         "version": "0.1.0",
         "node": "pve1",
         "quorate": True,
@@ -29,7 +32,23 @@ def test_status(tree: Tree) -> None:
         "identities": ["4c4c4544-0042-3510-8051-b7c04f4d3232", "7b5qm22"],
         "newest_epoch": 12,
         "owner": "1234.ns.dc1",
+        "totem": {"token": 3000, "token_coefficient": 650, "consensus": 0},
+        "timer": {"enabled": False, "looked_seconds_ago": None},
     }
+
+
+def test_how_corosync_notices_a_loss(tree: Tree) -> None:
+    told = "totem {\n  token: 10000\n  token_coefficient: 125\n  consensus: 13000"
+    tree.write("/etc/pve/corosync.conf", COROSYNC.replace("totem {", told))
+    assert tree.result("status")["totem"] == {"token": 10000, "token_coefficient": 125, "consensus": 13000}
+
+
+def test_the_timer_that_has_looked(tree: Tree) -> None:
+    tree.write("/etc/systemd/system/timers.target.wants/pveha-repair.timer", "")
+    pveha_node.repair(pveha_node.System(str(tree.root)))
+    timer = tree.result("status")["timer"]
+    assert timer["enabled"] is True
+    assert 0 <= timer["looked_seconds_ago"] < 10
 
 
 def test_a_node_without_cluster_is_not_quorate(tree: Tree) -> None:

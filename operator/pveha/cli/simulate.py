@@ -28,7 +28,10 @@ def add_parser(subparsers: Any) -> None:
         help="kinds of random faults, as docs/simulation.md lists",
     )
     parser.add_argument(
-        "--nodes", type=int, metavar="N", help="nodes of each random cluster (default: 3 to 5)"
+        "--nodes",
+        type=int,
+        metavar="N",
+        help="nodes of each random cluster (default: 3 to 5); an even number has a QDevice",
     )
     parser.add_argument("--guests", type=int, metavar="N", help="guests of each (default: 2 to 6)")
     parser.add_argument(

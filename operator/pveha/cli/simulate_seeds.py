@@ -77,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     if unknown := sorted(set(kinds) - chaos.KINDS.keys()):
         known = ", ".join(sorted(chaos.KINDS))
         raise errors.InvalidConfiguration(f"--faults: no {', '.join(unknown)} among {known}")
+    if chaos.OF_QDEVICES & set(kinds) and (not args.nodes or args.nodes % 2):
+        raise errors.InvalidConfiguration("--faults: only an even number of --nodes has a QDevice")
     first = args.first_seed if args.first_seed is not None else secrets.randbelow(1_000_000_000)
     totals = play(
         range(first, first + args.seeds),

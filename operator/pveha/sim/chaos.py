@@ -148,6 +148,21 @@ def _quorum_loss(dice: Dice, about: config.Config) -> Lines:
     ]
 
 
+def _qdevice_cut(dice: Dice, about: config.Config) -> Lines:
+    """A node loses the QDevice, often about when something happens to a node."""
+    node, other = dice.node(), dice.node()
+    lines = [(0.0, f"cut qdevice {node}"), (dice.seconds(2, 200), f"heal qdevice {node}")]
+    if dice.sometimes(0.4):
+        how = dice.rng.choice(["power off", "cut network", "hang node"])
+        lines.append((dice.seconds(0, 20), f"{how} {other}"))
+        lines.append((dice.seconds(60, 200), f"heal {other}"))
+    return lines
+
+
+def _qdevice_gone(dice: Dice, about: config.Config) -> Lines:
+    return [(0.0, "cut qdevice all"), (dice.seconds(2, 300), "heal qdevice all")]
+
+
 def _operator_path(dice: Dice, about: config.Config) -> Lines:
     node = "all" if dice.sometimes(0.2) else dice.node()
     path = dice.rng.choice(["", " api", " ssh", " bmc"])
@@ -393,6 +408,8 @@ KINDS: dict[str, Kind] = {
     "link-cut": _link,
     "partition": _partition,
     "quorum-loss": _quorum_loss,
+    "qdevice-cut": _qdevice_cut,
+    "qdevice-gone": _qdevice_gone,
     "operator-path": _operator_path,
     "api-hang": _service(["pveproxy", "pvedaemon"], 2, 120, "hang", "stop"),
     "answers-lost": _for_a_while("lose answers NODE", "deliver answers NODE", 1, 90),
@@ -440,6 +457,8 @@ KINDS: dict[str, Kind] = {
     "migration-broken": _broken_migration,
 }
 """Every kind of fault by name."""
+OF_QDEVICES = frozenset({"qdevice-cut", "qdevice-gone"})
+"""Kinds that are drawn only where there is a QDevice."""
 MENDING = (
     "revive bmc NODE",
     "bmc slow NODE 0",
@@ -470,11 +489,11 @@ OFTEN = (
 def plan(
     seed: int, kinds: Iterable[str] = (), nodes: int | None = None, guest_count: int | None = None
 ) -> Plan:
-    """The plan of a seed. `kinds` empty: all."""
+    """The plan of a seed. `kinds` empty: all that the data centre can have."""
     rng = random.Random(seed)
     about = _data_centre(rng, seed, nodes, guest_count)
     dice = Dice(rng, [node.name for node in about.nodes], [guest.vmid for guest in about.guests])
-    chosen = sorted(kinds) or sorted(KINDS)
+    chosen = sorted(kinds) or sorted(kind for kind in KINDS if about.qdevice or kind not in OF_QDEVICES)
     weighted = chosen + [kind for kind in OFTEN if kind in chosen]
     at, faults = FIRST_FAULT_SECONDS, []
     count = rng.randint(FEWEST_FAULTS, MOST_FAULTS)
@@ -492,6 +511,7 @@ def plan(
 
 
 def _data_centre(rng: random.Random, seed: int, nodes: int | None, guest_count: int | None) -> config.Config:
+    """An even number of nodes that is asked for gets a QDevice."""
     count = nodes or rng.choice([3, 3, 3, 4, 5])
     names = [f"pve{number}" for number in range(1, count + 1)]
     found = []
@@ -514,6 +534,7 @@ def _data_centre(rng: random.Random, seed: int, nodes: int | None, guest_count: 
     return config.Config(
         tuple(config.Node(name, power_restore=rng.choice(["off", "on", "last"])) for name in names),
         guests=tuple(found),
+        qdevice=config.Qdevice() if nodes and nodes % 2 == 0 else None,
         timings=config.Timings(crm_round_takes=(0.02, 1.5)),
         seed=seed,
         master=rng.choice(names),

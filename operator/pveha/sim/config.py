@@ -113,6 +113,15 @@ class Corosync:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Qdevice:
+    """`quorum.device` of corosync.conf. For an even number of nodes with a vote each, as `pvecm qdevice
+    setup` wants it."""
+
+    votes: int = 1
+    host: str = "192.0.2.250"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Timings:
     """How long things take. All measured, or compile-time constants of pve-cluster and pve-ha-manager."""
 
@@ -169,6 +178,7 @@ class Config:
     guests: tuple[Guest, ...] = ()
     rules: tuple[cluster.HARule, ...] = ()
     corosync: Corosync = Corosync()
+    qdevice: Qdevice | None = None
     timings: Timings = Timings()
     cluster_name: str = "dc1"
     shutdown_policy: str = "conditional"
@@ -184,7 +194,10 @@ class Config:
     """Unix time at which the world begins."""
 
     def completed(self) -> "Config":
-        """The same with addresses, identities, names and node ids filled in."""
+        """The same with addresses, identities, names and node ids filled in. ValueError for a QDevice beside
+        an odd number of nodes, or nodes that have other than one vote."""
+        if self.qdevice and (len(self.nodes) % 2 or any(node.votes != 1 for node in self.nodes)):
+            raise ValueError("a QDevice needs an even number of nodes with one vote each")
         nodes = tuple(
             dataclasses.replace(
                 node,

@@ -70,9 +70,9 @@ class Copies:
         members = self._world.membership
         if not members.expected_override:
             return
-        needed = sum(members.votes.values()) // 2 + 1
+        needed = members.configured // 2 + 1
         for name, ring in members.rings.items():
-            if ring and members.quorate(name) and sum(members.votes[each] for each in ring) < needed:
+            if ring and members.quorate(name) and members.total(name) < needed:
                 self._lowered = self._world.now()
 
     def _moved(self, vmid: int, source: str, target: str, by: str) -> None:

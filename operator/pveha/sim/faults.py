@@ -75,6 +75,8 @@ FAULTS = (
     Fault("", rf"cut operator {_NODE} (api|ssh|bmc)", lambda w, n, p: w.cut_operator(n, p)),
     Fault("heal operator NODE|all [api|ssh|bmc]", rf"heal operator {_NODE}", lambda w, n: w.heal_operator(n)),
     Fault("", rf"heal operator {_NODE} (api|ssh|bmc)", lambda w, n, p: w.heal_operator(n, p)),
+    Fault("cut qdevice NODE|all", rf"cut qdevice {_NODE}", lambda w, n: w.cut_qdevice(n)),
+    Fault("heal qdevice NODE|all", rf"heal qdevice {_NODE}", lambda w, n: w.heal_qdevice(n)),
     Fault("cut storage NODE STORAGE", rf"cut storage {_NODE} (\S+)", lambda w, n, s: w.cut_storage(n, s)),
     Fault(
         "heal storage NODE STORAGE",

@@ -94,8 +94,10 @@ class Invariants:
 
     def majority(self) -> frozenset[str]:
         """Members of the quorate membership that is alive; empty without one."""
-        for name, on in self._world.machines.items():
-            if on.corosync_talks and on.runs("pmxcfs") and self._world.membership.quorate(name):
+        members = self._world.membership
+        for name in sorted(self._world.machines, key=members.is_forming):
+            on = self._world.machines[name]
+            if on.corosync_talks and on.runs("pmxcfs") and members.quorate(name):
                 ring = self._world.membership.rings[name]
                 return frozenset(each for each in ring if self._world.membership.sees(name, each))
         return frozenset()

@@ -2,7 +2,7 @@
 
 A membership ("ring") is a set of nodes that all reach each other. A lost member shows after token loss and
 consensus; until then its ring is unsettled and pmxcfs writes wait. A member that comes back shows `rejoin`
-seconds later.
+seconds later. With a QDevice (`qdevice`) a new membership also waits for its word.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pveha.sim import config
+from pveha.sim import config, qdevice
 
 if TYPE_CHECKING:
     from pveha.sim import world as worlds
@@ -29,6 +29,7 @@ class Membership:
         self.rings: dict[str, frozenset[str]] = {name: frozenset() for name in world.machines}
         """The membership each node believes in; empty while its corosync does not run."""
         self.votes = {node.name: node.votes for node in world.config.nodes}
+        self.qdevice = qdevice.Qdevice(world, world.config.qdevice)
         self.expected_override = 0
         """What somebody typed after `pvecm expected`; 0 for nothing."""
         self.separated_at: dict[tuple[str, str], float] = {}
@@ -49,13 +50,22 @@ class Membership:
         return node in self.rings[witness] and attached
 
     def quorate(self, node: str) -> bool:
-        ring = self.rings[node]
-        return bool(ring) and sum(self.votes[name] for name in ring) >= self.quorum
+        return bool(self.rings[node]) and self.total(node) >= self.quorum
+
+    def total(self, node: str) -> int:
+        """The votes that a node counts."""
+        given = self.qdevice.votes if node in self.qdevice.counted else 0
+        return sum(self.votes[name] for name in self.rings[node]) + given
+
+    @property
+    def configured(self) -> int:
+        """The votes of all nodes and the QDevice."""
+        return sum(self.votes.values()) + self.qdevice.votes
 
     @property
     def expected(self) -> int:
         """Live expected votes."""
-        return self.expected_override or self._options.expected_votes or sum(self.votes.values())
+        return self.expected_override or self._options.expected_votes or self.configured
 
     @property
     def quorum(self) -> int:
@@ -94,6 +104,7 @@ class Membership:
     def touch(self) -> None:
         """Something about links, power or corosync changed: start or stop the timers that follow from it."""
         now = self._world.now()
+        self.qdevice.follow()
         for clique in self._cliques():
             for name in clique:
                 ring = self.rings[name] = self.rings[name] or frozenset({name})
@@ -123,6 +134,7 @@ class Membership:
 
     def leave(self, name: str) -> None:
         """An orderly stop of corosync: the others know at once."""
+        self.qdevice.follow()
         for other in sorted(self.rings[name] - {name}):
             if name in self.rings[other] and self._world.machines[other].corosync_talks:
                 self._apply(frozenset(self.rings[other] - {name}))
@@ -132,28 +144,60 @@ class Membership:
     def _plan(self, clique: frozenset[str], now: float) -> None:
         """Set a timer for the moment at which `clique` becomes the membership of its nodes, if it is not
         already."""
-        broken = [self._broken_since[name] for name in clique if name in self._broken_since]
-        joinable = [self._joinable_since[name] for name in clique if name in self._joinable_since]
-        if broken:
-            due = max(broken) + self._options.loss_seconds(len(clique))
-        elif joinable:
-            due = max(joinable) + self._world.timings.rejoin
-        else:
-            return
-        self._world.at(due, self._due, clique)
+        due = self._due_at(clique)
+        if due is not None:
+            self._world.at(due, self._due, clique)
 
     def _due(self, clique: frozenset[str]) -> None:
         if clique not in self._cliques() or all(self.rings[name] == clique for name in clique):
             return
-        now = self._world.now()
-        broken = [self._broken_since[name] for name in clique if name in self._broken_since]
-        joinable = [self._joinable_since[name] for name in clique if name in self._joinable_since]
-        late = max(broken) + self._options.loss_seconds(len(clique)) if broken else 0.0
-        if not broken and joinable:
-            late = max(joinable) + self._world.timings.rejoin
-        if late <= now + 1e-6:
+        due = self._due_at(clique) or 0.0
+        if due <= self._world.now() + 1e-6:
             self._apply(clique)
             self.touch()
+        elif self.qdevice.votes:
+            self._world.at(due, self._due, clique)
+
+    def _due_at(self, clique: frozenset[str]) -> float | None:
+        """When `clique` becomes the membership of its nodes; None if nothing of theirs changes."""
+        broken = [self._broken_since[name] for name in clique if name in self._broken_since]
+        joinable = [self._joinable_since[name] for name in clique if name in self._joinable_since]
+        if broken:
+            formed_at = max(broken) + self._options.loss_seconds(len(clique))
+            return self.qdevice.answers_at(clique, formed_at)
+        return max(joinable) + self._world.timings.rejoin if joinable else None
+
+    def is_forming(self, name: str) -> bool:
+        """Whether a node has lost members and has no membership without them yet."""
+        return name in self._broken_since
+
+    def votes_changed(self) -> None:
+        """The QDevice has heard from, or lost, a node."""
+        before = {name: self.quorate(name) for name in self.rings}
+        talking = [name for name, machine in self._world.machines.items() if machine.corosync_talks]
+        parts = {self.rings[name] for name in talking}
+        if all(
+            self.rings[peer] == self.rings[name] for name in talking for peer in self.rings[name] & {*talking}
+        ):
+            self.qdevice.decide(sorted(parts, key=sorted))
+        for ring in sorted(parts, key=sorted):
+            if ring and self.quorate(min(ring)) != before[min(ring)]:
+                self._tell(ring)
+        self._wake()
+        self._world.changed()
+
+    def _tell(self, ring: frozenset[str]) -> None:
+        word = "quorate" if any(map(self.quorate, ring)) else "not quorate"
+        self._world.say("corosync", f"membership {' '.join(sorted(ring))} ({word})")
+
+    def _parts(self, formed: frozenset[str]) -> list[frozenset[str]]:
+        """Memberships, and for nodes that `formed` has just left behind what they are about to become."""
+        left = {name: clique for clique in self._cliques() for name in clique}
+        parts = {
+            left[name] if self.rings[name] & formed and name not in formed else self.rings[name]
+            for name in left
+        }
+        return sorted(parts, key=sorted)
 
     def _apply(self, ring: frozenset[str]) -> None:
         now = self._world.now()
@@ -168,9 +212,9 @@ class Membership:
                 self.joined_at[name] = now
             self._broken_since.pop(name, None)
             self._joinable_since.pop(name, None)
+        self.qdevice.decide(self._parts(ring), ring)
         self._world.fs.split(ring)
-        word = "quorate" if self.quorate(min(ring)) else "not quorate"
-        self._world.say("corosync", f"membership {' '.join(sorted(ring))} ({word})")
+        self._tell(ring)
         self._wake()
         self._world.changed()
 
@@ -225,25 +269,46 @@ class Membership:
             flags += f"  expected_votes: {self._options.expected_votes}\n"
         return (
             f"logging {{\n  debug: off\n  to_syslog: yes\n}}\n\nnodelist {{\n{entries}}}\n\n"
-            f"quorum {{\n  provider: corosync_votequorum\n{flags}}}\n\n"
+            f"quorum {{\n{self._device_section()}  provider: corosync_votequorum\n{flags}}}\n\n"
             f"totem {{\n  cluster_name: {self._world.config.cluster_name}\n"
             f"  config_version: {len(self.votes)}\n  interface {{\n    linknumber: 0\n  }}\n"
             "  ip_version: ipv4-6\n  link_mode: passive\n  secauth: on\n"
             f"{token}  token_coefficient: {self._options.token_coefficient}\n  version: 2\n}}\n"
         )
 
+    def _device_section(self) -> str:
+        """What `pvecm qdevice setup` adds for an even number of nodes (its source; not recorded)."""
+        if not self.qdevice.votes:
+            return ""
+        return (
+            "  device {\n    model: net\n    net {\n      algorithm: ffsplit\n"
+            f"      host: {self.qdevice.host}\n      tls: on\n    }}\n    votes: {self.qdevice.votes}\n  }}\n"
+        )
+
     def quorumtool(self, node: str) -> str:
-        """Output of `corosync-quorumtool -s` on `node`."""
+        """Output of `corosync-quorumtool -s` on `node`.
+
+        With a QDevice as in Proxmox's documentation of `pvecm status` and in the tool's source, not recorded:
+        a column with each node's flags (alive, votes, no master wins) and a line of the QDevice itself.
+        """
         ring = self.rings[node]
         quorate = self.quorate(node)
         flags = " ".join(
             ["Quorate"] * quorate + [{"two_node": "2Node"}.get(f, f) for f in sorted(self.unsafe_options)]
         )
+        if self.qdevice.votes:
+            flags = f"{flags} Qdevice".strip()
         rows = "".join(
-            f"{n.nodeid:>10}{n.votes:>11} {n.name}{' (local)' if n.name == node else ''}\n"
+            f"{n.nodeid:>10}{n.votes:>11} {self._device_flags(n.name)}{n.name}"
+            f"{' (local)' if n.name == node else ''}\n"
             for n in self._world.config.nodes
             if n.name in ring
         )
+        if self.qdevice.votes:
+            given = self.qdevice.votes if node in self.qdevice.counted else 0
+            told = "" if given else f" (votes {self.qdevice.votes})"
+            rows += f"{0:>10}{given:>11} {'':10} Qdevice{told}\n"
+        column = f"{'Qdevice':>10} " if self.qdevice.votes else ""
         activity = "" if quorate else " Activity blocked"
         return (
             "Quorum information\n------------------\n"
@@ -253,8 +318,15 @@ class Membership:
             f"Quorate:          {'Yes' if quorate else 'No'}\n\n"
             "Votequorum information\n----------------------\n"
             f"Expected votes:   {self.expected}\nHighest expected: {self.expected}\n"
-            f"Total votes:      {sum(self.votes[name] for name in ring)}\n"
+            f"Total votes:      {self.total(node)}\n"
             f"Quorum:           {self.quorum}{activity}\n"
             f"Flags:            {flags}\n\nMembership information\n----------------------\n"
-            f"    Nodeid      Votes Name\n{rows}"
+            f"    Nodeid      Votes {column}Name\n{rows}"
         )
+
+    def _device_flags(self, node: str) -> str:
+        if not self.qdevice.votes:
+            return ""
+        alive = "A" if self.qdevice.connected(node) else "NA"
+        voting = "V" if node in self.qdevice.counted else "NV"
+        return f"{f'{alive},{voting},NMW':>10} "

@@ -97,6 +97,7 @@ class World:
         self.fs.trees = dict.fromkeys(self.machines, tree)
         if not self.config.cold:
             self._begin_steady(tree)
+            self.membership.qdevice.begin_steady()
 
     def _begin_steady(self, tree: pmxcfs.Tree) -> None:
         everybody = frozenset(self.machines)
@@ -335,6 +336,7 @@ class World:
         self.isolated = self.isolated - {name} if name else set()
         self.links_down = {pair for pair in self.links_down if name and name not in pair}
         self.operator_cut = {entry for entry in self.operator_cut if name and entry[0] != name}
+        self.membership.qdevice.heal(name)
         for node, store in sorted(self.storage.cut):
             if not name or node == name:
                 self.storage.set_path(node, store, up=True)
@@ -365,6 +367,15 @@ class World:
             (node, p) for node, p in self.operator_cut if name not in ("all", node) or path not in ("all", p)
         }
         self._links_changed("operator", f"path {path} to {name} healed")
+
+    def cut_qdevice(self, name: str = "all") -> None:
+        """A node (`all`: every node, and the next) no longer reaches the QDevice's host."""
+        self.membership.qdevice.set_reach(name, up=False)
+        self._links_changed("qdevice", "gone" if name == "all" else f"cut off from {name}")
+
+    def heal_qdevice(self, name: str = "all") -> None:
+        self.membership.qdevice.set_reach(name, up=True)
+        self._links_changed("qdevice", "back" if name == "all" else f"reached by {name} again")
 
     def cut_storage(self, name: str, store: str) -> None:
         """A node loses its path to a storage."""

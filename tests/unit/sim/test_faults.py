@@ -12,6 +12,7 @@ WORDS = {
     "NODE... | NODE...": "pve1 | pve2 pve3",
     "NODE by NODE": "pve3 by pve1",
     "NODE|all [api|ssh|bmc]": "all ssh",
+    "NODE|all": "pve2",
     "[NODE]": "",
     "NODE": "pve2",
     "SERVICE": "pvestatd",
@@ -37,7 +38,9 @@ def example(usage: str) -> str:
 @pytest.mark.parametrize("line", [example(fault.usage) for fault in faults.FAULTS if fault.usage])
 def test_every_form_is_understood_and_the_world_goes_on(line: str) -> None:
     guests = [*sim_worlds.guests_on("pve2", 100), config.Guest(101, "pve1")]
-    ran = sim_worlds.after(sim_worlds.build(guests, master="pve1"), 300, (20, line))
+    nodes = tuple(config.Node(f"pve{number}") for number in range(1, 5))
+    about = config.Config(nodes, guests=tuple(guests), qdevice=config.Qdevice(), master="pve1")
+    ran = sim_worlds.after(world.World(about), 300, (20, line))
     assert ran.now() == pytest.approx(300)
 
 

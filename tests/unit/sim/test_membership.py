@@ -90,3 +90,102 @@ def test_a_node_that_stood_still_writes_nothing_before_it_has_joined_again() -> 
         assert not running.fs.blocked("pve1")
 
     sim_worlds.play(sim_worlds.build(), script)
+
+
+def two(**fields: object) -> world.World:
+    """Two nodes and a QDevice."""
+    nodes = (config.Node("a"), config.Node("b"))
+    return world.World(config.Config(nodes, qdevice=config.Qdevice(), **fields))  # type: ignore[arg-type]
+
+
+def test_a_dead_half_leaves_the_qdevices_vote_to_the_other_once_its_host_has_missed_it() -> None:
+    ran = sim_worlds.after(two(), 60, (5, "power off a"))
+    assert members(ran, "b") == ["b"]
+    assert ran.membership.quorate("b")
+    assert sim_worlds.when(ran, "membership b (quorate)") == pytest.approx(5 + 12.1, abs=0.01)
+    assert not ran.lines("not quorate")
+
+
+@pytest.mark.parametrize("fault", ["cut link a b", "partition a | b"])
+def test_of_two_halves_that_live_the_lower_node_gets_the_vote(fault: str) -> None:
+    ran = sim_worlds.after(two(), 60, (5, fault))
+    assert ran.membership.quorate("a")
+    assert not ran.membership.quorate("b")
+    assert sim_worlds.when(ran, "membership a (quorate)") < 5 + 7
+
+
+@pytest.mark.parametrize("gone", ["a", "b"])
+def test_a_half_without_the_qdevice_loses_quorum_later_than_the_other_is_given_it(gone: str) -> None:
+    ran = sim_worlds.after(two(), 90, (5, f"cut network {gone}"))
+    other = "b" if gone == "a" else "a"
+    assert ran.membership.quorate(other)
+    assert not ran.membership.quorate(gone)
+    given = sim_worlds.when(ran, f"membership {other} (quorate)")
+    assert given == pytest.approx(5 + 12.1, abs=0.01)
+    assert sim_worlds.when(ran, f"membership {gone} (not quorate)") == pytest.approx(5 + 36.6, abs=0.01)
+
+
+@pytest.mark.parametrize("seconds", range(0, 60, 3))
+@pytest.mark.parametrize(
+    "second", ["cut qdevice a", "cut qdevice b", "cut link a b", "power off a", "hang node a"]
+)
+@pytest.mark.parametrize(
+    "first", ["cut qdevice a", "cut qdevice all", "cut link a b", "cut network b", "freeze corosync a"]
+)
+def test_no_two_settled_memberships_are_quorate(first: str, second: str, seconds: float) -> None:
+    running = two()
+
+    def look() -> None:
+        quorate = {
+            running.membership.rings[name]
+            for name, on in running.machines.items()
+            if on.corosync_talks and running.membership.quorate(name) and not running.fs.blocked(name)
+        }
+        assert len(quorate) <= 1, running.log
+
+    running.on_change(look)
+    ran = sim_worlds.after(running, 200, (5, first), (5 + seconds, second), (120, "heal"))
+    for name, on in ran.machines.items():
+        assert ran.membership.quorate(name) or not on.corosync_talks
+
+
+def test_without_its_host_two_nodes_are_quorate_and_one_is_not() -> None:
+    async def script(running: world.World) -> None:
+        await asyncio.sleep(5)
+        running.cut_qdevice()
+        await asyncio.sleep(20)
+        assert running.membership.quorate("a")
+        told = running.membership.quorumtool("a")
+        assert "Expected votes:   3" in told
+        assert "Total votes:      2" in told
+        assert "Flags:            Quorate Qdevice" in told
+        assert "         1          1  NA,NV,NMW a (local)" in told
+        running.power_off("b")
+        await asyncio.sleep(20)
+        assert members(running, "a") == ["a"]
+        assert not running.membership.quorate("a")
+        running.heal_qdevice()
+        await asyncio.sleep(20)
+        assert running.membership.quorate("a")
+        assert "         1          1    A,V,NMW a (local)" in running.membership.quorumtool("a")
+
+    sim_worlds.play(two(), script)
+
+
+def test_the_qdevice_is_in_the_configuration_and_in_no_list_of_members() -> None:
+    ran = sim_worlds.after(two(), 1)
+    text = ran.membership.corosync_conf()
+    assert "  device {\n    model: net\n    net {\n      algorithm: ffsplit\n" in text
+    assert list(ran.membership.members_file("a")["nodelist"]) == ["a", "b"]
+    assert ran.membership.members_file("a")["cluster"]["nodes"] == 2
+
+
+def test_two_halves_of_four_nodes_with_a_qdevice() -> None:
+    about = config.Config(tuple(config.Node(f"pve{n}") for n in range(1, 5)), qdevice=config.Qdevice())
+    ran = sim_worlds.after(world.World(about), 60, (5, "partition pve1 pve2 | pve3 pve4"))
+    assert [name for name in ran.machines if ran.membership.quorate(name)] == ["pve1", "pve2"]
+
+
+def test_a_qdevice_is_for_an_even_number_of_nodes() -> None:
+    with pytest.raises(ValueError, match="even number"):
+        sim_worlds.build(qdevice=config.Qdevice())

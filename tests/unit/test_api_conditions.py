@@ -16,7 +16,7 @@ REASONS = [
 
 NEED_NO_REMEDY = {
     *("OK", "None", "Starting", "Pending", "Protected", "TakingOver", "Recovering", "NodePlannedDown"),
-    *("NativeAhead", "Busy", "NotClaimed", "NotInUse", "Unknown"),
+    *("NativeAhead", "Busy", "NotClaimed", "NotInUse", "Unknown", "NotRequested", "Draining"),
 }
 
 

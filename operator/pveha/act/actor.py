@@ -5,7 +5,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable
 
-from pveha.act import context, epoch, fence, registration, takeover
+from pveha.act import context, epoch, fence, migrate, registration, takeover
 from pveha.model import errors, operations, ports
 
 log = logging.getLogger(__name__)
@@ -105,3 +105,5 @@ async def _perform(operation: operations.Operation, with_: context.Context) -> o
             return await takeover.take_over(operation, with_)
         case operations.EditHA():
             return await registration.edit(operation, with_)
+        case operations.Migrate():
+            return await migrate.migrate(operation, with_)

@@ -42,6 +42,7 @@ class ClusterCondition(Documented):
     HA_HEALTHY = "HAHealthy", "Proxmox's own HA, the net underneath, works."
     DEGRADED = "Degraded", "A node is down or a failure is being handled. True is bad."
     ACTING = "Acting", "pveha would act if a node died now."
+    DRAINED = "Drained", "Nothing that runs is left on any node whose availability is Drain."
 
 
 class PolicyCondition(Documented):
@@ -386,6 +387,34 @@ class Acting(Documented):
     STARTING = "Starting", "pveha has just started: nothing is done on a first view."
 
 
+class Drained(Documented):
+    """Reasons of HACluster's Drained."""
+
+    OK = "OK", "Nothing that runs is left on the nodes in Drain: they can be worked on."
+    NOT_REQUESTED = "NotRequested", "No node's availability is Drain."
+    DRAINING = "Draining", "Guests are being moved away, or wait for their turn, a lock or an earlier move."
+    WAITING = (
+        "Waiting",
+        "No guest is sent on its way for the time being.",
+        "The message names what is waited for: a failure that is handled, a pause, a node that is away.",
+    )
+    GUESTS_STAY = (
+        "GuestsStay",
+        "What is left cannot be moved, or is not to be; everything else is away.",
+        "The message says why of each guest: make room, change the policy, or move or stop them yourself.",
+    )
+    MIGRATION_FAILED = (
+        "MigrationFailed",
+        "A migration failed. The guest runs where it was and is tried again, with growing pauses.",
+        "Read the task log of the migration in Proxmox.",
+    )
+    PRIVILEGES_MISSING = (
+        "PrivilegesMissing",
+        "The token may not migrate guests: nothing is drained. All else works.",
+        "Add VM.Migrate to the role of the token and of its user, on /vms, with propagation.",
+    )
+
+
 class PolicyReady(Documented):
     """Reasons of FailoverPolicy's Ready."""
 
@@ -571,6 +600,7 @@ BY_RESOURCE: Mapping[str, Reasons] = {
         ClusterCondition.HA_HEALTHY: tuple(HAHealthy),
         ClusterCondition.DEGRADED: tuple(Degraded),
         ClusterCondition.ACTING: tuple(Acting),
+        ClusterCondition.DRAINED: tuple(Drained),
     },
     "FailoverPolicy": {PolicyCondition.READY: tuple(PolicyReady)},
     "ProtectedVM": {

@@ -22,6 +22,13 @@ class FailbackMode(StrEnum):
     AUTOMATIC = "Automatic"
 
 
+class MaintenanceOfContainers(StrEnum):
+    """What becomes of a running container whose node is drained."""
+
+    RESTART = "Restart"
+    STAY = "Stay"
+
+
 class NodeFailure(Model):
     """What happens when the guest's node dies."""
 
@@ -51,6 +58,15 @@ class Native(Model):
     """How often Proxmox tries another node after that. Raise it if starts fail on single nodes only."""
 
 
+class Maintenance(Model):
+    """What happens when the guest's node is drained (spec.nodes[].availability of the HACluster)."""
+
+    containers: MaintenanceOfContainers = MaintenanceOfContainers.RESTART
+    """Containers cannot be moved while they run. Restart: they are stopped, moved and started again. Stay:
+    they stay on the node, which is not drained until somebody moves or stops them. VMs are always moved
+    live."""
+
+
 class FailoverPolicySpec(Model):
     """How the guests that refer to this policy are treated."""
 
@@ -58,6 +74,8 @@ class FailoverPolicySpec(Model):
     """What happens when the guest's node dies."""
     failback: Failback = Failback()
     """What happens when the failed node is back."""
+    maintenance: Maintenance = Maintenance()
+    """What happens when the guest's node is drained."""
     native: Native = Native()
     """Limits written into Proxmox's own HA when the guest is registered."""
 

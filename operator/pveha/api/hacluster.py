@@ -225,6 +225,14 @@ class NodeFencing(Model):
         return self
 
 
+class Availability(StrEnum):
+    """What a node is there for."""
+
+    ACTIVE = "Active"
+    PAUSE = "Pause"
+    DRAIN = "Drain"
+
+
 class Node(Model):
     """What pveha cannot learn from Proxmox about one node."""
 
@@ -233,6 +241,10 @@ class Node(Model):
     address: Host | None = None
     """DNS name or IP address of the node for API and SSH. Set it if pveha cannot reach the address that
     Proxmox reports for the node, for instance because corosync has a network of its own."""
+    availability: Availability | None = None
+    """Active (also if absent): the node takes guests. Pause: pveha starts or moves no guest to it; those it
+    has stay, and stay protected. Drain: like Pause, and its running guests are moved away, for instance
+    before an upgrade; the condition Drained tells when it is empty. Back at Active nothing is moved back."""
     fencing: Annotated[
         tuple[NodeFencing, ...], Field(max_length=1, json_schema_extra=list_map("method"))
     ] = ()
@@ -250,6 +262,9 @@ class Safety(Model):
     max_concurrent_takeovers: Annotated[int, Field(ge=1, le=100)] = 20
     """How many guests are taken over at the same time. Lower it if starting many guests at once overloads
     storage or nodes."""
+    max_concurrent_migrations: Annotated[int, Field(ge=1, le=16)] = 2
+    """How many guests of the cluster are moved at the same time when nodes are drained, those that other
+    people move included. Raise it if the network for migrations has room for more."""
     isolated_grace_seconds: Annotated[int, Field(ge=5, le=44)] = 30
     """How long a node that still answers may be out of the cluster before it is switched off: a flap of the
     cluster network must not cut healthy guests. It stays below 45 because Proxmox's own fencing starts soon
@@ -330,6 +345,11 @@ class HAClusterSpec(Model):
 
     def node(self, name: str) -> Node | None:
         return next((node for node in self.nodes if node.name == name), None)
+
+    def availability(self, name: str) -> Availability:
+        """What node `name` is there for; a node that is not listed is Active."""
+        node = self.node(name)
+        return node.availability or Availability.ACTIVE if node is not None else Availability.ACTIVE
 
 
 class NodeCounters(Model):

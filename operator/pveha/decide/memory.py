@@ -136,6 +136,23 @@ class Storm:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Move:
+    """The migration of one guest off a node in Drain. Times are the loop's."""
+
+    source: str
+    target: str = ""
+    """Where it was last sent."""
+    sent_at: float | None = None
+    """When; None: it is not on its way."""
+    seen_moving: bool = False
+    arrived_at: float | None = None
+    attempts: int = 0
+    """Failures in a row."""
+    retry_at: float = 0.0
+    problem: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Memory:
     """Everything remembered about one cluster."""
 
@@ -143,6 +160,8 @@ class Memory:
     guests: Mapping[str, GuestMemory] = dataclasses.field(default_factory=dict)
     """By service id."""
     failovers: Mapping[int, Failover] = dataclasses.field(default_factory=dict)
+    """By vmid."""
+    moves: Mapping[int, Move] = dataclasses.field(default_factory=dict)
     """By vmid."""
     failure: Failure | None = None
     reported_loss: str = ""

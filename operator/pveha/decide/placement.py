@@ -1,5 +1,5 @@
-"""Where the guests of a lost node go: memory, storage, a live LRM, and the rules Proxmox's own HA would keep
-(S12)."""
+"""Where the guests of a lost or drained node go: memory, storage, a live LRM, and the rules Proxmox's own HA
+would keep (S12)."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,19 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Target:
+class Wish:
+    """What a guest needs of a node. `planned` is the node it was planned for; `memory` is in bytes."""
+
+    sid: str
+    memory: int
+    storages: frozenset[str]
+    planned: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """A node that takes guests."""
+
     name: str
     free: int
     """Bytes of memory not used and not promised."""
@@ -49,20 +61,12 @@ def plan(
 
     `promised` is memory in bytes per node that guests still being started there will use.
     """
-    candidates = {
-        name: _target(name, seen, memo, promised.get(name, 0))
-        for name in verdicts
-        if name != dead and can_host(name, seen, spec, memo, verdicts)
-    }
-    locations = (
-        {guest.ref.sid: guest.node for guest in seen.inventory.guests.values()} if seen.inventory else {}
-    )
-    for sid in [sid for sid, where in locations.items() if where == dead]:
-        del locations[sid]
+    candidates = candidates_beside(dead, seen, spec, memo, verdicts, promised)
+    locations = locations_beside(dead, seen)
     targets: dict[int, str] = {}
     refusals: dict[int, protection.Refusal] = {}
     for guest in sorted(wanted, key=lambda each: each.order):
-        choice = _choose(guest, candidates, seen.ha_rules, locations)
+        choice = choose(_wish(guest), candidates, seen.ha_rules, locations)
         if isinstance(choice, protection.Refusal):
             refusals[guest.vmid] = choice
             continue
@@ -70,6 +74,34 @@ def plan(
         locations[guest.sid] = choice.name
         candidates[choice.name] = dataclasses.replace(choice, free=choice.free - guest.memory)
     return Plan(targets, refusals)
+
+
+def candidates_beside(
+    leaving: str,
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    memo: memory.Memory,
+    verdicts: Mapping[str, evidence.Verdict],
+    promised: Mapping[str, int],
+) -> dict[str, Target]:
+    """The nodes that guests of `leaving` may go to; `promised` as in `plan`."""
+    return {
+        name: _target(name, seen, memo, promised.get(name, 0))
+        for name in verdicts
+        if name != leaving and can_host(name, seen, spec, memo, verdicts)
+    }
+
+
+def locations_beside(leaving: str, seen: snapshot.Snapshot) -> dict[str, str]:
+    """Where the configurations of all guests are, by service id, but for those on `leaving`."""
+    found = seen.inventory.guests.values() if seen.inventory else ()
+    return {guest.ref.sid: guest.node for guest in found if guest.node != leaving}
+
+
+def _wish(guest: protection.Protected) -> Wish:
+    planned = guest.pvm.status.failover_plan
+    storages = guest.config.storages if guest.config else frozenset()
+    return Wish(guest.sid, guest.memory, storages, planned.target_node if planned is not None else "")
 
 
 def can_host(
@@ -80,7 +112,7 @@ def can_host(
     verdicts: Mapping[str, evidence.Verdict],
 ) -> bool:
     """Whether guests may be started on `name` at all: online long enough and answering us, its LRM alive and
-    in active mode (S11), not in quarantine."""
+    in active mode (S11), not in quarantine, and its users let it take guests."""
     online_since = memo.node(name).online_since
     probe = seen.probes.get(name)
     return (
@@ -92,6 +124,7 @@ def can_host(
         and online_since is not None
         and seen.now - online_since >= spec.detection.recover_after_seconds
         and memo.node(name).quarantined_until is None
+        and spec.availability(name) is hacluster.Availability.ACTIVE
         and lrm_alive(name, seen, memo)
         and f"shell/{name}" not in seen.problems
     )
@@ -104,7 +137,7 @@ def lrm_alive(name: str, seen: snapshot.Snapshot, memo: memory.Memory) -> bool:
     return lrm is not None and lrm.mode == "active" and fresh
 
 
-def _target(name: str, seen: snapshot.Snapshot, memo: memory.Memory, promised: int) -> _Target:
+def _target(name: str, seen: snapshot.Snapshot, memo: memory.Memory, promised: int) -> Target:
     resource = seen.inventory.nodes.get(name) if seen.inventory else None
     total, used = (resource.max_memory or 0, resource.used_memory or 0) if resource else (0, 0)
     storages = frozenset(
@@ -113,15 +146,15 @@ def _target(name: str, seen: snapshot.Snapshot, memo: memory.Memory, promised: i
         if each.node == name and each.shared and each.available
     )
     lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
-    return _Target(name, total - used - promised, total, storages, lrm is not None and lrm.state == "active")
+    return Target(name, total - used - promised, total, storages, lrm is not None and lrm.state == "active")
 
 
-def _choose(
-    guest: protection.Protected,
-    candidates: Mapping[str, _Target],
+def choose(
+    guest: Wish,
+    candidates: Mapping[str, Target],
     rules: tuple[cluster.HARule, ...],
     locations: Mapping[str, str],
-) -> _Target | protection.Refusal:
+) -> Target | protection.Refusal:
     """The node with the most free memory, of those on which Proxmox HA would keep the guest.
 
     The node it was planned for stays while no other is clearly better.
@@ -129,17 +162,16 @@ def _choose(
     if not candidates:
         return protection.Refusal(
             FailoverReady.NO_TARGET,
-            "no other node is online and answering, long enough, with a live LRM and not in quarantine, to "
-            "take it",
+            "no other node is online and answering, long enough, with a live LRM, Active and not in "
+            "quarantine, to take it",
         )
-    storages = guest.config.storages if guest.config else frozenset()
-    left = {name: target for name, target in candidates.items() if storages <= target.storages}
+    left = {name: target for name, target in candidates.items() if guest.storages <= target.storages}
     if not left:
         return protection.Refusal(
             FailoverReady.STORAGE_UNAVAILABLE,
-            f"no other node reaches its storage {', '.join(sorted(storages))}",
+            f"no other node reaches its storage {', '.join(sorted(guest.storages))}",
         )
-    left = {name: target for name, target in left.items() if _fits(guest, target)}
+    left = {name: target for name, target in left.items() if guest.memory <= target.free}
     if not left:
         need = guest.memory // 2**20
         return protection.Refusal(
@@ -151,16 +183,11 @@ def _choose(
             FailoverReady.NATIVE_RULE_FORBIDS, "the HA rules of Proxmox allow none of the nodes that are left"
         )
     best = max((left[name] for name in sorted(allowed)), key=lambda target: (target.lrm_active, target.free))
-    planned = guest.pvm.status.failover_plan
-    if planned is not None and planned.target_node in allowed:
-        target = left[planned.target_node]
+    if guest.planned in allowed:
+        target = left[guest.planned]
         if target.lrm_active == best.lrm_active and best.free - target.free <= CLEARLY_BETTER * best.memory:
             return target
     return best
-
-
-def _fits(guest: protection.Protected, target: _Target) -> bool:
-    return guest.memory <= target.free
 
 
 def allowed_nodes(

@@ -304,6 +304,8 @@ def _fold(
             problems |= {edit.sid: outcome.error for edit in outcome.refused}
             pause = EDIT_RETRY_SECONDS if outcome.refused else REFUSED_RETRY_SECONDS if outcome.error else 0.0
             return dataclasses.replace(memo, edit_problems=problems, edit_retry_at=outcome.at + pause)
+        case operations.Migrate():
+            return memo
 
 
 def _fold_fence(

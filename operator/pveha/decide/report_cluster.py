@@ -3,7 +3,16 @@
 from collections.abc import Iterable, Mapping
 
 from pveha.api import conditions, hacluster, meta, protectedvm
-from pveha.decide import evidence, failover, guards, memory, placement, protection, quarantine
+from pveha.decide import (
+    evidence,
+    failover,
+    guards,
+    memory,
+    placement,
+    protection,
+    quarantine,
+    report_maintenance,
+)
 from pveha.decide import told as told_
 from pveha.model import mark, operations
 
@@ -44,6 +53,7 @@ def conditions_of(now: told_.Round) -> dict[conditions.ClusterCondition, told_.T
         conditions.ClusterCondition.FAST_READY: _fast(now),
         conditions.ClusterCondition.HA_HEALTHY: _ha_healthy(now),
         conditions.ClusterCondition.DEGRADED: _degraded(now),
+        conditions.ClusterCondition.DRAINED: report_maintenance.drained(now),
     }
     told[conditions.ClusterCondition.ACTING] = _acting(now, told)
     told[conditions.ClusterCondition.READY] = _ready(told)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from pveha.api import conditions
-from pveha.decide import evidence, memory, quarantine
+from pveha.decide import evidence, memory, quarantine, report_maintenance
 from pveha.decide import told as told_
 from pveha.model import decision, operations
 
@@ -61,6 +61,7 @@ def _once(now: told_.Round) -> Iterable[tuple[str, decision.Event]]:
             yield f"voided/{name}", decision.Event("FencingContradicted", why, True)
     for name, why in quarantine.reasons(now.memo, now.wanted.cluster.spec).items():
         yield f"quarantine/{name}", decision.Event("NodeQuarantined", f"node {name}: {why}", True)
+    yield from report_maintenance.events(now)
     for name, recovery in now.recoveries.items():
         failure = now.memo.node(name).failure
         for vmid, refusal in recovery.refusals.items():

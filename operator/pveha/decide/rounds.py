@@ -9,6 +9,7 @@ from pveha.decide import (
     evidence,
     failover,
     guards,
+    maintenance,
     memory,
     protection,
     quarantine,
@@ -52,6 +53,7 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
     protected = protection.protect(seen, wanted, memo)
     memo = dataclasses.replace(memo, identities=_identities(memo, wanted, protected))
     memo = failover.finished_by_others(memo, seen, verdicts, protected)
+    memo = maintenance.follow(seen, spec, memo, verdicts)
     allowed = guards.permission(seen, spec, memo, members, verdicts)
 
     start, cancel, memo, recoveries = failover.recover(
@@ -59,9 +61,11 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
     )
     if memo.epoch is None and (allowed.begin or _may_own(wanted, allowed)):
         start.extend(_begin(seen, wanted, memo, members))
+    moves, memo, drains = maintenance.drain(seen, spec, memo, verdicts, protected, allowed, recoveries)
+    start.extend(moves)
     edits = _edits(seen, wanted, memo, verdicts, protected, allowed, recoveries, start)
     start.extend(edits)
-    round_ = told_.Round(seen, wanted, memo, members, verdicts, protected, allowed, recoveries)
+    round_ = told_.Round(seen, wanted, memo, members, verdicts, protected, allowed, recoveries, drains)
     events, announced = report_events.events_of(round_, before)
     memo = dataclasses.replace(memo, announced=announced)
     looking = _looking(seen, verdicts, recoveries, memo)
@@ -174,6 +178,7 @@ def _edits(
         if isinstance(operation, operations.Takeover)
         for item in operation.items
     }
+    busy |= {operation.ref.sid for operation in starting if isinstance(operation, operations.Migrate)}
     due = [edit for edit in due if edit.sid not in busy][:MAX_EDITS]
     return [operations.EditHA(f"edit.{memo.epoch}.{int(seen.wall * 1000)}", tuple(due))] if due else []
 
@@ -201,10 +206,13 @@ def _looking(
         _pressing(verdicts[name], seen.now - memo.node(name).state_since, recoveries.get(name))
         for name in suspects
     ) or any(seen.now - (seen.probes[name].failed_since or 0.0) < PASSING_SECONDS for name in silent)
-    busy = any(state.outcome is None for state in seen.operations)
+    busy = any(
+        state.outcome is None and not isinstance(state.operation, operations.Migrate)
+        for state in seen.operations
+    )
     awaited = any(
         guest.ignored_seen is not None or guest.listed_since is not None for guest in memo.guests.values()
-    )
+    ) or any(move.sent_at is not None for move in memo.moves.values())
     return decision.Looking(suspects | silent, pressing or busy, awaited)
 
 
@@ -251,6 +259,8 @@ def _sentence(
             case operations.Takeover():
                 vmids = ", ".join(str(item.ref.vmid) for item in operation.items)
                 told.append(f"take over {vmids} to {operation.target}")
+            case operations.Migrate():
+                told.append(f"move {operation.ref.vmid} from {operation.source} to {operation.target}")
             case operations.EditHA():
                 told.append("; ".join(f"{edit.sid}: {edit.why}" for edit in operation.edits))
     if cancel:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pveha.api import conditions as words
 from pveha.api import meta
-from pveha.decide import evidence, failover, guards, memory, protection
+from pveha.decide import evidence, failover, guards, maintenance, memory, protection
 from pveha.model import snapshot, specs
 
 Told = tuple[bool | None, words.Documented, str]
@@ -25,6 +25,7 @@ class Round:
     protected: protection.Protection
     allowed: guards.Permission
     recoveries: Mapping[str, failover.Recovery]
+    drains: maintenance.Drains
 
 
 def time(timestamp: float) -> datetime.datetime:

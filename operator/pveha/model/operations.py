@@ -111,7 +111,22 @@ class EditHA:
     edits: tuple[Edit, ...]
 
 
-Operation = Begin | Fence | Takeover | EditHA
+@dataclasses.dataclass(frozen=True, slots=True)
+class Migrate:
+    """Send a running guest to another node: a VM live, a container by restart.
+
+    `managed`: native HA looks after it, so the CRM is asked and the operation ends when that has the command;
+    what comes of it is seen later. Otherwise it ends with the task.
+    """
+
+    id: str
+    ref: guests.GuestRef
+    source: str
+    target: str
+    managed: bool
+
+
+Operation = Begin | Fence | Takeover | EditHA | Migrate
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

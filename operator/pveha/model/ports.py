@@ -46,6 +46,16 @@ class Hypervisor(Protocol):
         """Ask node `on` to start the guest; returns the UPID. Accepted is not started: follow the task."""
         ...
 
+    async def migrate(self, ref: guests.GuestRef, source: str, target: str) -> str:
+        """Move a running guest that HA does not look after: a VM live, a container by restart. Returns the
+        UPID; accepted is not moved."""
+        ...
+
+    async def migrate_service(self, ref: guests.GuestRef, target: str) -> None:
+        """Ask the CRM to move a guest: a VM live, a container by relocation. It looks at its next round
+        (10 s)."""
+        ...
+
     async def task(self, upid: str) -> cluster.TaskStatus: ...
 
     async def guest_runtime(self, ref: guests.GuestRef, on: str) -> cluster.GuestRuntime: ...

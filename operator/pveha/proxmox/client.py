@@ -165,6 +165,24 @@ class ProxmoxClient:
         data = await self._write(lambda api: _guest(api, ref, on).status.start.post(), node=on)
         return tasks.parse(shapes.upid(data, f"/nodes/{on}/{ref.path}/status/start")).text
 
+    async def migrate(self, ref: guests.GuestRef, source: str, target: str) -> str:
+        """Only shared storages: volumes are not copied. A guest that HA manages would be queued
+        (`hamigrate`)."""
+        how = {"online": True} if ref.kind is guests.GuestKind.VM else {"restart": True}
+        order = {"target": _name(target), **how}
+        data = await self._write(lambda api: _guest(api, ref, source).migrate.post(**order), node=source)
+        return tasks.parse(shapes.upid(data, f"/nodes/{source}/{ref.path}/migrate")).text
+
+    async def migrate_service(self, ref: guests.GuestRef, target: str) -> None:
+        """200 even for targets that are dead or unknown: the CRM ignores such commands."""
+        verb = "migrate" if ref.kind is guests.GuestKind.VM else "relocate"
+        data = await self._write(
+            lambda api: api.cluster.ha.resources(_sid(ref.sid))(verb).post(node=_name(target))
+        )
+        if apart := shapes.blocking(data, f"/cluster/ha/resources/{ref.sid}/{verb}"):
+            message = f"{ref.sid} cannot go to {target}: HA rules keep it apart from {', '.join(apart)} there"
+            raise errors.Refused(message)
+
     async def task(self, upid: str) -> cluster.TaskStatus:
         """Asks the task's node, or another that passes it on: a task can be taken up again at any time."""
         node = tasks.parse(upid).node

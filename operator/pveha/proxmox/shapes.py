@@ -174,6 +174,18 @@ class RuntimeAnswer(Shape):
     lock: str | None = None
 
 
+class BlockingEntry(Shape):
+    """A service that an HA rule keeps apart from the one to be moved."""
+
+    sid: str
+
+
+class QueuedAnswer(Shape):
+    """What is said of a command to the CRM."""
+
+    blocking: tuple[BlockingEntry, ...] = pydantic.Field((), alias="blocking-resources")
+
+
 class TaskAnswer(Shape):
     """The state of a task."""
 
@@ -224,6 +236,7 @@ _VERSION = pydantic.TypeAdapter(VersionAnswer)
 _RUNTIME = pydantic.TypeAdapter(RuntimeAnswer)
 _TASK = pydantic.TypeAdapter(TaskAnswer)
 _UPID = pydantic.TypeAdapter(Annotated[str, pydantic.Strict()])
+_QUEUED = pydantic.TypeAdapter(QueuedAnswer | None)
 
 
 def _read(shape: "pydantic.TypeAdapter[_T]", data: Any, path: str) -> _T:
@@ -401,6 +414,12 @@ def task(data: Any, upid: str) -> cluster.TaskStatus:
 def upid(data: Any, path: str) -> str:
     """The answer of a call that starts a worker."""
     return _read(_UPID, data, path)
+
+
+def blocking(data: Any, path: str) -> tuple[str, ...]:
+    """The answer of a command to the CRM (none before 9.0): services on the target that exclude it."""
+    answer = _read(_QUEUED, data, path)
+    return tuple(each.sid for each in answer.blocking) if answer is not None else ()
 
 
 def _listed(text: str) -> Iterable[str]:

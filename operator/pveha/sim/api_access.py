@@ -25,7 +25,9 @@ _PRIVILEGES = {
 PRIVILEGES = frozenset(f"{group}.{name}" for group, names in _PRIVILEGES.items() for name in names.split())
 """All privileges of 9.2 (VM.Monitor is gone)."""
 
-OPERATOR = frozenset(("Sys.Audit", "Sys.Console", "VM.Audit", "VM.PowerMgmt", "Datastore.Audit"))
+OPERATOR = frozenset(
+    ("Sys.Audit", "Sys.Console", "VM.Audit", "VM.Migrate", "VM.PowerMgmt", "Datastore.Audit")
+)
 """What pveha needs on `/`."""
 
 AUDITOR = frozenset(("Sys.Audit", "VM.Audit", "Datastore.Audit", "Pool.Audit", "SDN.Audit"))

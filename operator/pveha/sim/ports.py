@@ -203,6 +203,43 @@ class SimHypervisor:
 
         return await self._at(on, client.WRITE_SECONDS, answer)
 
+    async def migrate(self, ref: guests.GuestRef, source: str, target: str) -> str:
+        world = self._world
+
+        async def answer() -> str:
+            await self._pvedaemon(source)
+            if not world.membership.quorate(source):
+                message = f"{source}: cluster not ready - no quorum?"
+                raise errors.NoQuorum(message)
+            tree = world.fs.tree(source)
+            file, resource = tree.guests.get(ref.vmid), tree.resources.get(ref.sid)
+            if file is None or file.node != source:
+                message = f"Configuration file 'nodes/{source}/{ref.path}.conf' does not exist"
+                raise errors.NotFound(message)
+            if file.lock:
+                message = f"{ref} is locked ({file.lock})"
+                raise errors.Locked(message)
+            if resource is not None and resource.state is not cluster.HAState.IGNORED:
+                task = world.tasks.begin(world.machines[source], "hamigrate", str(ref.vmid))
+                async with world.config_write(source) as written:
+                    written.commands.append(("migrate", ref.sid, target))
+                world.tasks.end(task)
+                return task.upid
+            return world.guests.migrate(source, ref, target).upid
+
+        return await self._at(source, client.WRITE_SECONDS, answer)
+
+    async def migrate_service(self, ref: guests.GuestRef, target: str) -> None:
+        verb = "migrate" if ref.kind is guests.GuestKind.VM else "relocate"
+
+        def change(tree: pmxcfs.Tree) -> None:
+            if ref.sid not in tree.resources:
+                message = f"resource '{ref.sid}' is not HA managed"
+                raise errors.NotFound(message)
+            tree.commands.append((verb, ref.sid, target))
+
+        await self._write(change)
+
     async def task(self, upid: str) -> cluster.TaskStatus:
         parts = upid.split(":")
         if len(parts) < 3 or parts[1] not in self._world.machines:

@@ -21,12 +21,14 @@ class Effect:
 
     operator: str
     verb: str
-    """`force_off`, `start`, `create_ha`, `update_ha`, `delete_ha`, `begin`, `claim`, `kill`, `status`, or
-    `lease`."""
+    """`force_off`, `start`, `create_ha`, `update_ha`, `delete_ha`, `begin`, `claim`, `kill`, `migrate`,
+    `status`, or `lease`."""
     subject: str
     resource: cluster.HAResource | None = None
     vmids: tuple[int, ...] = ()
     epoch: int = 0
+    on: str = ""
+    """The node that a claim moves guests to."""
 
 
 class Wire:
@@ -161,6 +163,14 @@ class WiredHypervisor:
         what = Effect(self._wire.name, "start", on, vmids=(ref.vmid,))
         return await self._wire.effect(what, lambda: self._inner.start(ref, on))
 
+    async def migrate(self, ref: guests.GuestRef, source: str, target: str) -> str:
+        what = Effect(self._wire.name, "migrate", target, vmids=(ref.vmid,))
+        return await self._wire.effect(what, lambda: self._inner.migrate(ref, source, target))
+
+    async def migrate_service(self, ref: guests.GuestRef, target: str) -> None:
+        what = Effect(self._wire.name, "migrate", target, vmids=(ref.vmid,))
+        await self._wire.effect(what, lambda: self._inner.migrate_service(ref, target))
+
     async def task(self, upid: str) -> cluster.TaskStatus:
         return await self._wire.read(lambda: self._inner.task(upid))
 
@@ -192,7 +202,7 @@ class WiredNodeShell:
         self, on: str, epoch: int, op: str, dead: str, refs: tuple[guests.GuestRef, ...]
     ) -> tuple[node.ClaimResult, ...]:
         vmids = tuple(ref.vmid for ref in refs)
-        what = Effect(self._wire.name, "claim", dead, vmids=vmids, epoch=epoch)
+        what = Effect(self._wire.name, "claim", dead, vmids=vmids, epoch=epoch, on=on)
         return await self._wire.effect(what, lambda: self._inner.claim(on, epoch, op, dead, refs))
 
     async def kill(self, on: str, epoch: int, process: node.GuestProcess) -> None:

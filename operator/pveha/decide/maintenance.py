@@ -1,0 +1,412 @@
+"""Empty the nodes whose availability is Drain: who is moved, where to, when, and who stays and why.
+
+A migration is not dangerous (Proxmox keeps the guest running where it is until the target has taken over),
+but it is in the way of everything else: so none is begun while a failure is handled. How far one is shows in
+the world: the lock `migrate`, the CRM's record, where the configuration is. Only failures are remembered, for
+the pause before the next try; a new leader begins without them.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Collection, Mapping
+
+from pveha.api import failoverpolicy, hacluster
+from pveha.api.conditions import Acting, FailoverReady
+from pveha.decide import evidence, failover, guards, memory, placement, protection, recall
+from pveha.model import cluster, guests, mark, node, operations, snapshot
+
+MIGRATE_PRIVILEGE = "VM.Migrate"
+"""Proxmox demands it of who moves guests."""
+TAKE_UP_SECONDS = 45.0
+"""Within this time a migration that was asked for shows: the CRM makes a round every 10 s, and may have to
+find a new master's feet first."""
+RETRY_SECONDS = 30.0
+"""Pause after the first failure; it doubles with each further one."""
+LONGEST_RETRY_SECONDS = 600.0
+ARRIVED_SECONDS = 20.0
+"""For so long the memory of a guest that has arrived may be missing in what its new node reports (every
+10 s)."""
+MANAGER_SILENT_SECONDS = 30.0
+"""A CRM flushes every 10 s: one that has been silent for longer takes up no command."""
+MOVING_STATES = frozenset({"migrate", "relocate"})
+
+
+class Standing(enum.Enum):
+    """How a guest that is left on a node in Drain stands."""
+
+    MOVING = "is being moved"
+    TURN = "waits for its turn"
+    WAITS = "waits"
+    FAILED = "could not be moved"
+    STAYS = "stays"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Left:
+    """A guest that is left, with what it waits for or why it stays."""
+
+    ref: guests.GuestRef
+    standing: Standing
+    why: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Drains:
+    """What is left on each node in Drain, and why no guest is sent on its way now, if so."""
+
+    left: Mapping[str, tuple[Left, ...]]
+    hindered: str = ""
+    lacking: bool = False
+    """Whether that is a privilege the token lacks."""
+
+
+def follow(
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    memo: memory.Memory,
+    verdicts: Mapping[str, evidence.Verdict],
+) -> memory.Memory:
+    """The memory with what became of the migrations that were begun."""
+    if not memo.moves or seen.inventory is None or seen.ha_status is None:
+        return memo
+    states = {
+        state.operation.ref.vmid: state
+        for state in seen.operations
+        if isinstance(state.operation, operations.Migrate)
+    }
+    moves = {}
+    for vmid, move in memo.moves.items():
+        guest, source = seen.inventory.guests.get(vmid), verdicts.get(move.source)
+        if guest is None or source is None or (source.lost and guest.node == move.source):
+            continue
+        state = states.get(vmid)
+        if move.sent_at is not None:
+            move = _followed(move, guest, state, seen)
+        arrived = move.arrived_at is not None and seen.now - move.arrived_at < ARRIVED_SECONDS
+        drained = spec.availability(guest.node) is hacluster.Availability.DRAIN
+        if move.sent_at is not None or arrived or (drained and move.attempts):
+            moves[vmid] = move
+    return dataclasses.replace(memo, moves=moves)
+
+
+def _followed(
+    move: memory.Move,
+    guest: cluster.GuestResource,
+    state: operations.OperationState | None,
+    seen: snapshot.Snapshot,
+) -> memory.Move:
+    if state is not None and state.outcome is None:
+        return move
+    if state is not None and state.outcome is not None and not state.outcome.error:
+        return dataclasses.replace(move, sent_at=state.outcome.at)
+    if in_motion(guest, seen):
+        return dataclasses.replace(move, seen_moving=True)
+    if guest.node != move.source:
+        return dataclasses.replace(move, sent_at=None, arrived_at=seen.now, attempts=0, problem="")
+    if state is not None and state.outcome is not None:
+        return _failed(move, state.outcome.error, seen)
+    if move.seen_moving:
+        return _failed(move, f"Proxmox HA could not move it: see the task log of {move.source}", seen)
+    if move.sent_at is not None and seen.now - move.sent_at > TAKE_UP_SECONDS:
+        return _failed(move, f"it was not taken up within {TAKE_UP_SECONDS:g} s", seen)
+    return move
+
+
+def _failed(move: memory.Move, problem: str, seen: snapshot.Snapshot) -> memory.Move:
+    pause = min(RETRY_SECONDS * 2**move.attempts, LONGEST_RETRY_SECONDS)
+    return dataclasses.replace(
+        move,
+        sent_at=None,
+        seen_moving=False,
+        attempts=move.attempts + 1,
+        retry_at=seen.now + pause,
+        problem=problem,
+    )
+
+
+def in_motion(guest: cluster.GuestResource, seen: snapshot.Snapshot) -> bool:
+    """Whether the guest is being moved now, by whomever."""
+    service = seen.ha_status.services.get(guest.ref.sid) if seen.ha_status is not None else None
+    return guest.lock == "migrate" or (service is not None and service.state in MOVING_STATES)
+
+
+def drain(
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    memo: memory.Memory,
+    verdicts: Mapping[str, evidence.Verdict],
+    protected: protection.Protection,
+    allowed: guards.Permission,
+    recoveries: Mapping[str, failover.Recovery],
+) -> tuple[list[operations.Operation], memory.Memory, Drains]:
+    """Migrations to start, the memory, and what is left on the nodes in Drain."""
+    names = [name for name in verdicts if spec.availability(name) is hacluster.Availability.DRAIN]
+    if not names or seen.inventory is None:
+        return [], memo, Drains(dict.fromkeys(names, ()), "guests cannot be read" if names else "")
+    lacking = lacking_privilege(seen)
+    hindered = lacking or _hindrance(spec, memo, verdicts, allowed, recoveries, seen)
+    result: dict[str, tuple[Left, ...]] = {}
+    sent: list[operations.Operation] = []
+    for name in names:
+        leaving = [
+            guest
+            for guest in seen.inventory.guests.values()
+            if guest.node == name and _is_left(guest, verdicts[name], seen)
+        ]
+        room = spec.safety.max_concurrent_migrations - len(_under_way(seen, memo))
+        round_ = _Node(name, seen, spec, memo, verdicts, protected)
+        start, left = round_.look(leaving, 0 if hindered else room)
+        for operation in start:
+            memo = _sent(memo, operation, seen)
+        sent.extend(start)
+        result[name] = left
+    return sent, memo, Drains(result, hindered, bool(lacking))
+
+
+def lacking_privilege(seen: snapshot.Snapshot) -> str:
+    """What the token may not do that draining needs, with the remedy, or an empty string."""
+    if seen.privileges is None or MIGRATE_PRIVILEGE in seen.privileges.vms:
+        return ""
+    return (
+        f"the token lacks {MIGRATE_PRIVILEGE} on /vms (with propagation), without which pveha moves no "
+        "guest: add it to the role of the token and of its user"
+    )
+
+
+def _hindrance(
+    spec: hacluster.HAClusterSpec,
+    memo: memory.Memory,
+    verdicts: Mapping[str, evidence.Verdict],
+    allowed: guards.Permission,
+    recoveries: Mapping[str, failover.Recovery],
+    seen: snapshot.Snapshot,
+) -> str:
+    """Why no migration is begun, or an empty string. A dead node at rest, whose guests run elsewhere, is in
+    nobody's way; nor is one that went down as announced, or empty."""
+    if not allowed.begin or allowed.reason is not Acting.OK or memo.epoch is None:
+        return allowed.message
+    for name, verdict in verdicts.items():
+        if verdict.state in (evidence.State.ONLINE, evidence.State.PLANNED_DOWN):
+            continue
+        recovery = recoveries.get(name)
+        at_rest = recovery is not None and not (recovery.items or recovery.stranded)
+        emptied = spec.availability(name) is hacluster.Availability.DRAIN
+        if at_rest and (verdict.state is evidence.State.FENCED or emptied):
+            continue
+        return f"{name} is {verdict.state} ({verdict.reason})"
+    if failover.running_items(seen):
+        return "guests of a lost node are being started"
+    return ""
+
+
+def _under_way(seen: snapshot.Snapshot, memo: memory.Memory) -> frozenset[int]:
+    """Guests of the whole cluster that are being moved, or were just sent on their way."""
+    found = seen.inventory.guests.values() if seen.inventory is not None else ()
+    sent = {vmid for vmid, move in memo.moves.items() if move.sent_at is not None}
+    return frozenset({guest.ref.vmid for guest in found if in_motion(guest, seen)} | sent)
+
+
+def _sent(memo: memory.Memory, operation: operations.Migrate, seen: snapshot.Snapshot) -> memory.Memory:
+    old = memo.moves.get(operation.ref.vmid, memory.Move(operation.source))
+    move = dataclasses.replace(
+        old, source=operation.source, target=operation.target, sent_at=seen.now, seen_moving=False
+    )
+    return dataclasses.replace(memo, moves={**memo.moves, operation.ref.vmid: move})
+
+
+def _is_left(guest: cluster.GuestResource, where: evidence.Verdict, seen: snapshot.Snapshot) -> bool:
+    """Whether the guest runs there, as far as anybody knows. Nothing is known any more of the guests of a
+    node that has been away for 300 s: then those are left that HA is to keep running."""
+    if guest.template or guest.status == "stopped":
+        return False
+    if guest.status != "unknown" or where.state is evidence.State.ONLINE:
+        return True
+    resource = seen.ha_config.resources.get(guest.ref.sid) if seen.ha_config is not None else None
+    if resource is None:
+        return False
+    found = mark.parse(resource.comment).mark
+    return (found.was if found is not None else resource.state) is cluster.HAState.STARTED
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Node:
+    """One node in Drain, in one round."""
+
+    name: str
+    seen: snapshot.Snapshot
+    spec: hacluster.HAClusterSpec
+    memo: memory.Memory
+    verdicts: Mapping[str, evidence.Verdict]
+    protected: protection.Protection
+
+    def look(
+        self, leaving: Collection[cluster.GuestResource], room: int
+    ) -> tuple[list[operations.Migrate], tuple[Left, ...]]:
+        """At most `room` guests to send on their way, and how all that are left stand.
+
+        The largest are placed first, so that there is room for them; the smallest go first, so that most are
+        away soon.
+        """
+        left: dict[int, Left] = {}
+        ready = []
+        for guest in leaving:
+            found = self._standing(guest)
+            if found is None:
+                ready.append(guest)
+            else:
+                left[guest.ref.vmid] = found
+        targets, refused = self._targets(ready)
+        left |= refused
+        start: list[operations.Migrate] = []
+        current = recall.is_current(self.seen, self.memo)
+        online = self.verdicts[self.name].state is evidence.State.ONLINE
+        for guest in sorted(ready, key=lambda each: (self._memory(each), each.ref.vmid)):
+            vmid = guest.ref.vmid
+            if vmid not in targets:
+                continue
+            if len(start) < room and current and online:
+                id_ = f"migrate.{self.memo.epoch}.{vmid}.{int(self.seen.wall)}"
+                managed = self._managed(guest) is not None
+                start.append(operations.Migrate(id_, guest.ref, self.name, targets[vmid], managed))
+                left[vmid] = Left(guest.ref, Standing.MOVING)
+            else:
+                left[vmid] = Left(guest.ref, Standing.TURN)
+        return start, tuple(left[vmid] for vmid in sorted(left))
+
+    def _standing(self, guest: cluster.GuestResource) -> Left | None:
+        """Why the guest is not to be sent on its way, wherever to, or None."""
+        move = self.memo.moves.get(guest.ref.vmid)
+        if in_motion(guest, self.seen) or (move is not None and move.sent_at is not None):
+            return Left(guest.ref, Standing.MOVING)
+        if why := self._why_it_stays(guest):
+            return Left(guest.ref, Standing.STAYS, why)
+        if why := self._why_it_waits(guest):
+            return Left(guest.ref, Standing.WAITS, why)
+        if move is not None and move.retry_at > self.seen.now:
+            return Left(guest.ref, Standing.FAILED, f"{move.problem}; it runs on and is tried again")
+        return None
+
+    def _why_it_stays(self, guest: cluster.GuestResource) -> str:
+        protected = self.protected.guests.get(guest.ref.vmid)
+        if guest.ref.kind is guests.GuestKind.CONTAINER:
+            if protected is None:
+                return "a container cannot be moved while it runs, and no ProtectedVM lets pveha restart it"
+            if protected.policy.maintenance.containers is failoverpolicy.MaintenanceOfContainers.STAY:
+                return "its policy has containers stay (maintenance.containers)"
+        service = self._service(guest)
+        if service is not None and service.state == "error":
+            return "Proxmox HA has it in state error"
+        if guest.status not in ("running", "unknown"):
+            return f"it is {guest.status}, and only what runs is moved"
+        config = self._config(guest)
+        if config is not None and config.local_devices:
+            return f"it is bound to its node by {', '.join(sorted(config.local_devices))}"
+        inventory = self.seen.inventory
+        shared = {each.storage for each in inventory.storages if each.shared} if inventory else set()
+        if config is not None and (local := sorted(config.storages - shared)):
+            return f"it has volumes on storage {', '.join(local)}, which other nodes do not have"
+        return ""
+
+    def _why_it_waits(self, guest: cluster.GuestResource) -> str:
+        config = self._config(guest)
+        if lock := guest.lock or (config.lock if config is not None else None):
+            return f"it is locked ({lock})"
+        if guest.status == "unknown":
+            return "its node does not tell whether it runs"
+        if config is None and self.spec.recovery.node_shell is not None:
+            return "its configuration has not been read yet through the node shell"
+        protected = self.protected.guests.get(guest.ref.vmid)
+        if protected is not None and protected.registered is None:
+            return "it is not yet registered in Proxmox HA"
+        resource = self._resource(guest)
+        if resource is not None and mark.parse(resource.comment).mark is not None:
+            return "a takeover of it is not yet finished"
+        if self._managed(guest) is None:
+            return ""
+        service = self._service(guest)
+        if service is None or service.state != "started" or service.node != self.name:
+            state = service.state if service is not None else "not listed"
+            return f"Proxmox HA is working on it ({state})"
+        if self.seen.now - self.memo.manager_moved_at > MANAGER_SILENT_SECONDS:
+            return "the CRM does not make its rounds"
+        return ""
+
+    def _targets(self, ready: Collection[cluster.GuestResource]) -> tuple[dict[int, str], dict[int, Left]]:
+        candidates = placement.candidates_beside(
+            self.name, self.seen, self.spec, self.memo, self.verdicts, self._promised()
+        )
+        locations = placement.locations_beside(self.name, self.seen)
+        targets: dict[int, str] = {}
+        refused: dict[int, Left] = {}
+        for guest in sorted(ready, key=lambda each: (-self._memory(each), each.ref.vmid)):
+            choice = self._choose(guest, candidates, locations)
+            if isinstance(choice, protection.Refusal):
+                refused[guest.ref.vmid] = Left(guest.ref, Standing.STAYS, choice.message)
+                continue
+            targets[guest.ref.vmid] = choice.name
+            locations[guest.ref.sid] = choice.name
+            taken = choice.free - self._memory(guest)
+            candidates[choice.name] = dataclasses.replace(choice, free=taken)
+        return targets, refused
+
+    def _choose(
+        self,
+        guest: cluster.GuestResource,
+        candidates: Mapping[str, placement.Target],
+        locations: Mapping[str, str],
+    ) -> placement.Target | protection.Refusal:
+        """A target, and not the one to which it could not be moved last time if there is another."""
+        config, resource = self._config(guest), self._managed(guest)
+        wish = placement.Wish(
+            guest.ref.sid, self._memory(guest), config.storages if config is not None else frozenset()
+        )
+        rules = self.seen.ha_rules if resource is not None else ()
+        if resource is not None and resource.failback:
+            online = frozenset(n for n, v in self.verdicts.items() if v.state is evidence.State.ONLINE)
+            kept = placement.allowed_nodes(wish.sid, online, rules, locations)
+            if candidates and not kept & candidates.keys():
+                return protection.Refusal(
+                    FailoverReady.NATIVE_RULE_FORBIDS,
+                    "the HA rules of Proxmox would move it back at once, because its failback is on: "
+                    f"'ha-manager set {wish.sid} --failback 0', or change the rule",
+                )
+            candidates = {name: each for name, each in candidates.items() if name in kept}
+        move = self.memo.moves.get(guest.ref.vmid)
+        if move is not None and move.attempts:
+            others = {name: each for name, each in candidates.items() if name != move.target}
+            choice = placement.choose(wish, others, rules, locations)
+            if isinstance(choice, placement.Target):
+                return choice
+        return placement.choose(wish, candidates, rules, locations)
+
+    def _promised(self) -> dict[str, int]:
+        """Bytes of memory per node that guests on their way there will use."""
+        total = failover.promised(self.seen, self.memo, self.protected)
+        assert self.seen.inventory is not None
+        for vmid, guest in self.seen.inventory.guests.items():
+            move, service = self.memo.moves.get(vmid), self._service(guest)
+            target = move.target if move is not None and (move.sent_at or move.arrived_at) else ""
+            if not target and service is not None and service.state in MOVING_STATES:
+                target = service.target or ""
+            if target:
+                total[target] = total.get(target, 0) + self._memory(guest)
+        return total
+
+    def _memory(self, guest: cluster.GuestResource) -> int:
+        config = self._config(guest)
+        return config.memory_bytes if config is not None else guest.max_memory
+
+    def _config(self, guest: cluster.GuestResource) -> node.GuestConfig | None:
+        return self.seen.configs.guests.get(guest.ref.vmid) if self.seen.configs is not None else None
+
+    def _resource(self, guest: cluster.GuestResource) -> cluster.HAResource | None:
+        return self.seen.ha_config.resources.get(guest.ref.sid) if self.seen.ha_config is not None else None
+
+    def _managed(self, guest: cluster.GuestResource) -> cluster.HAResource | None:
+        """Its HA resource, if native HA looks after it."""
+        resource = self._resource(guest)
+        ignored = resource is not None and resource.state is cluster.HAState.IGNORED
+        return None if ignored else resource
+
+    def _service(self, guest: cluster.GuestResource) -> cluster.ServiceStatus | None:
+        return self.seen.ha_status.services.get(guest.ref.sid) if self.seen.ha_status is not None else None

@@ -72,6 +72,7 @@ class _System(pydantic.BaseModel):
     power_state: str = pydantic.Field(alias="PowerState")
     uuid: str | None = pydantic.Field(None, alias="UUID")
     serial: str | None = pydantic.Field(None, alias="SerialNumber")
+    restore: str | None = pydantic.Field(None, alias="PowerRestorePolicy")
     actions: _Actions = pydantic.Field(default_factory=lambda: _Actions.model_validate({}), alias="Actions")
 
 
@@ -121,7 +122,13 @@ class RedfishPower:
         async with self._deadline(name, "reading the power state"):
             asked_at = loop.time()
             path, system = await self._system(name)
-            return power.PowerReading(_state(name, path, system), _identities(system), asked_at, loop.time())
+            return power.PowerReading(
+                _state(name, path, system),
+                _identities(system),
+                asked_at,
+                loop.time(),
+                system.restore or "",
+            )
 
     async def force_off(self, name: str) -> None:
         """ForceOff, to the target that the last read named.

@@ -76,11 +76,16 @@ class ApiServer:
         except _ExpiredError:
             return await self._list(path)
 
-    async def _list(self, path: str) -> kubernetes.Listing:
+    async def list_others(self, path: str, labels: str = "") -> tuple[kubernetes.Manifest, ...]:
+        """Objects of a kind that is not pveha's, by the path of their collection, such as `/api/v1/nodes`,
+        and a label selector. Not part of the port."""
+        return (await self._list(path, {"labelSelector": labels} if labels else {})).objects
+
+    async def _list(self, path: str, selector: Mapping[str, str] | None = None) -> kubernetes.Listing:
         objects: list[kubernetes.Manifest] = []
         following = ""
         while True:
-            query = {"limit": str(PAGE)} | ({"continue": following} if following else {})
+            query = {"limit": str(PAGE), **(selector or {})} | ({"continue": following} if following else {})
             answer = await self._request("GET", path, query=query, seconds=LIST_SECONDS)
             head = {
                 "apiVersion": answer.get("apiVersion"),

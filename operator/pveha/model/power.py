@@ -22,6 +22,9 @@ class PowerReading:
     identities: frozenset[str]
     asked_at: float
     answered_at: float
+    restore: str = ""
+    """What the machine does when the mains return, in Redfish's words: AlwaysOn, AlwaysOff, LastState; "" if
+    it is not told."""
 
 
 @functools.lru_cache(maxsize=1024)

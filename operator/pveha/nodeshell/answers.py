@@ -174,8 +174,8 @@ def status(result: object, on: str, answered_at: float) -> node.NodeStatus:
         found.owner,
         answered_at,
         found.time,
-        found.totem and node.Totem(**found.totem.model_dump()),
-        found.timer and node.Timer(**found.timer.model_dump()),
+        node.Totem(**found.totem.model_dump()) if found.totem else None,
+        node.Timer(**found.timer.model_dump()) if found.timer else None,
     )
 
 

@@ -85,6 +85,23 @@ def demand(permissions: Permissions, needs: Collection[Need], token: str, purpos
         raise errors.Forbidden(message)
 
 
+def grants(permissions: Permissions, lacking: Collection[Need], token: str) -> list[str]:
+    """The lines to type on a node that give the token exactly what it lacks, by a role called pveha."""
+    privileges = ",".join(sorted({need.privilege for need in lacking}))
+    new = not any(permissions.values())
+    user = token.partition("!")[0]
+    paths = sorted({_granted_at(permissions, need) for need in lacking})
+    return [
+        f'pveum role {"add pveha" if new else "modify pveha --append 1"} --privs "{privileges}"',
+        *(f"pveum acl modify {path} --users '{user}' --tokens '{token}' --roles pveha" for path in paths),
+    ]
+
+
+def _granted_at(permissions: Permissions, need: Need) -> str:
+    """Where an ACL must name the role: at the top, unless what is held there is taken away further down."""
+    return need.path if need.privilege in permissions.get("/", {}) else "/"
+
+
 def remedy(token: str) -> str:
     """The lines to type on a node so that the token may do all that pveha does."""
     user = token.partition("!")[0]

@@ -137,6 +137,10 @@ class ProxmoxClient:
             version=version,
         )
 
+    async def permissions(self) -> access.Permissions:
+        """What the token may do, by path."""
+        return await self._held()
+
     async def create_ha_resource(self, resource: cluster.HAResource) -> None:
         await self._write(
             lambda api: api.cluster.ha.resources.post(

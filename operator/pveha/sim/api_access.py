@@ -94,6 +94,10 @@ class Tokens:
     def __init__(self, *tokens: Token) -> None:
         self._tokens = {token.id: token for token in tokens}
 
+    def grant(self, identifier: str, acl: Mapping[str, frozenset[str]]) -> None:
+        """Give a token these ACLs and no others."""
+        self._tokens[identifier] = dataclasses.replace(self._tokens[identifier], acl=acl)
+
     def authenticate(self, authorization: str | None) -> Caller | None:
         """The caller of an `Authorization: PVEAPIToken=ID=SECRET` header, or None."""
         scheme, _, credentials = (authorization or "").partition("=")

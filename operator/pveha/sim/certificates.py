@@ -50,10 +50,14 @@ class Authority:
         ).sign(self._key, hashes.SHA256())
         self.pem = _pem(self._certificate)
 
-    def issue(self, *names: str) -> Identity:
-        """A server certificate for DNS names and IP addresses; the first is its common name."""
+    def issue(self, *names: str, left: datetime.timedelta = _VALID) -> Identity:
+        """A server certificate for DNS names and IP addresses; the first is its common name.
+
+        It expires when `left` is over; it has if that is negative.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])]), self._subject, key)
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+        builder = _builder(name, self._subject, key, left)
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return _identity(_for_names(builder, names).add_extension(issuer, critical=False), self._key, key)
 
@@ -66,7 +70,10 @@ def self_signed(*names: str) -> Identity:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    left: datetime.timedelta = _VALID,
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
@@ -75,8 +82,8 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + _VALID)
+        .not_valid_before(now + min(left, datetime.timedelta()) - datetime.timedelta(hours=1))
+        .not_valid_after(now + left)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 

@@ -9,6 +9,7 @@ addresses of theirs. On Linux all of 127.0.0.0/8 is there. macOS has 127.0.0.1 a
 import base64
 import collections
 import dataclasses
+import datetime
 import errno
 import random
 import secrets
@@ -108,6 +109,7 @@ class DataCenter:
         self._authority = certificates.Authority(f"{about.cluster_name} root CA (simulated)")
         self._faces: list[_Face] = []
         self._shells: list[ssh.SshFace] = []
+        self._apis: dict[str, https.ApiFace] = {}
         self._tokens = {
             "operator": api_access.Token(
                 f"{TOKEN_USER}!operator", secrets.token_hex(16), {"/": api_access.OPERATOR}
@@ -151,6 +153,12 @@ class DataCenter:
         """Calls of the node shells so far, by verb."""
         return dict(sum((shell.calls for shell in self._shells), collections.Counter[str]()))
 
+    def certify(self, node: str, *, days_left: float = 30.0, foreign: bool = False) -> None:
+        """Give a node's API a new certificate, of the cluster's authority unless it is `foreign`."""
+        authority = certificates.Authority("somebody else's") if foreign else self._authority
+        names = (node, self.connection.node(node).address)
+        self._apis[node].present(authority.issue(*names, left=datetime.timedelta(days=days_left)))
+
     def manifests(
         self, namespace: str = "default", name: str = "dc1", mode: str = "Enforce"
     ) -> list[dict[str, Any]]:
@@ -191,9 +199,9 @@ class DataCenter:
         host_key = {node.name: asyncssh.generate_private_key("ssh-ed25519") for node in nodes}
         accesses = []
         for number, node in enumerate(nodes):
-            self._faces.append(
-                https.ApiFace(self.api, node.name, (node.address, api_port), certificate[node.name])
-            )
+            api_face = https.ApiFace(self.api, node.name, (node.address, api_port), certificate[node.name])
+            self._apis[node.name] = api_face
+            self._faces.append(api_face)
             shell = ssh.SshFace(
                 simulated,
                 node.name,

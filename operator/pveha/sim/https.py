@@ -39,6 +39,10 @@ class Server:
         self._server = web.Server(handler, access_log=None, keepalive_timeout=_KEEPALIVE_SECONDS)
         self._gate = gate.Gate(address, condition, self._serve)
 
+    def present(self, identity: certificates.Identity) -> None:
+        """Show another certificate to whoever connects from now on."""
+        self._context = identity.server_context()
+
     async def start(self) -> None:
         """Listens; raises OSError if the address is taken."""
         await self._gate.start()
@@ -65,6 +69,7 @@ class ApiFace:
         self._server = Server(address, identity, self._condition, self._handle)
         self.start = self._server.start
         self.stop = self._server.stop
+        self.present = self._server.present
 
     def _condition(self) -> gate.Condition:
         return node_condition(self._api.world, self._node, "api", "pveproxy")

@@ -72,6 +72,7 @@ class Machine:
         """installed, absent, older (another version of the same protocol), or open: its key is bound to no
         command. Only the SSH face tells these apart."""
         self.clock_skew = about.clock_skew
+        self.power_restore = about.power_restore
         self._next_pid = 1000
         self._watchdog: asyncio.TimerHandle | None = None
 

@@ -8,7 +8,9 @@ takes the world's delays.
 """
 
 import asyncio
+import contextlib
 import dataclasses
+import json
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,6 +39,8 @@ _COMMANDS = {
     "ForceOn": "on",
     "ForceRestart": "cycle",
 }
+_POLICIES = {"on": "AlwaysOn", "off": "AlwaysOff", "last": "LastState"}
+"""PowerRestorePolicy of a ComputerSystem for `config.Node.power_restore`."""
 _OPEN_PATHS = ("/redfish", "/redfish/v1")
 """Paths that need no credentials."""
 
@@ -157,6 +161,16 @@ class RedfishFace:
         return await asyncio.to_thread(_emulate, request, body, connection)
 
 
+def _with_policy(body: bytes, connection: _Connection) -> bytes:
+    """A system with its power restore policy, which the emulator does not know."""
+    with contextlib.suppress(ValueError):
+        answer = json.loads(body)
+        if isinstance(answer, dict) and "PowerState" in answer:
+            machine = connection.world.machines[connection.world.bmcs.by_name[connection.name].machine]
+            return json.dumps({**answer, "PowerRestorePolicy": _POLICIES[machine.power_restore]}).encode()
+    return body
+
+
 def _emulate(request: web.BaseRequest, body: bytes, connection: _Connection) -> web.Response:
     """Run the emulator on a request, in this thread."""
     environment = werkzeug.EnvironBuilder(
@@ -171,6 +185,6 @@ def _emulate(request: web.BaseRequest, body: bytes, connection: _Connection) -> 
     chunks, status, headers = werkzeug.run_wsgi_app(emulator.app, environment, buffered=True)
     return web.Response(
         status=int(status.partition(" ")[0]),
-        body=b"".join(chunks),
+        body=_with_policy(b"".join(chunks), connection),
         headers=[(name, value) for name, value in headers if name.lower() != "content-length"],
     )

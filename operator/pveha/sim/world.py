@@ -318,7 +318,7 @@ class World:
     def mains_back(self) -> None:
         """Power returns: machines follow their restore policy."""
         for node in self.machines.values():
-            policy = node.about.power_restore
+            policy = node.power_restore
             if policy == "on" or (policy == "last" and node.was_on):
                 node.power_on()
 

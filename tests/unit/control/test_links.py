@@ -151,3 +151,22 @@ def test_a_cluster_that_cannot_be_reached_keeps_its_bindings() -> None:
     assert recall.first(stored.status).node("pve2").bound
     decision = rounds.decide(seen, whole, recall.first(stored.status))
     assert {binding.name for binding in decision.report.cluster.bindings} == set(scene.nodes)
+
+
+async def test_the_node_shell_uses_addresses_that_the_cluster_tells() -> None:
+    wanted = Scene().specs().cluster.spec
+    unaddressed = tuple(each.model_copy(update={"address": None}) for each in wanted.nodes)
+    stored = secrets()
+
+    async def read(name: str) -> Mapping[str, bytes]:
+        return stored[name]
+
+    made = await links.connect(wanted.model_copy(update={"nodes": unaddressed}), "default", read)
+    shell = made.outside.shell
+    assert shell is not None
+    with pytest.raises(errors.InvalidConfiguration, match="pve1 has no address"):
+        await shell.status("pve1")
+    made.addresses["pve1"] = "127.0.0.1"
+    with pytest.raises(errors.OutsideError, match="node shell of pve1, status"):
+        await shell.status("pve1")
+    await made.close()

@@ -345,6 +345,14 @@ class Degraded(Documented):
         "A node was lost and returned too often within an hour: no guests are started on it for a while.",
         "Find out why it flaps. The annotation pveha.dev/end-quarantine ends the quarantine early.",
     )
+    QDEVICE_SILENT = (
+        "QDeviceSilent",
+        "The QDevice gives a node no vote. A cluster that needs that vote loses quorum with its next node.",
+        (
+            "Look at `systemctl status corosync-qdevice` on the nodes in the message and at corosync-qnetd "
+            "on its host; `pvecm status` shows the vote."
+        ),
+    )
     UNKNOWN = "Unknown", "Membership could not be read.", "See the condition Connected."
 
 

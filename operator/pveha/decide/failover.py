@@ -221,6 +221,12 @@ def votes_unsafe(seen: snapshot.Snapshot, among: Iterable[str]) -> str:
     return ""
 
 
+def without_qdevice(seen: snapshot.Snapshot, among: Iterable[str]) -> tuple[str, ...]:
+    """The nodes that do not count the vote of the QDevice that they have."""
+    told = (seen.shells[name] for name in among if name in seen.shells)
+    return tuple(shell.node for shell in told if shell.quorate and shell.lacks_qdevice)
+
+
 def alive_witnesses(
     lost: str, seen: snapshot.Snapshot, memo: memory.Memory, members: evidence.Membership
 ) -> frozenset[str]:

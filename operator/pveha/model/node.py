@@ -71,6 +71,13 @@ class NodeStatus:
     totem: Totem | None = None
     timer: Timer | None = None
 
+    @property
+    def lacks_qdevice(self) -> bool:
+        """Whether a QDevice is configured whose vote the node does not count."""
+        votes = self.votes
+        members = sum(votes.configured.get(name, 0) for name, online in self.members.items() if online)
+        return votes.qdevice > 0 and votes.total < members + votes.qdevice
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GuestConfig:

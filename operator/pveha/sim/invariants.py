@@ -343,14 +343,14 @@ class Invariants:
         elif on.powered and on.booted_at < self._absent_since.get(source, world.now()):
             self.violated("rename only while off", f"guest {vmid} is moved from {source}, which is on")
         match = re.search(r"--epoch (\d+)", by)
+        tree = world.fs.trees[target]
         newest = max(
-            (int(path[len(REGISTER) :]) for path in world.newest.folders if path.startswith(REGISTER)),
-            default=0,
+            (int(path[len(REGISTER) :]) for path in tree.folders if path.startswith(REGISTER)), default=0
         )
         if match is None or int(match[1]) != newest:
             self.violated("epoch at effect", f"guest {vmid} is moved by {by}, newest epoch {newest}")
-        file = world.newest.guests.get(vmid)
-        resource = world.newest.resources.get(file.ref.sid) if file else None
+        file = tree.guests.get(vmid)
+        resource = tree.resources.get(file.ref.sid) if file else None
         if resource is not None and resource.state is not cluster.HAState.IGNORED:
             self.violated(
                 "disowned before moved", f"guest {vmid} is moved from {source} while {resource.state}"

@@ -328,6 +328,17 @@ def test_votes_with_a_qdevice_are_safe() -> None:
     assert condition(scene.step().report.cluster, "FastReady") == ("True", "OK")
 
 
+@pytest.mark.parametrize(("total", "reason"), [(4, "None"), (3, "QDeviceSilent")])
+def test_a_qdevice_that_gives_no_vote_degrades(total: int, reason: str) -> None:
+    scene = Scene()
+    for each in scene.nodes.values():
+        each.votes = node.Votes({"pve1": 1, "pve2": 1, "pve3": 1}, 1, 4, total, frozenset())
+    scene.settle()
+    decision = scene.step()
+    assert condition(decision.report.cluster, "Degraded")[1] == reason
+    assert condition(decision.report.cluster, "FastReady") == ("True", "OK")
+
+
 def test_a_node_without_bmc_is_never_fenced() -> None:
     scene = Scene()
     scene.spec["nodes"][1]["fencing"] = []

@@ -125,9 +125,25 @@ def _failed(move: memory.Move, problem: str, seen: snapshot.Snapshot) -> memory.
 
 
 def in_motion(guest: cluster.GuestResource, seen: snapshot.Snapshot) -> bool:
-    """Whether the guest is being moved now, by whomever."""
+    """Whether the guest is being moved now, by whomever. Of one that the CRM knows its record tells, because
+    the lock of a migration that broke off may stay; that record is up to 20 s late when it has arrived."""
     service = seen.ha_status.services.get(guest.ref.sid) if seen.ha_status is not None else None
-    return guest.lock == "migrate" or (service is not None and service.state in MOVING_STATES)
+    if service is None:
+        return guest.lock == "migrate"
+    arrived = guest.node == service.target and guest.lock is None and guest.status == "running"
+    return service.state in MOVING_STATES and not arrived
+
+
+def _on_the_books(name: str, seen: snapshot.Snapshot) -> list[cluster.GuestResource]:
+    """Guests that are away already but not for the CRM: if the node went now, HA of the whole cluster would
+    stop (S9)."""
+    assert seen.inventory is not None
+    services = seen.ha_status.services if seen.ha_status is not None else {}
+    return [
+        guest
+        for guest in seen.inventory.guests.values()
+        if guest.node != name and (record := services.get(guest.ref.sid)) is not None and record.node == name
+    ]
 
 
 def drain(
@@ -159,7 +175,8 @@ def drain(
         for operation in start:
             memo = _sent(memo, operation, seen)
         sent.extend(start)
-        result[name] = left
+        away = [Left(guest.ref, Standing.MOVING) for guest in _on_the_books(name, seen)]
+        result[name] = tuple(sorted((*left, *away), key=lambda each: each.ref.vmid))
     return sent, memo, Drains(result, hindered, bool(lacking))
 
 

@@ -70,7 +70,9 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
     memo = dataclasses.replace(memo, announced=announced)
     looking = _looking(seen, verdicts, recoveries, memo)
     return decision.Decision(
-        sentence=_sentence(start, cancel, verdicts, allowed, protected, quarantine.reasons(memo, spec)),
+        sentence=_sentence(
+            start, cancel, verdicts, allowed, protected, quarantine.reasons(memo, spec), drains
+        ),
         start=tuple(start),
         cancel=tuple(cancel),
         events=tuple(events),
@@ -239,6 +241,7 @@ def _sentence(
     allowed: guards.Permission,
     protected: protection.Protection,
     quarantined: Mapping[str, str],
+    drains: maintenance.Drains,
 ) -> str:
     told = [
         f"{name} is {v.state} ({v.reason})"
@@ -250,6 +253,7 @@ def _sentence(
         for name, why in quarantined.items()
         if name in verdicts and verdicts[name].state is evidence.State.ONLINE
     ]
+    told += [f"{name} is in Drain ({len(left)} guests left)" for name, left in drains.left.items() if left]
     for operation in start:
         match operation:
             case operations.Begin():

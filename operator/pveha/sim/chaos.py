@@ -377,6 +377,43 @@ def _broken_migration(dice: Dice, about: config.Config) -> Lines:
     return lines
 
 
+def _drain(dice: Dice, about: config.Config) -> Lines:
+    node = dice.node()
+    return [(0.0, f"availability {node} Drain"), (dice.seconds(5, 300), f"availability {node} Active")]
+
+
+def _pause(dice: Dice, about: config.Config) -> Lines:
+    node = dice.node()
+    return [(0.0, f"availability {node} Pause"), (dice.seconds(20, 400), f"availability {node} Active")]
+
+
+def _broken_drain(dice: Dice, about: config.Config) -> Lines:
+    """A node is drained, and in the middle of it something breaks."""
+    source, target = dice.two()
+    at = round(dice.rng.uniform(0.2, 40.0), 2)
+    dies = dice.rng.choice([source, target])
+    begin, end = dice.rng.choice(
+        [
+            (f"power off {dies}", f"power on {dies}"),
+            (f"hang node {dies}", f"resume node {dies}"),
+            (f"cut network {dies}", f"heal {dies}"),
+            (f"cut storage {target} shared", f"heal storage {target} shared"),
+            (f"cut link {source} {target}", f"heal {source}"),
+            ("kill operator a", "start operator a"),
+            (f"stop pve-ha-lrm {dies}", f"start pve-ha-lrm {dies}"),
+            (f"stop pve-ha-crm {dies}", f"start pve-ha-crm {dies}"),
+            (f"availability {target} Drain", f"availability {target} Active"),
+        ]
+    )
+    mended = at + dice.seconds(20, 200)
+    return [
+        (0.0, f"availability {source} Drain"),
+        (at, begin),
+        (mended, end),
+        (mended + dice.seconds(1, 200), f"availability {source} Active"),
+    ]
+
+
 def _double_failure(dice: Dice, about: config.Config) -> Lines:
     one, other = dice.two()
     return [
@@ -455,6 +492,10 @@ KINDS: dict[str, Kind] = {
     "disarm": _disarm,
     "votes-lowered": _votes,
     "migration-broken": _broken_migration,
+    "drain": _drain,
+    "drain-broken": _broken_drain,
+    "pause-node": _pause,
+    "migrations-fail": _for_a_while("migrations fail NODE", "migrations work NODE", 5, 200),
 }
 """Every kind of fault by name."""
 OF_QDEVICES = frozenset({"qdevice-cut", "qdevice-gone"})
@@ -468,6 +509,8 @@ MENDING = (
     "deliver answers NODE",
     "resume node NODE",
     "maintenance off NODE",
+    "availability NODE Active",
+    "migrations work NODE",
 )
 OFTEN = (
     "power-loss",

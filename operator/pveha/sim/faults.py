@@ -121,6 +121,8 @@ FAULTS = (
         rf"migrate guest {_VMID} {_NODE}",
         lambda w, v, n: w.migrate_guest(int(v), n),
     ),
+    Fault("migrations fail NODE", rf"migrations fail {_NODE}", lambda w, n: w.guests.refusing.add(n)),
+    Fault("migrations work NODE", rf"migrations work {_NODE}", lambda w, n: w.guests.refusing.discard(n)),
     Fault(
         "create guest VMID NODE",
         rf"create guest {_VMID} {_NODE}",

@@ -31,6 +31,8 @@ class GuestOps:
     def __init__(self, world: "worlds.World") -> None:
         self._world = world
         self.about = {guest.vmid: guest for guest in world.config.guests}
+        self.refusing: set[str] = set()
+        """Nodes to which no migration gets through."""
         self.history: dict[int, list[Interval]] = {}
         self.status_log: dict[tuple[str, int], list[tuple[float, str]]] = {}
         """Status of a guest's process on a node, from when on: what pvestatd reports from. The newest
@@ -208,6 +210,7 @@ class Migration:
         return (
             self._target.up
             and not self._target.hung
+            and self._target.name not in self._world.guests.refusing
             and self._world.linked(self._source.name, self._target.name)
         )
 
@@ -261,8 +264,7 @@ class Migration:
         if not self._reachable() or (self._incoming and self._incoming.state == "gone"):
             if self._incoming and self._target.powered:
                 self._source.later(30.0, guest_ops.end, self._incoming, "gave up waiting")
-            self._write(file.with_lock(""))
-            self._fail("migration aborted")
+            self._abort()
             return
         if self._incoming and self._moving:
             guest_ops.set_state(self._moving, "postmigrate")
@@ -275,6 +277,17 @@ class Migration:
         if not all(self._world.storage.by_name[name].shared for name, _ in file.volumes):
             self._world.storage.homes[self._ref.vmid] = self._target.name
         self._source.later(self._world.timings.migrate_resume, self._resume)
+
+    def _abort(self) -> None:
+        """Give up before anything has moved. A write that falls into a membership change waits for its
+        end."""
+        if self._world.fs.blocked(self._source.name):
+            self._world.membership.on_next_change(self._source.bound(self._abort))
+            return
+        file = self._file
+        if file is not None and file.node == self._source.name:
+            self._write(file.with_lock(""))
+        self._fail("migration aborted")
 
     def _resume(self) -> None:
         if not self._reachable():

@@ -277,7 +277,26 @@ class _Round:
             self._say(sid, f"command error - node not online: {how} {target}")
         elif service.node == target:
             self._say(sid, f"ignore command - already on target node: {how} {target}")
-        elif service.state in ("started", "stopped"):
+        elif apart := self._bound(sid, positive=False, on=target):
+            self._say(sid, f"command error - {apart[0]} on {target} is in negative affinity: {how} {target}")
+        else:
+            for each in (sid, *self._bound(sid, positive=True)):
+                self._move(how, each, target)
+
+    def _bound(self, sid: str, *, positive: bool, on: str = "") -> list[str]:
+        """Services that affinity binds to one, or keeps apart from it: all, or those on a node."""
+        others = {
+            other
+            for rule in self._tree.rules.values()
+            if rule.type == "resource-affinity" and rule.positive is positive and sid in rule.sids
+            for other in rule.sids - {sid}
+        }
+        services = self.manager.services
+        return sorted(each for each in others & services.keys() if on in ("", services[each].node))
+
+    def _move(self, how: str, sid: str, target: str) -> None:
+        service = self.manager.services[sid]
+        if service.node != target and service.state in ("started", "stopped"):
             ref = guests.parse_sid(sid)
             container = ref is not None and ref.kind is guests.GuestKind.CONTAINER
             self._change(sid, "relocate" if container else how, target=target)

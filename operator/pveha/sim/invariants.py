@@ -16,6 +16,12 @@ LATE_SECONDS = 1.5
 second)."""
 STOLEN_SECONDS = 15.0
 """A Lease that is taken from its holder by hand is missed at the next renewal, and work in hand is ended."""
+STEADY_SECONDS = 60.0
+"""A migration that begins so long after the last line of the timeline is disturbed by nothing."""
+MOVED_SECONDS = 90.0
+"""A migration that was sent is over by then, the CRM's rounds included."""
+MOST_DOWN_SECONDS = 5.0
+"""Longer than the moment in which a VM that moves live runs on neither node."""
 FORBIDDEN_SECONDS = 20.0
 """Operations begun before the user forbade new ones may still send effects for so long."""
 UNDONE_SECONDS = 300.0
@@ -67,6 +73,15 @@ class Invariants:
         self._could_undo: frozenset[str] = frozenset()
         self._lines = 0
         self._forbidden: dict[str, float] = {}
+        self.kept_away: dict[str, float] = {}
+        """Nodes that users have paused or drain, since when."""
+        self._draining: dict[str, float] = {}
+        """Those that they drain."""
+        self._activated: dict[str, float] = {}
+        """When users last ended the drain of a node."""
+        self._line_at = 0.0
+        self._migrated: dict[int, float] = {}
+        """VMs of drained nodes that were sent on their way in an undisturbed world, when."""
         self._storm_since: float | None = None
         self._calm_since = float("-inf")
         """When a storm that lasted ended."""
@@ -80,6 +95,7 @@ class Invariants:
         watched.world.on_change(self._changed)
         watched.world.on_move(self._moved)
         watched.on_effect(self._effect)
+        watched.on_line(self._disturbed)
         watched.kubernetes.watchers.append(self._spec_changed)
 
     def violated(self, rule: str, text: str) -> None:
@@ -144,6 +160,7 @@ class Invariants:
             self._majority = majority
         self._weather(now)
         self._marks(now)
+        self._watch_migrations(now)
         self._promises.look()
         self._read_log()
 
@@ -270,6 +287,11 @@ class Invariants:
                 self._writing(effect.resource)
             case "claim":
                 self._new_operation(f"claim of {effect.vmids} from {effect.subject}")
+                self._going_to(effect.on, f"claim of {effect.vmids}")
+            case "migrate":
+                self._new_operation(f"migration of {effect.vmids} to {effect.subject}")
+                self._going_to(effect.subject, f"migration of {effect.vmids}")
+                self._migrating(effect.vmids[0])
             case "start":
                 self._starting(effect.vmids[0], effect.subject)
 
@@ -309,6 +331,43 @@ class Invariants:
         if ignored and found is not None and found.was is not cluster.HAState.STARTED:
             self.violated("what was stopped stays stopped", f"guest {vmid} is started on {on}")
 
+    def _going_to(self, target: str, what: str) -> None:
+        since = self.kept_away.get(target)
+        if since is not None and self._world.now() - since > FORBIDDEN_SECONDS and not self._deaf():
+            self.violated("kept away", f"{what} to {target}, which takes no guests since {since:.1f}")
+
+    def _migrating(self, vmid: int) -> None:
+        """A guest of a drained node is moved: a container only as its policy lets it, and none of a node that
+        is not drained."""
+        file, now = self._world.newest.guests.get(vmid), self._world.now()
+        if file is None:
+            return
+        if file.node not in self._draining and now - self._activated.get(file.node, -1e9) > FORBIDDEN_SECONDS:
+            if not self._deaf():
+                self.violated("only what is drained moves", f"guest {vmid} is moved from {file.node}")
+        elif file.ref.kind is guests.GuestKind.VM and now - self._line_at > STEADY_SECONDS:
+            self._migrated[vmid] = now
+
+    def _watch_migrations(self, now: float) -> None:
+        for vmid, sent in list(self._migrated.items()):
+            if now - sent > MOVED_SECONDS:
+                del self._migrated[vmid]
+            elif not self._runs(vmid):
+                self._world.later(MOST_DOWN_SECONDS, self._judge_migration, vmid, sent)
+
+    def _judge_migration(self, vmid: int, sent: float) -> None:
+        if self._migrated.get(vmid) == sent and not self._runs(vmid):
+            ended = max((each.end or 0.0 for each in self._world.uptime(vmid)), default=0.0)
+            if self._world.now() - ended >= MOST_DOWN_SECONDS:
+                self.violated("no guest is down for a drain", f"guest {vmid}, sent on its way at {sent:.1f}")
+
+    def _runs(self, vmid: int) -> bool:
+        return any(each.end is None for each in self._world.uptime(vmid))
+
+    def _disturbed(self, line: str) -> None:
+        self._line_at = self._world.now()
+        self._migrated.clear()
+
     def _new_operation(self, what: str) -> None:
         now = self._world.now()
         for reason, since in self._forbidden.items():
@@ -326,6 +385,11 @@ class Invariants:
         if obj["kind"] != "HACluster":
             return
         spec, now = obj["spec"], self._world.now()
+        words = {each["name"]: each.get("availability", "Active") for each in spec.get("nodes", ())}
+        closed = {name: self.kept_away.get(name, now) for name, word in words.items() if word != "Active"}
+        draining = {name: self._draining.get(name, now) for name, word in words.items() if word == "Drain"}
+        self._activated |= {name: now for name in self._draining if name not in draining}
+        self.kept_away, self._draining = closed, draining
         reasons = {"paused": bool(spec.get("pauseRequests")), "observing": spec.get("mode") != "Enforce"}
         self._forbidden = {
             reason: self._forbidden.get(reason, now) for reason, holds in reasons.items() if holds

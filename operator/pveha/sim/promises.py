@@ -165,6 +165,7 @@ class Promises:
             and leader.wire.stands_still_until < now
             and not (world.operator_cut or world.deaf or world.isolated or world.links_down)
             and not (world.storage.cut or world.membership.expected_override)
+            and not self._truth.kept_away
             and world.membership.qdevice.is_sound
         )
 

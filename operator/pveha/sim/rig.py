@@ -492,6 +492,19 @@ def _unprotect(rig: Rig, vmid: str) -> None:
         rig.world.say("timeline", f"there was no ProtectedVM vm{vmid}")
 
 
+def _availability(rig: Rig, node: str, word: str) -> None:
+    """A user pauses, drains or activates a node."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        nodes = [each for each in manifest["spec"].get("nodes", []) if each["name"] != node]
+        old = [each for each in manifest["spec"].get("nodes", []) if each["name"] == node] or [{"name": node}]
+        manifest["spec"]["nodes"] = sorted(
+            [*nodes, {**old[0], "availability": word}], key=lambda each: str(each["name"])
+        )
+
+    rig.edit("HACluster", CLUSTER, change)
+
+
 def _lose_status(rig: Rig) -> None:
     """An etcd restored from a backup knows specs but not what happened since."""
     rig.kubernetes.forget_status("HACluster", NAMESPACE, CLUSTER)
@@ -541,6 +554,7 @@ OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
     ("lose status", "lose status", _lose_status),
     ("pause", "pause", _set_spec(pauseRequests=["timeline"])),
     ("unpause", "unpause", _set_spec(pauseRequests=[])),
+    (r"availability (\S+) (Active|Pause|Drain)", "availability NODE Active|Pause|Drain", _availability),
     ("mode (Observe|Enforce)", "mode Observe|Enforce", lambda rig, mode: _set_spec(mode=mode)(rig)),
     (r"protect (\d+)", "protect VMID", _protect),
     (r"unprotect (\d+)", "unprotect VMID", _unprotect),

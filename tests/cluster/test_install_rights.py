@@ -173,11 +173,29 @@ def uses(port: client.ApiServer, namespace: str) -> dict[str, Callable[[], Await
         with contextlib.suppress(errors.Conflict):
             await port.update_lease(lease)
 
+    def enrol(name: str, vmid: int) -> Callable[[], Awaitable[object]]:
+        manifest = {
+            "apiVersion": api.API_VERSION,
+            "kind": "ProtectedVM",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"clusterRef": {"name": "it"}, "vmid": vmid},
+        }
+        return lambda: port.apply_guest(manifest, ours=True)
+
+    async def dismiss() -> None:
+        """One of another uid: a Conflict is an answer to somebody who may delete."""
+        other = kubernetes.ObjectRef("ProtectedVM", namespace, "it", "of-another")
+        with contextlib.suppress(errors.Conflict):
+            await port.delete_guest(other, "1")
+
     fresh = kubernetes.Lease(namespace, f"new-{secrets.token_hex(4)}", "test", 15, now, now)
     return {
         "tell Kubernetes clusters apart": port.identity,
         **{f"list {kind}s": functools.partial(port.list_objects, kind, None) for kind in SPECS},
         **{f"write the status of {kind}s": status(kind) for kind in SPECS},
+        "enrol a guest": enrol(f"new-{secrets.token_hex(4)}", 102),
+        "change an enrolled guest": enrol("it", 101),
+        "dismiss a guest": dismiss,
         "read a Secret": lambda: port.secret(namespace, "it"),
         "look for the leader": lambda: port.get_lease(namespace, "it"),
         "lead for the first time": lambda: port.create_lease(fresh),

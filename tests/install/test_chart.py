@@ -180,7 +180,13 @@ def test_by_default_it_serves_all_namespaces(default: list[render.Object]) -> No
 def test_secrets_of_some_namespaces_only(tools_here: tools.Tools) -> None:
     objects = render.template(tools_here.helm, {"rbac": {"secretNamespaces": ["dc1", "dc2"]}})
     assert allowed(render.one(objects, "ClusterRole"), "secrets") == set()
-    assert allowed(render.one(objects, "ClusterRole"), "protectedvms") == {"list", "watch"}
+    assert allowed(render.one(objects, "ClusterRole"), "protectedvms") == {
+        "list",
+        "watch",
+        "create",
+        "patch",
+        "delete",
+    }
     for namespace in ("dc1", "dc2"):
         role = render.one(objects, "Role", namespace=namespace)
         assert role["rules"] == [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]

@@ -1,8 +1,8 @@
 """Every condition type and every reason, each with what it means and what to do about it.
 
-One enumeration of types a resource, one of reasons a condition. All conditions but Degraded are good when
-True. A reason's text is the heading; the condition's message names the objects at hand. docs/reference.md
-shows these tables.
+One enumeration of types a resource, one of reasons a condition. All conditions but Degraded and
+UnprotectHeld are good when True. A reason's text is the heading; the condition's message names the objects at
+hand. docs/reference.md shows these tables.
 """
 
 from collections.abc import Mapping
@@ -42,6 +42,10 @@ class ClusterCondition(Documented):
     HA_HEALTHY = "HAHealthy", "Proxmox's own HA, the net underneath, works."
     DEGRADED = "Degraded", "A node is down or a failure is being handled. True is bad."
     ACTING = "Acting", "pveha would act if a node died now."
+    UNPROTECT_HELD = (
+        "UnprotectHeld",
+        "Many guests at once would lose their protection, and pveha waits for a confirmation. True is bad.",
+    )
     DRAINED = "Drained", "Nothing that runs is left on any node whose availability is Drain."
 
 
@@ -356,6 +360,18 @@ class Degraded(Documented):
     UNKNOWN = "Unknown", "Membership could not be read.", "See the condition Connected."
 
 
+class UnprotectHeld(Documented):
+    """Reasons of HACluster's UnprotectHeld."""
+
+    NONE = "None", "Nothing is held."
+    MASS_REMOVAL = (
+        "MassRemoval",
+        "More than 5 guests, and more than 20 %, lost their ProtectedVM or selection at once: they stay.",
+        "Bring back what was deleted, or annotate the HACluster with pveha.dev/confirm-unprotect: NUMBER.",
+    )
+    UNKNOWN = "Unknown", "Guests or HA resources could not be read.", "See the condition Connected."
+
+
 class Acting(Documented):
     """Reasons of HACluster's Acting: OK, or what keeps pveha from acting."""
 
@@ -608,6 +624,7 @@ BY_RESOURCE: Mapping[str, Reasons] = {
         ClusterCondition.HA_HEALTHY: tuple(HAHealthy),
         ClusterCondition.DEGRADED: tuple(Degraded),
         ClusterCondition.ACTING: tuple(Acting),
+        ClusterCondition.UNPROTECT_HELD: tuple(UnprotectHeld),
         ClusterCondition.DRAINED: tuple(Drained),
     },
     "FailoverPolicy": {PolicyCondition.READY: tuple(PolicyReady)},

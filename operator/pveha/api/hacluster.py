@@ -13,6 +13,7 @@ from pveha.api.meta import (
     Label,
     Matches,
     Model,
+    NameRef,
     NodeName,
     Port,
     Resource,
@@ -39,6 +40,24 @@ class Engine(StrEnum):
     """Who starts the guests of a dead node."""
 
     FAST = "Fast"
+
+
+Tag = Annotated[
+    str,
+    Field(min_length=1, max_length=63),
+    Matches(
+        r"[A-Za-z0-9_][A-Za-z0-9_+.-]*",
+        "must be one tag as Proxmox shows it: letters, digits and '_', '+', '.', '-'",
+    ),
+]
+Pool = Annotated[
+    str,
+    Field(min_length=1, max_length=253),
+    Matches(
+        r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,2}",
+        "must be the whole name of a resource pool as Proxmox shows it, for instance prod or prod/web",
+    ),
+]
 
 
 class Endpoint(Model):
@@ -283,6 +302,39 @@ class Safety(Model):
     pveha.dev/end-quarantine ends it earlier."""
 
 
+class AutoProtect(Model):
+    """Which guests are protected without a ProtectedVM of their own."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            Rule(
+                "(has(self.tags) && self.tags.size() > 0) || (has(self.pools) && self.pools.size() > 0) || "
+                "has(self.namePattern)",
+                "an entry of autoProtect that selects nothing in particular would protect every guest: give "
+                "tags, pools or namePattern; if every guest is what you mean, say namePattern: '*'",
+            )
+        )
+    )
+
+    name: Label
+    """Name of the entry: the label pveha.dev/auto-protect of the ProtectedVMs it makes."""
+    tags: Annotated[tuple[Tag, ...], Field(max_length=16, json_schema_extra=LIST_SET)] = ()
+    """Guests that have any of these tags in Proxmox."""
+    pools: Annotated[tuple[Pool, ...], Field(max_length=16, json_schema_extra=LIST_SET)] = ()
+    """Guests in any of these resource pools; pools inside them do not count."""
+    name_pattern: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """Guests whose name matches: `*` stands for any text, `?` for one character, `[ab]` for one of these.
+    Of tags, pools and namePattern all that are given must hold."""
+    policy_ref: NameRef | None = None
+    """The FailoverPolicy of these guests; absent means a policy's defaults."""
+
+    @model_validator(mode="after")
+    def _never_empty(self) -> "AutoProtect":
+        if not (self.tags or self.pools or self.name_pattern):
+            raise ValueError("an entry of autoProtect must give tags, pools or namePattern")
+        return self
+
+
 class HAClusterSpec(Model):
     """What is wanted of one Proxmox VE cluster."""
 
@@ -332,6 +384,11 @@ class HAClusterSpec(Model):
     are watched too."""
     safety: Safety = Safety()
     """Limits that keep a wrong picture of the cluster from doing harm."""
+    auto_protect: Annotated[
+        tuple[AutoProtect, ...], Field(max_length=16, json_schema_extra=list_map("name"))
+    ] = ()
+    """Guests for which pveha makes ProtectedVMs, by tag, pool or name (docs/enrolment.md). Of several entries
+    that select a guest the first counts. A ProtectedVM that somebody else wrote for the guest wins."""
     pause_requests: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=64)], ...],
         Field(max_length=16, json_schema_extra=LIST_SET),
@@ -458,9 +515,18 @@ class Flapping(Model):
     """Until when no guests are started on it; absent if it is not quarantined."""
 
 
+class UnprotectConfirmation(Model):
+    """A confirmation that was taken: remembered here so that it counts once."""
+
+    annotation: Annotated[str, Field(max_length=64)]
+    """What the annotation pveha.dev/confirm-unprotect said."""
+    left: Annotated[int, Field(ge=0)] = 0
+    """How many guests may still be unprotected by it."""
+
+
 class HAClusterStatus(Status):
-    """What pveha sees and does. All but bindings, storm and flapping is rebuilt from the world: editing it
-    has no effect."""
+    """What pveha sees and does. All but bindings, storm, flapping and unprotectConfirmed is rebuilt from the
+    world: editing it has no effect."""
 
     version: Annotated[str, Field(max_length=64)] | None = None
     """Version of Proxmox VE."""
@@ -484,6 +550,8 @@ class HAClusterStatus(Status):
     """The storm that keeps pveha from beginning anything."""
     flapping: Annotated[tuple[Flapping, ...], Field(max_length=32, json_schema_extra=list_map("name"))] = ()
     """Nodes that were lost and returned lately."""
+    unprotect_confirmed: UnprotectConfirmation | None = None
+    """The last confirmation of a mass removal."""
     last_failure: LastFailure | None = None
     """The last loss of a node."""
 

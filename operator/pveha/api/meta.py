@@ -35,6 +35,13 @@ REBIND_ANNOTATION = f"{GROUP}/rebind"
 """Set on an HACluster to a node's name (several: separated by commas) once a person has checked that the
 node's BMC entry names the right machine: what contradicted it before is forgotten (rule S1)."""
 
+CONFIRM_UNPROTECT_ANNOTATION = f"{GROUP}/confirm-unprotect"
+"""Set on an HACluster to the number of guests that the condition UnprotectHeld names, to let pveha unprotect
+them."""
+
+AUTO_PROTECT_LABEL = f"{GROUP}/auto-protect"
+"""On a ProtectedVM that pveha made: the name of the entry of spec.autoProtect that selects its guest."""
+
 END_QUARANTINE_ANNOTATION = f"{GROUP}/end-quarantine"
 """Set on an HACluster to a node's name (several: separated by commas) once a person has mended what made the
 node flap: guests may be started on it again."""
@@ -222,6 +229,14 @@ class Status(Model):
         return next((condition for condition in self.conditions if condition.type == kind), None)
 
 
+class OwnerReference(Model):
+    """The object that an object goes with: Kubernetes deletes it once that is gone."""
+
+    kind: str
+    name: str
+    uid: str
+
+
 class ObjectMeta(Model):
     """The part of Kubernetes' metadata that pveha reads. Objects read from files have no uid, generation or
     times."""
@@ -235,6 +250,7 @@ class ObjectMeta(Model):
     deletion_timestamp: Time | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
+    owner_references: tuple[OwnerReference, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,6 +144,7 @@ async def run_linked(
                 report_at = loop.time() + REPORT_SECONDS
                 reporter.write(decision.report)
             reporter.record(decision.events)
+            reporter.enrol(decision.enrolment)
             _note(key, states, health, observer)
             health.round(key, loop.time() - began)
             if loop.time() >= check_at:

@@ -12,7 +12,7 @@ from pveha.control.health import Health
 from pveha.control.store import Store
 from pveha.model import ports, specs
 from pveha.model.kubernetes import ClusterKey
-from pveha.report import applier, events, status
+from pveha.report import applier, enrolment, events, status
 
 BACKOFF_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses after a loop has failed again and again; one that lasted `CALM_SECONDS` begins at the first."""
@@ -148,6 +148,7 @@ class Supervisor:
                 lambda outcome: writes.labels(key.namespace, key.name, outcome).inc(),
             ),
             events.EventRecorder(self._kubernetes, self._identity, self._wall_now),
+            enrolment.Enroller(self._kubernetes, leadership),
             wanted,
             self._health.metrics,
         )

@@ -153,6 +153,19 @@ class Move:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Unprotect:
+    """Guests that are to lose their protection, and the confirmation of it."""
+
+    vmids: frozenset[int] = frozenset()
+    changed_at: float = float("-inf")
+    """When one was last added, or protected again."""
+    annotation: str = ""
+    """What the annotation said that was taken last, as long as it stands."""
+    left: int = 0
+    """How many may still lose it by that."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Memory:
     """Everything remembered about one cluster."""
 
@@ -201,6 +214,7 @@ class Memory:
     """Nodes whose rebind annotation has been honoured and still stands; None: none was looked at yet."""
     ended: frozenset[str] | None = None
     """Nodes that the annotation to end their quarantine names, as of the last round; None: not looked yet."""
+    unprotect: Unprotect = Unprotect()
     announced: frozenset[str] = frozenset()
     """Events told already, by key, until their cause ends."""
 

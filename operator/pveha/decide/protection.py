@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from pveha.api import failoverpolicy, hacluster, protectedvm
 from pveha.api.conditions import FailoverReady, GuestReady
-from pveha.api.meta import REBIND_ANNOTATION
+from pveha.api.meta import AUTO_PROTECT_LABEL, REBIND_ANNOTATION
 from pveha.decide import memory
 from pveha.model import cluster, guests, mark, node, snapshot, specs
 
@@ -81,7 +81,8 @@ class Protection:
 
 
 def protect(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) -> Protection:
-    """Resolve every ProtectedVM. The older of two for one guest wins."""
+    """Resolve every ProtectedVM. Of two for one guest the older wins, one that a person wrote
+    over one of ours."""
     found: dict[int, Protected] = {}
     refused = {
         name: Refusal(GuestReady.INVALID, f"{text}; correct the ProtectedVM")
@@ -90,7 +91,7 @@ def protect(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) -
     identities: dict[int, str] = {}
     if seen.inventory is None or seen.ha_config is None or seen.ha_status is None:
         return Protection(found, refused, identities)
-    for pvm in sorted(wanted.guests.values(), key=_age):
+    for pvm in sorted(wanted.guests.values(), key=lambda each: _precedence(each, wanted)):
         vmid = pvm.spec.vmid
         resolved = _resolve(pvm, seen, wanted)
         if vmid in found:
@@ -131,9 +132,19 @@ def confirmed(guest: Protected, seen: snapshot.Snapshot, memo: memory.Memory) ->
     return guest.config is not None and seen.configs is not None and seen.configs.answered_at > vanished
 
 
-def _age(pvm: protectedvm.ProtectedVM) -> tuple[float, str]:
+def is_enrolled(pvm: protectedvm.ProtectedVM, wanted: specs.Specs) -> bool:
+    """Whether pveha made this ProtectedVM for the cluster (spec.autoProtect) and nobody has adopted it by
+    taking its label off."""
+    return AUTO_PROTECT_LABEL in pvm.metadata.labels and any(
+        owner.kind == wanted.cluster.kind_name and owner.uid == wanted.cluster.metadata.uid
+        for owner in pvm.metadata.owner_references
+    )
+
+
+def _precedence(pvm: protectedvm.ProtectedVM, wanted: specs.Specs) -> tuple[bool, float, str]:
+    """What people wrote comes first, then what is older."""
     created = pvm.metadata.creation_timestamp
-    return (created.timestamp() if created else 0.0, pvm.metadata.name)
+    return (is_enrolled(pvm, wanted), created.timestamp() if created else 0.0, pvm.metadata.name)
 
 
 def _resolve(

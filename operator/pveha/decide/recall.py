@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from pveha.api import hacluster
-from pveha.decide import evidence, memory, quarantine, storage, storm
+from pveha.decide import enrolment, evidence, memory, quarantine, storage, storm
 from pveha.model import cluster, guests, mark, operations, power, snapshot
 
 CONTRADICTION_WINDOW_SECONDS = 30.0
@@ -24,7 +24,7 @@ EDIT_RETRY_SECONDS = 10.0
 
 def first(status: hacluster.HAClusterStatus) -> memory.Memory:
     """The memory of an operator that has just started: only what survives in the status, the BMC bindings
-    (S1), a storm, and flaps."""
+    (S1), a storm, flaps, and a confirmation that was taken."""
     loss = status.last_failure
     nodes = quarantine.remembered(status)
     for binding in status.bindings:
@@ -38,6 +38,7 @@ def first(status: hacluster.HAClusterStatus) -> memory.Memory:
         reported_loss=loss.node if loss is not None and loss.completion_time is not None else "",
         nodes=nodes,
         storm=storm.remembered(status),
+        unprotect=enrolment.remembered(status),
     )
 
 

@@ -12,13 +12,12 @@ def edits(
     seen: snapshot.Snapshot,
     verdicts: Mapping[str, evidence.Verdict],
     protected: protection.Protection,
-    named: frozenset[int],
+    released: frozenset[int],
 ) -> list[operations.Edit]:
     """Changes of HA resources: missing ones are created, our own kept as the policy says and removed with the
     ProtectedVM.
 
-    `named` are the vmids of all ProtectedVMs, also of those that stand for no guest: theirs are never
-    removed.
+    `released` are the vmids without a ProtectedVM whose entry may go (`enrolment`).
     """
     if seen.ha_config is None or seen.ha_status is None or not seen.ha_status.armed:
         return []
@@ -38,7 +37,7 @@ def edits(
     for sid, resource in sorted(seen.ha_config.resources.items()):
         ref = guests.parse_sid(sid)
         comment = mark.parse(resource.comment)
-        if ref is not None and comment.owner == seen.owner and comment.mark is None and ref.vmid not in named:
+        if ref is not None and comment.owner == seen.owner and comment.mark is None and ref.vmid in released:
             result.append(
                 operations.Edit(sid, resource, None, "its ProtectedVM is gone: unregistered, left running")
             )

@@ -53,6 +53,7 @@ def conditions_of(now: told_.Round) -> dict[conditions.ClusterCondition, told_.T
         conditions.ClusterCondition.FAST_READY: _fast(now),
         conditions.ClusterCondition.HA_HEALTHY: _ha_healthy(now),
         conditions.ClusterCondition.DEGRADED: _degraded(now),
+        conditions.ClusterCondition.UNPROTECT_HELD: _unprotect_held(now),
         conditions.ClusterCondition.DRAINED: report_maintenance.drained(now),
     }
     told[conditions.ClusterCondition.ACTING] = _acting(now, told)
@@ -286,6 +287,21 @@ def _degraded(now: told_.Round) -> told_.Told:
     return False, conditions.Degraded.NONE, "all nodes are online"
 
 
+def _unprotect_held(now: told_.Round) -> told_.Told:
+    held = now.enrolled.held
+    if held is None:
+        return None, conditions.UnprotectHeld.UNKNOWN, "guests and HA resources have not been read lately"
+    if not held:
+        return False, conditions.UnprotectHeld.NONE, "no guest is kept protected against its manifests"
+    again = " (remove it first: what it says was taken before)" if now.memo.unprotect.annotation else ""
+    message = (
+        f"{held} of {now.enrolled.total} guests lost their ProtectedVM or their selection by autoProtect: "
+        "so many at once stay registered in Proxmox HA. Bring back what was deleted, or annotate the "
+        f"HACluster with {meta.CONFIRM_UNPROTECT_ANNOTATION}={held}{again}"
+    )
+    return True, conditions.UnprotectHeld.MASS_REMOVAL, message
+
+
 def _quarantined(now: told_.Round) -> dict[str, str]:
     """Nodes that are Online but for their quarantine, with the reason. What is worse is shown instead."""
     return {
@@ -364,6 +380,11 @@ def status_of(
         ),
         operations=tuple(_operation(state) for state in _shown(now.seen.operations)),
         bindings=_bindings(now),
+        unprotect_confirmed=hacluster.UnprotectConfirmation(
+            annotation=now.memo.unprotect.annotation, left=now.memo.unprotect.left
+        )
+        if now.memo.unprotect.annotation
+        else None,
         storm=_storm(now.memo.storm) if now.memo.storm else None,
         flapping=_flapping(now),
         last_failure=_failure(failure) if failure else now.wanted.cluster.status.last_failure,

@@ -77,5 +77,8 @@ def _once(now: told_.Round) -> Iterable[tuple[str, decision.Event]]:
         else:
             text = f"{name} is lost but nothing is done: {now.allowed.message}"
             yield f"{failure}/{now.allowed.reason}", decision.Event("NotActing", text, True)
+    if now.enrolled.held:
+        text = f"{now.enrolled.held} guests lost their ProtectedVM or selection at once: they stay registered"
+        yield "unprotect", decision.Event("UnprotectHeld", text, True)
     if now.allowed.stop and now.allowed.reason is not conditions.Acting.NOT_LEADER:
         yield f"acting/{now.allowed.reason}", decision.Event("NotActing", now.allowed.message, True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pveha.api import conditions, hacluster, meta
 from pveha.decide import (
     adoption,
+    enrolment,
     evidence,
     failover,
     guards,
@@ -63,23 +64,31 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
         start.extend(_begin(seen, wanted, memo, members))
     moves, memo, drains = maintenance.drain(seen, spec, memo, verdicts, protected, allowed, recoveries)
     start.extend(moves)
-    edits = _edits(seen, wanted, memo, verdicts, protected, allowed, recoveries, start)
+    enrolled, memo = enrolment.enrol(seen, wanted, memo, allowed)
+    named = {pvm.spec.vmid for pvm in wanted.guests.values()}
+    released = enrolled.released - named
+    edits = _edits(seen, memo, verdicts, protected, allowed, recoveries, start, released)
     start.extend(edits)
-    round_ = told_.Round(seen, wanted, memo, members, verdicts, protected, allowed, recoveries, drains)
+    round_ = told_.Round(
+        seen, wanted, memo, members, verdicts, protected, allowed, recoveries, drains, enrolled
+    )
     events, announced = report_events.events_of(round_, before)
     memo = dataclasses.replace(memo, announced=announced)
     looking = _looking(seen, verdicts, recoveries, memo)
     return decision.Decision(
         sentence=_sentence(
-            start, cancel, verdicts, allowed, protected, quarantine.reasons(memo, spec), drains
+            start, cancel, verdicts, allowed, protected, quarantine.reasons(memo, spec), drains, enrolled
         ),
         start=tuple(start),
         cancel=tuple(cancel),
         events=tuple(events),
+        enrolment=enrolled.changes,
         tell=lambda: reports.report(round_),
         looking=looking,
         memory=memo,
-        wake_after=_wake_after(looking, allowed, float(spec.detection.probe_period_seconds)),
+        wake_after=min(
+            _wake_after(looking, allowed, float(spec.detection.probe_period_seconds)), enrolled.due_in
+        ),
     )
 
 
@@ -141,13 +150,13 @@ def _begin(
 
 def _edits(
     seen: snapshot.Snapshot,
-    wanted: specs.Specs,
     memo: memory.Memory,
     verdicts: Mapping[str, evidence.Verdict],
     protected: protection.Protection,
     allowed: guards.Permission,
     recoveries: Mapping[str, failover.Recovery],
     starting: list[operations.Operation],
+    released: frozenset[int],
 ) -> list[operations.Operation]:
     """One operation with all changes of HA resources that are due, if none is in flight.
 
@@ -164,7 +173,6 @@ def _edits(
         recovery.items and verdicts[name].state is not evidence.State.UNPROVABLE
         for name, recovery in recoveries.items()
     ):
-        named = frozenset(pvm.spec.vmid for pvm in wanted.guests.values())
         taken = {edit.sid for edit in due}
         taken |= {
             guest.sid
@@ -172,7 +180,7 @@ def _edits(
             if guest.registered is None and not protection.confirmed(guest, seen, memo)
         }
         due += [
-            edit for edit in registration.edits(seen, verdicts, protected, named) if edit.sid not in taken
+            edit for edit in registration.edits(seen, verdicts, protected, released) if edit.sid not in taken
         ]
     busy = {
         item.ref.sid
@@ -242,6 +250,7 @@ def _sentence(
     protected: protection.Protection,
     quarantined: Mapping[str, str],
     drains: maintenance.Drains,
+    enrolled: enrolment.Enrolment,
 ) -> str:
     told = [
         f"{name} is {v.state} ({v.reason})"
@@ -267,6 +276,7 @@ def _sentence(
                 told.append(f"move {operation.ref.vmid} from {operation.source} to {operation.target}")
             case operations.EditHA():
                 told.append("; ".join(f"{edit.sid}: {edit.why}" for edit in operation.edits))
+    told += enrolment.told(enrolled)
     if cancel:
         told.append(f"cancel {', '.join(cancel)}")
     if allowed.reason is not conditions.Acting.OK:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pveha.api import conditions as words
 from pveha.api import meta
-from pveha.decide import evidence, failover, guards, maintenance, memory, protection
+from pveha.decide import enrolment, evidence, failover, guards, maintenance, memory, protection
 from pveha.model import snapshot, specs
 
 Told = tuple[bool | None, words.Documented, str]
@@ -26,6 +26,7 @@ class Round:
     allowed: guards.Permission
     recoveries: Mapping[str, failover.Recovery]
     drains: maintenance.Drains
+    enrolled: enrolment.Enrolment
 
 
 def time(timestamp: float) -> datetime.datetime:

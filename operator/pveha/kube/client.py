@@ -30,6 +30,8 @@ REQUEST_SECONDS = 5.0
 LIST_SECONDS = 30.0
 PAGE = 500
 FIELD_MANAGER = "pveha"
+ENROLMENT_MANAGER = "pveha-enrolment"
+"""Of the ProtectedVMs that pveha makes."""
 
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
@@ -110,6 +112,20 @@ class ApiServer:
         path = f"{_collection(ref.kind, ref.namespace)}/{_quote(ref.name)}/status"
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         return await self._request("PATCH", path, query=query, body=body, content_type=APPLY)
+
+    async def apply_guest(self, manifest: kubernetes.Manifest, *, ours: bool) -> kubernetes.Manifest:
+        """See the port."""
+        metadata = _get(manifest, "metadata")
+        path = f"{_collection('ProtectedVM', metadata['namespace'])}/{_quote(metadata['name'])}"
+        query = {"fieldManager": ENROLMENT_MANAGER, "force": "true" if ours else "false"}
+        return await self._request("PATCH", path, query=query, body=manifest, content_type=APPLY)
+
+    async def delete_guest(self, ref: kubernetes.ObjectRef, resource_version: str) -> None:
+        """See the port."""
+        path = f"{_collection(ref.kind, ref.namespace)}/{_quote(ref.name)}"
+        preconditions = {"uid": ref.uid, "resourceVersion": resource_version}
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
+        await self._request("DELETE", path, body=options)
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, bytes]:
         """See the port."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 from pveha.api import failoverpolicy, hacluster, protectedvm
-from pveha.model import operations
+from pveha.model import kubernetes, operations
 
 M = TypeVar("M")
 
@@ -36,6 +36,22 @@ class Report:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Enrol:
+    """Write a ProtectedVM that pveha owns; `uid` is that of the present one, "" if there is none."""
+
+    manifest: kubernetes.Manifest
+    uid: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dismiss:
+    """Delete a ProtectedVM that pveha owns, as it was when this was decided."""
+
+    ref: kubernetes.ObjectRef
+    resource_version: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Looking:
     """What observers should pay attention to until the next decision."""
 
@@ -59,6 +75,8 @@ class Decision(Generic[M]):
     """Ids of operations to cancel."""
     events: tuple[Event, ...]
     """What just happened."""
+    enrolment: Mapping[str, Enrol | Dismiss]
+    """What is to be done to ProtectedVMs that pveha owns, by name: all of it, until it is seen to be done."""
     tell: Callable[[], Report] = dataclasses.field(compare=False)
     """Pure, and made only when somebody asks: with many guests it costs more than the decision itself."""
     looking: Looking

@@ -123,6 +123,20 @@ class Kubernetes(Protocol):
         """
         ...
 
+    async def apply_guest(self, manifest: kubernetes.Manifest, *, ours: bool) -> kubernetes.Manifest:
+        """Make or change a ProtectedVM that pveha owns (server-side apply, with a field manager of its own);
+        returns the object as stored.
+
+        `ours`: it is known to be, so what somebody else wrote into the same fields gives way. Otherwise that
+        is a `Conflict`.
+        """
+        ...
+
+    async def delete_guest(self, ref: kubernetes.ObjectRef, resource_version: str) -> None:
+        """Delete the ProtectedVM with the uid of `ref`. `NotFound` if there is none of the name, `Conflict`
+        if it is another one or no longer of `resource_version`."""
+        ...
+
     async def secret(self, namespace: str, name: str) -> Mapping[str, bytes]:
         """The decoded data of a Secret."""
         ...

@@ -8,7 +8,7 @@ from typing import Any, Self
 from pveha import api
 from pveha.model import decision, specs
 from pveha.model.kubernetes import ClusterKey, Manifest, ObjectRef
-from pveha.report import applier, events, metrics
+from pveha.report import applier, enrolment, events, metrics
 
 
 class StatusWriter:
@@ -22,23 +22,27 @@ class StatusWriter:
         key: ClusterKey,
         applier: applier.StatusApplier,
         recorder: events.EventRecorder,
+        enroller: enrolment.Enroller,
         specs: Callable[[], specs.Specs | None],
         metrics: metrics.Metrics,
     ) -> None:
         self._key = key
         self._applier = applier
         self._recorder = recorder
+        self._enroller = enroller
         self._specs = specs
         self._metrics = metrics
 
     async def __aenter__(self) -> Self:
         await self._applier.__aenter__()
         await self._recorder.__aenter__()
+        await self._enroller.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._enroller.__aexit__(kind, error, trace)
         await self._recorder.__aexit__(kind, error, trace)
         await self._applier.__aexit__(kind, error, trace)
 
@@ -77,6 +81,10 @@ class StatusWriter:
         for event in events:
             about = self._guest(wanted, event.name)[0] if event.name else reference(wanted.cluster)
             self._recorder.record(about, event.reason, event.message, warning=event.warning)
+
+    def enrol(self, changes: Mapping[str, decision.Enrol | decision.Dismiss]) -> None:
+        """Have ProtectedVMs of ours made and deleted."""
+        self._enroller.submit(changes)
 
     def _guest(self, wanted: specs.Specs, name: str) -> tuple[ObjectRef, int]:
         """A ProtectedVM and its generation, also of one that could not be read."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _NODE = r"(\S+)"
 _VMID = r"(\d+)"
+_VMIDS = r"(\d+)(?:-(\d+))?"
 _SERVICE = f"({'|'.join(machine.SERVICES)})"
 _SID = r"((?:vm|ct):\d+)"
 
@@ -57,6 +58,16 @@ def _machine(field: str, value: object) -> "Callable[..., object]":
 
 def _clock(world: "worlds.World", name: str, seconds: str) -> None:
     world.machines[name].clock_skew = float(seconds)
+
+
+def _each(act: "Callable[[worlds.World, int, list[str]], object]") -> "Callable[..., object]":
+    """The same for every guest of a range, with a list of words that may be `none`."""
+
+    def every(world: "worlds.World", first: str, last: str | None, words: str) -> None:
+        for vmid in range(int(first), int(last or first) + 1):
+            act(world, vmid, [] if words == "none" else words.split(","))
+
+    return every
 
 
 FAULTS = (
@@ -127,6 +138,20 @@ FAULTS = (
         "create guest VMID NODE",
         rf"create guest {_VMID} {_NODE}",
         lambda w, v, n: w.create_guest(int(v), n),
+    ),
+    Fault("destroy guest VMID", rf"destroy guest {_VMID}", lambda w, v: w.destroy_guest(int(v))),
+    Fault(
+        "tag guest VMID[-VMID] TAG,...|none",
+        rf"tag guest {_VMIDS} (\S+)",
+        _each(lambda w, v, t: w.set_tags(v, *t)),
+    ),
+    Fault(
+        "pool guest VMID[-VMID] POOL|none",
+        rf"pool guest {_VMIDS} (\S+)",
+        _each(lambda w, v, p: w.set_pool(v, "".join(p))),
+    ),
+    Fault(
+        "rename guest VMID NAME", rf"rename guest {_VMID} (\S+)", lambda w, v, n: w.rename_guest(int(v), n)
     ),
     Fault("start guest VMID", rf"start guest {_VMID}", lambda w, v: w.start_guest(int(v))),
     Fault("stop guest VMID", rf"stop guest {_VMID}", lambda w, v: w.stop_guest(int(v))),

@@ -20,6 +20,10 @@ Fault = Callable[[str], Awaitable[None]]
 IDENTITY = str(uuid.UUID(int=1))
 
 
+CREATED = "2026-11-18T00:00:00Z"
+"""When everything was created that does not say so itself: later than what scenarios begin with."""
+
+
 async def no_fault(request: str) -> None:
     """Let the request pass."""
 
@@ -28,6 +32,11 @@ def _copy(manifest: kubernetes.Manifest) -> dict[str, Any]:
     """What goes over the wire and back: nobody shares anything with anybody."""
     copied: dict[str, Any] = json.loads(json.dumps(manifest))
     return copied
+
+
+def _without_version(obj: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = {key: value for key, value in obj["metadata"].items() if key != "resourceVersion"}
+    return {"metadata": metadata, "spec": obj.get("spec"), "kind": obj["kind"]}
 
 
 class SimulatedKubernetes:
@@ -131,6 +140,40 @@ class SimulatedKubernetes:
         answer = _copy(self._objects[ref])
         await self.lose("apply_status")
         return answer
+
+    async def apply_guest(self, manifest: kubernetes.Manifest, *, ours: bool) -> kubernetes.Manifest:
+        await self._before("apply_guest")
+        parsed = api.parse(manifest)
+        ref = kubernetes.ObjectRef(parsed.kind_name, parsed.namespace, parsed.name)
+        old = self._objects.get(ref)
+        new = _copy(dict(manifest))
+        if old is not None:
+            written = {**old["spec"], **new["spec"]}
+            if "policyRef" not in new["spec"] and ours:
+                written.pop("policyRef", None)
+            if written != old["spec"] and not ours:
+                raise errors.Conflict(f"{ref}: somebody else wrote other values")
+            if (written["clusterRef"], written["vmid"]) != (old["spec"]["clusterRef"], old["spec"]["vmid"]):
+                raise errors.Refused(f"{ref}: clusterRef and vmid are immutable")
+            labels = {**old["metadata"].get("labels", {}), **new["metadata"].get("labels", {})}
+            new = {**new, "spec": written}
+            new["metadata"] = {**old["metadata"], **new["metadata"], "labels": labels}
+            if _without_version(new) == _without_version({**old, "status": {}}):
+                return _copy(old)
+        new["metadata"].setdefault("creationTimestamp", CREATED)
+        stored = self.put(new)
+        await self.lose("apply_guest")
+        return stored
+
+    async def delete_guest(self, ref: kubernetes.ObjectRef, resource_version: str) -> None:
+        await self._before("delete_guest")
+        if ref not in self._objects:
+            raise errors.NotFound(f"{ref} does not exist")
+        metadata = self._objects[ref]["metadata"]
+        if (ref.uid, resource_version) != (metadata["uid"], metadata["resourceVersion"]):
+            raise errors.Conflict(f"{ref} has changed")
+        self.delete(ref.kind, ref.namespace, ref.name)
+        await self.lose("delete_guest")
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, bytes]:
         await self._before("secret")

@@ -383,7 +383,12 @@ class Rig:
         return parsed
 
     def guest_status(self, vmid: int) -> api.ProtectedVM:
-        parsed = api.parse(self.kubernetes.get("ProtectedVM", NAMESPACE, f"vm{vmid}"))
+        """Of the ProtectedVM that a person wrote, or else the one of pveha."""
+        try:
+            found = self.kubernetes.get("ProtectedVM", NAMESPACE, f"vm{vmid}")
+        except KeyError:
+            found = self.kubernetes.get("ProtectedVM", NAMESPACE, f"{CLUSTER}-{vmid}")
+        parsed = api.parse(found)
         assert isinstance(parsed, api.ProtectedVM)
         return parsed
 
@@ -485,11 +490,12 @@ def _protect(rig: Rig, vmid: str) -> None:
     rig.kubernetes.put(protected_vm(int(vmid)))
 
 
-def _unprotect(rig: Rig, vmid: str) -> None:
-    try:
-        rig.kubernetes.delete("ProtectedVM", NAMESPACE, f"vm{vmid}")
-    except KeyError:
-        rig.world.say("timeline", f"there was no ProtectedVM vm{vmid}")
+def _unprotect(rig: Rig, first: str, last: str | None) -> None:
+    for vmid in range(int(first), int(last or first) + 1):
+        try:
+            rig.kubernetes.delete("ProtectedVM", NAMESPACE, f"vm{vmid}")
+        except KeyError:
+            rig.world.say("timeline", f"there was no ProtectedVM vm{vmid}")
 
 
 def _availability(rig: Rig, node: str, word: str) -> None:
@@ -552,12 +558,24 @@ OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
     ("take lease", "take lease", _take_lease),
     ("delete lease", "delete lease", _delete_lease),
     ("lose status", "lose status", _lose_status),
+    (
+        r"auto protect (\S+)",
+        "auto protect TAG,...|none",
+        lambda rig, tags: _set_spec(
+            autoProtect=[] if tags == "none" else [{"name": "auto", "tags": tags.split(",")}]
+        )(rig),
+    ),
+    (
+        r"confirm unprotect (\S+)",
+        "confirm unprotect COUNT|none",
+        _annotate(meta.CONFIRM_UNPROTECT_ANNOTATION),
+    ),
     ("pause", "pause", _set_spec(pauseRequests=["timeline"])),
     ("unpause", "unpause", _set_spec(pauseRequests=[])),
     (r"availability (\S+) (Active|Pause|Drain)", "availability NODE Active|Pause|Drain", _availability),
     ("mode (Observe|Enforce)", "mode Observe|Enforce", lambda rig, mode: _set_spec(mode=mode)(rig)),
     (r"protect (\d+)", "protect VMID", _protect),
-    (r"unprotect (\d+)", "unprotect VMID", _unprotect),
+    (r"unprotect (\d+)(?:-(\d+))?", "unprotect VMID[-VMID]", _unprotect),
     (r"rebind (\S+)", "rebind NODE,...|none", _annotate(meta.REBIND_ANNOTATION)),
     (r"end quarantine (\S+)", "end quarantine NODE,...|none", _annotate(meta.END_QUARANTINE_ANNOTATION)),
 )

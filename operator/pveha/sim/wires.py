@@ -22,7 +22,7 @@ class Effect:
     operator: str
     verb: str
     """`force_off`, `start`, `create_ha`, `update_ha`, `delete_ha`, `begin`, `claim`, `kill`, `migrate`,
-    `status`, or `lease`."""
+    `enrol`, `dismiss` (of ProtectedVMs that pveha owns), `status`, or `lease`."""
     subject: str
     resource: cluster.HAResource | None = None
     vmids: tuple[int, ...] = ()
@@ -245,6 +245,14 @@ class WiredKubernetes:
         return await self._wire.ask_kubernetes(
             lambda: self._inner.apply_status(ref, status, resource_version), what
         )
+
+    async def apply_guest(self, manifest: kubernetes.Manifest, *, ours: bool) -> kubernetes.Manifest:
+        what = Effect(self._wire.name, "enrol", str(manifest["metadata"]["name"]))
+        return await self._wire.ask_kubernetes(lambda: self._inner.apply_guest(manifest, ours=ours), what)
+
+    async def delete_guest(self, ref: kubernetes.ObjectRef, resource_version: str) -> None:
+        what = Effect(self._wire.name, "dismiss", ref.name)
+        await self._wire.ask_kubernetes(lambda: self._inner.delete_guest(ref, resource_version), what)
 
     async def secret(self, namespace: str, name: str) -> Mapping[str, bytes]:
         return await self._wire.ask_kubernetes(lambda: self._inner.secret(namespace, name))

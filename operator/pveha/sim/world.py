@@ -550,6 +550,46 @@ class World:
         self.say("user", f"guest {vmid} created on {name}")
         self.changed()
 
+    def destroy_guest(self, vmid: int) -> None:
+        """A person destroys a guest, with its HA resource."""
+        tree = self._some_tree()
+        file = tree.guests.pop(vmid)
+        tree.resources.pop(file.ref.sid, None)
+        tree.version += 1
+        self.kill_guest(vmid, file.node)
+        self.say("user", f"guest {vmid} destroyed")
+        self.changed()
+
+    def set_tags(self, vmid: int, *tags: str) -> None:
+        """A person edits a guest's tags."""
+        tree = self._some_tree()
+        file = tree.guests[vmid]
+        lines = [line for line in file.text.splitlines() if not line.startswith("tags:")]
+        lines += [f"tags: {';'.join(tags)}"] if tags else []
+        tree.guests[vmid] = dataclasses.replace(file, text="\n".join(lines) + "\n")
+        tree.version += 1
+        self._note_guest(vmid, tags=tags)
+
+    def set_pool(self, vmid: int, pool: str) -> None:
+        """A person puts a guest into a pool, or ("") out of it."""
+        self._note_guest(vmid, pool=pool)
+
+    def rename_guest(self, vmid: int, name: str) -> None:
+        """A person renames a guest."""
+        tree = self._some_tree()
+        file = tree.guests[vmid]
+        key = "name" if file.ref.kind is guests.GuestKind.VM else "hostname"
+        lines = [line for line in file.text.splitlines() if not line.startswith(f"{key}:")]
+        tree.guests[vmid] = dataclasses.replace(file, text="\n".join([f"{key}: {name}", *lines]) + "\n")
+        tree.version += 1
+        self._note_guest(vmid, name=name)
+
+    def _note_guest(self, vmid: int, **fields: Any) -> None:
+        self.guests.about[vmid] = dataclasses.replace(self.guests.about[vmid], **fields)
+        told = ", ".join(f"{key} {value or 'none'}" for key, value in fields.items())
+        self.say("user", f"guest {vmid}: {told}")
+        self.changed()
+
     def start_guest(self, vmid: int) -> tasks.Task | None:
         """A person starts a guest where its configuration is; for one under HA the order goes to the CRM."""
         file = self.guest_file(vmid)

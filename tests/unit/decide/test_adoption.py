@@ -6,7 +6,7 @@ import pytest
 
 from decide_scene import OFF, ON, OWNER, Scene, condition, edits, kinds
 from pveha.api.conditions import FailoverReady
-from pveha.decide import adoption, rounds
+from pveha.decide import adoption, enrolment, rounds
 from pveha.model import cluster, mark, operations
 
 STARTED, STOPPED, IGNORED = cluster.HAState.STARTED, cluster.HAState.STOPPED, cluster.HAState.IGNORED
@@ -295,11 +295,14 @@ def test_our_own_entry_is_kept_as_the_policy_says_and_removed_with_its_protected
     scene.set_resource("vm:102", comment="[pveha owner=uid/default/another]", failback=True)
     scene.protected.pop(103)
     found = edits(scene.step(0.5))
-    assert set(found) == {"vm:101", "vm:103"}
+    assert set(found) == {"vm:101"}
     desired = found["vm:101"].desired
     assert desired is not None
     assert not desired.failback
-    assert found["vm:103"].desired is None
+    scene.end(operations.EditHA)
+    scene.set_resource("vm:101", failback=False)
+    assert "vm:103" not in edits(scene.step(enrolment.SETTLED_SECONDS - 1.0))
+    assert edits(scene.step(1.0))["vm:103"].desired is None
 
 
 def test_a_guest_without_entry_is_registered_with_owner_and_policy() -> None:

@@ -39,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pveha.sim", description="A simulated data centre.")
     option = parser.add_argument
     option("--nodes", type=int, default=3, help="number of nodes (default: 3)")
+    option("--qdevice", action="store_true", help="with a QDevice, for an even number of nodes")
     option("--guests", type=int, default=12, help="number of guests, spread over the nodes (default: 12)")
     option("--on", default="", metavar="NODE", help="put all guests on this node instead")
     option("--containers", type=int, default=0, help="how many of the guests are containers (default: 0)")
@@ -72,6 +73,7 @@ def data_centre(
     guest_count: int = 12,
     *,
     on: str = "",
+    qdevice: bool = False,
     containers: int = 0,
     guest_mib: int = 1024,
     managed: bool = False,
@@ -88,7 +90,8 @@ def data_centre(
             guest = dataclasses.replace(guest, ha=cluster.HAResource(guest.ref.sid))
         listed.append(guest)
     machines = tuple(config.Node(name, boot_seconds=boot_seconds) for name in names)
-    return config.Config(machines, guests=tuple(listed), seed=seed)
+    device = config.Qdevice() if qdevice else None
+    return config.Config(machines, guests=tuple(listed), qdevice=device, seed=seed)
 
 
 def _of_options(arguments: argparse.Namespace) -> _Service:
@@ -96,6 +99,7 @@ def _of_options(arguments: argparse.Namespace) -> _Service:
         arguments.nodes,
         arguments.guests,
         on=arguments.on,
+        qdevice=arguments.qdevice,
         containers=arguments.containers,
         guest_mib=arguments.guest_mib,
         managed=arguments.managed,

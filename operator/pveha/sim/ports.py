@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pveha.model import cluster, errors, guests, node, power
 from pveha.nodeshell import answers, pveha_node, ssh
 from pveha.proxmox import client
-from pveha.sim import node_system, pmxcfs, views
+from pveha.sim import node_system, pmxcfs, shell_versions, views
 
 if TYPE_CHECKING:
     from pveha.sim import world as worlds
@@ -477,7 +477,10 @@ class SimNodeShell:
             await world.fs.settle(on)
         if at.boot_id != life or not at.up or at.hung:
             await _silence()
-        answer = pveha_node.main(["serve"], node_system.NodeSystem(world, on, command), command)
+        newer = at.node_shell == "newer"
+        system = node_system.NodeSystem(world, on, command)
+        answer = {} if newer else pveha_node.main(["serve"], system, command)
+        answer = shell_versions.spoken(at.node_shell, answer)
         await asyncio.sleep(world.timings.rename * command.count("--guest"))
         if not world.reachable(on, "ssh") or at.boot_id != life or not at.powered:
             await _silence()

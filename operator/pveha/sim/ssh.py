@@ -9,18 +9,17 @@ import collections
 import contextlib
 import json
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncssh
 from typing_extensions import override
 
 from pveha.nodeshell import pveha_node
-from pveha.sim import gate, https, node_system
+from pveha.sim import gate, https, node_system, shell_versions
 
 if TYPE_CHECKING:
     from pveha.sim import world as worlds
 
-OLDER = "0.0.9"
 _WRITING = ("begin", "claim")
 """Verbs that write to `/etc/pve`: such a write blocks while the node's membership is changing."""
 
@@ -83,20 +82,10 @@ class SshFace:
             process.exit(0)
             return
         answer = pveha_node.main(["serve"], node_system.NodeSystem(self._world, self._node), command)
-        if machine.node_shell == "older":
-            answer = _of_before_the_timer(answer)
+        answer = shell_versions.spoken(machine.node_shell, answer)
         await asyncio.sleep(self._world.timings.rename * (command or "").count("--guest"))
         process.stdout.write(json.dumps(answer) + "\n")
         process.exit(0)
-
-
-def _of_before_the_timer(answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer as a version of the same protocol gave it whose `status` told less."""
-    result = dict(answer.get("result") or {})
-    if result.pop("timer", None) is None:
-        return answer
-    del result["time"], result["totem"]
-    return {**answer, "version": OLDER, "result": {**result, "version": OLDER}}
 
 
 class _Login(asyncssh.SSHServer):

@@ -61,9 +61,9 @@ class Stage:
         if not self._keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    async def open(self, *arguments: str) -> None:
+    async def open(self, *arguments: str, of: str = "three nodes") -> None:
         """Put up a data centre and apply its manifests."""
-        say(f"a simulated Proxmox cluster of three nodes with {self.guests} guests")
+        say(f"a simulated Proxmox cluster of {of} with {self.guests} guests")
         self.world = await client.RemoteDataCenter.open(
             ("--namespace", NAMESPACE, "--guests", str(self.guests), *arguments),
             self.folder / "datacenter.log",
@@ -141,8 +141,10 @@ class Stage:
 
         say("waiting until every guest is protected")
         await self.until(protected, READY_SECONDS, "every guest is protected", pause=2.0)
-        master = (await self.world.ask("state"))["master"]
-        self.victim = "pve3" if master == "pve2" else "pve2"
+        state = await self.world.ask("state")
+        self.victim = next(
+            name for name in ("pve2", "pve3", "pve1") if name in state["nodes"] and name != state["master"]
+        )
 
     async def until(
         self,

@@ -42,6 +42,9 @@ ABOUT = config.Config(
 ELSEWHERE = {f"kube-{number}": f"4c4c4544-0000-0000-0000-{number:012}" for number in (1, 2, 3)}
 """systemUUIDs of the Kubernetes nodes: kube-1 is the control plane, pveha's pods are on the others."""
 
+ATTEMPTS = 4
+"""A fault may take a second to show, and a busy machine may let one of many deadlines pass."""
+
 Finding = Mapping[str, str]
 
 
@@ -62,10 +65,22 @@ class Clinic:
         return status, out.getvalue()
 
     async def findings(self) -> tuple[int, list[Finding]]:
-        """Exit status, and all findings but those that are OK."""
+        """Exit status and all findings."""
         status, text = await self.doctor("--json")
         (only,) = json.loads(text)["clusters"]
-        return status, [each for each in only["findings"] if each["severity"] != "OK"]
+        return status, only["findings"]
+
+    async def found(
+        self, wanted: Callable[[list[Finding]], bool] = lambda _: True
+    ) -> tuple[int, list[Finding]]:
+        """Exit status and the findings that are not OK, as soon as they are as wanted."""
+        for attempt in range(1, ATTEMPTS + 1):
+            status, findings = await self.findings()
+            bad = [each for each in findings if each["severity"] != "OK"]
+            if wanted(bad) or attempt == ATTEMPTS:
+                return status, bad
+            await asyncio.sleep(0.5)
+        raise AssertionError
 
     async def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         return await asyncio.to_thread(self.admin.kubectl, *arguments, stdin=stdin)
@@ -99,7 +114,7 @@ def node_info(identity: str) -> dict[str, str]:
 
 def kubernetes_cluster(namespace: str) -> list[dict[str, Any]]:
     role = {"node-role.kubernetes.io/control-plane": ""}
-    machines = [
+    machines: list[dict[str, Any]] = [
         {
             "apiVersion": "v1",
             "kind": "Node",
@@ -108,8 +123,8 @@ def kubernetes_cluster(namespace: str) -> list[dict[str, Any]]:
         }
         for name, identity in ELSEWHERE.items()
     ]
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
-    pods = [
+    account: dict[str, Any] = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+    pods: list[dict[str, Any]] = [
         {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -264,10 +279,12 @@ async def settled(at: Clinic) -> None:
 
 
 HEALTHY = tuple(sorted(api_access.OPERATOR))
-NEEDS_SHELL = frozenset({"votes", "detection", "clocks", "fencing-identity", "node-shell-key", "timer"})
+NEEDS_SHELL = frozenset(
+    {"votes", "detection", "clocks", "fencing-identity", "node-shell-key", "timer", "owner"}
+)
 FAULTS = {
     "endpoint dead": said(
-        "hang api pve2",
+        "stop pveproxy pve2",
         "start pveproxy pve2",
         "endpoints",
         "pveha uses the others",
@@ -484,6 +501,13 @@ FAULTS = {
         "ha-manager set vm:100 --state started",
         "vm:100",
     ),
+    "another pveha's cluster": Fault(
+        lambda at: own(at, "cafe/dc1/other"),
+        lambda at: own(at, ""),
+        "owner",
+        "belongs to cafe/dc1/other",
+        "pveha.dev/take-over: cafe/dc1/other",
+    ),
     "machines stay off after a power cut": Fault(
         lambda at: restore(at, "off"),
         lambda at: restore(at, "last"),
@@ -514,40 +538,44 @@ FAULTS = {
 }
 
 
+def own(at: Clinic, owner: str) -> None:
+    at.center.world.newest.files["priv/pveha/owner"] = owner
+
+
 def restore(at: Clinic, policy: str) -> None:
     for machine in at.center.world.machines.values():
         machine.power_restore = policy
 
 
 async def test_a_healthy_cluster_is_clean(clinic: Clinic) -> None:
-    status, text = await clinic.doctor("--json")
-    report = json.loads(text)
-    found = report["clusters"][0]["findings"]
-    assert (status, [each for each in found if each["severity"] != "OK"]) == (0, [])
-    assert (report["version"], report["severity"]) == (1, "OK")
-    assert {each["check"] for each in found} == {"configuration", *examination.CHECKS}
+    assert await clinic.found(lambda bad: not bad) == (0, [])
+    _, findings = await clinic.findings()
+    assert {each["check"] for each in findings} == {"configuration", *examination.CHECKS}
 
 
 @pytest.mark.parametrize("name", FAULTS)
 async def test_it_finds(clinic: Clinic, name: str) -> None:
     fault = FAULTS[name]
+
+    def mine(bad: list[Finding]) -> list[Finding]:
+        of_check = [each for each in bad if each["check"] == fault.check]
+        return [each for each in of_check if each["subject"].startswith(fault.subject)]
+
+    def others(bad: list[Finding]) -> set[str]:
+        return {each["check"] for each in bad} - {fault.check} - fault.others
+
     await done(fault.make(clinic))
     try:
-        if fault.check in ("quorum", "storage"):
-            await asyncio.sleep(1.0)
-        status, found = await clinic.findings()
+        status, bad = await clinic.found(lambda bad: bool(mine(bad)) and not others(bad))
     finally:
         await done(fault.heal(clinic))
         await settled(clinic)
-    mine = [
-        each for each in found if each["check"] == fault.check and each["subject"].startswith(fault.subject)
-    ]
-    assert mine, found
-    assert fault.words in mine[0]["message"]
-    assert fault.remedy in mine[0]["remedy"]
-    assert mine[0]["severity"] == fault.severity
-    assert {each["check"] for each in found} <= {fault.check} | fault.others, found
-    assert status == (2 if any(each["severity"] == "Failure" for each in found) else 1)
+    assert mine(bad), bad
+    assert fault.words in mine(bad)[0]["message"]
+    assert fault.remedy in mine(bad)[0]["remedy"]
+    assert mine(bad)[0]["severity"] == fault.severity
+    assert others(bad) == set()
+    assert status == (2 if any(each["severity"] == "Failure" for each in bad) else 1)
 
 
 async def done(result: object) -> None:
@@ -568,7 +596,7 @@ async def test_a_secret_that_is_missing_leaves_nothing_else_to_look_at(clinic: C
     secret = await clinic.kubectl("get", "secret", f"{NAME}-token", "-n", clinic.namespace, "-o", "json")
     await clinic.kubectl("delete", "secret", f"{NAME}-token", "-n", clinic.namespace)
     try:
-        status, found = await clinic.findings()
+        status, found = await clinic.found()
     finally:
         await clinic.kubectl("replace", "--force", "-f", "-", stdin=secret)
     assert status == 2
@@ -582,3 +610,20 @@ async def test_without_such_a_cluster_nothing_is_examined(
 ) -> None:
     assert await clinic.doctor("dc9") == (3, "")
     assert "no HACluster dc9" in capsys.readouterr().err
+
+
+async def test_a_node_that_is_down_keeps_nothing_else_from_being_looked_at(clinic: Clinic) -> None:
+    """The last test: it leaves a node that boots."""
+    clinic.say("power off pve3")
+    await asyncio.sleep(1.0)
+    try:
+        status, found = await clinic.found()
+    finally:
+        clinic.say("power on pve3")
+    assert status == 1
+    assert {(each["check"], each["severity"]) for each in found} == {
+        ("endpoints", "Warning"),
+        ("certificates", "Unknown"),
+        ("quorum", "Warning"),
+        ("fencing-identity", "Unknown"),
+    }

@@ -7,7 +7,7 @@ asked of it, each question once, whoever asks first; a check is a function from 
 - `endpoints`: the API's addresses, their certificates (`certificates`), the token;
 - `votes`: quorum, corosync's options, how soon a loss is noticed, clocks;
 - `fencing`: BMCs and whatever else proves a death, and whose they are;
-- `shell`: `pveha-node` on the nodes, its key, its timer;
+- `shell`: `pveha-node` on the nodes, its key, its timer, its register;
 - `storages`: where the protected guests' volumes are;
 - `ha`: Proxmox's own HA, the net underneath;
 - `kubernetes`: where Kubernetes and pveha themselves run.

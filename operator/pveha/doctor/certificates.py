@@ -5,6 +5,8 @@ import contextlib
 import dataclasses
 import datetime
 import ssl
+from collections.abc import AsyncIterator
+from typing import cast
 
 import aiohttp
 from cryptography import x509
@@ -55,7 +57,7 @@ async def look(address: endpoints.Address, trust: tls.Trust) -> Shown:
 
 
 @contextlib.asynccontextmanager
-async def _connected(address: endpoints.Address, context: ssl.SSLContext):  # type: ignore[no-untyped-def]
+async def _connected(address: endpoints.Address, context: ssl.SSLContext) -> AsyncIterator[asyncio.Transport]:
     try:
         async with asyncio.timeout(SECONDS):
             _, writer = await asyncio.open_connection(
@@ -68,6 +70,6 @@ async def _connected(address: endpoints.Address, context: ssl.SSLContext):  # ty
     except OSError as error:
         raise errors.Unreachable(f"{address}: {error}") from None
     try:
-        yield writer.transport
+        yield cast(asyncio.Transport, writer.transport)
     finally:
         writer.transport.abort()

@@ -50,15 +50,26 @@ async def _ask(patient: Patient, address: proxmox_endpoints.Address) -> errors.P
 
 
 async def certified(patient: Patient) -> list[finding.Finding]:
-    """Each endpoint's certificate, now and in two weeks."""
+    """The certificate at each address that is named, now and in two weeks."""
+    try:
+        away = await patient.nodes() - await patient.online()
+    except errors.PvehaError:
+        away = frozenset()
+    port = patient.addresses[0].port
+    named = [
+        proxmox_endpoints.Address(each.address, port)
+        for each in patient.spec.nodes
+        if each.address and each.name not in away
+    ]
+    addresses = list(dict.fromkeys([*patient.addresses, *named]))
     shown = await asyncio.gather(
-        *(certificates.look(each, patient.trust) for each in patient.addresses), return_exceptions=True
+        *(certificates.look(each, patient.trust) for each in addresses), return_exceptions=True
     )
     found = []
-    for address, each in zip(patient.addresses, shown, strict=True):
+    for address, each in zip(addresses, shown, strict=True):
         where = str(address)
         if isinstance(each, errors.PvehaError):
-            found.append(finding.unknown(f"its certificate cannot be seen: {each}", where))
+            found.append(finding.unknown(f"its certificate cannot be seen ({each})", where))
         elif isinstance(each, BaseException):
             raise each
         else:

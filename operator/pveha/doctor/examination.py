@@ -13,8 +13,8 @@ from pveha.model import errors
 from pveha.model.kubernetes import ClusterKey, Manifest
 from pveha.proxmox import credentials
 
-CHECK_SECONDS = 20.0
-"""Of one check. The longest chain of questions, each with a deadline of its own, is shorter."""
+CHECK_SECONDS = 30.0
+"""Of one check. Each of its questions has a deadline of its own, most of them of 5 s or less."""
 
 Check = Callable[[Patient], Awaitable[list[finding.Finding]]]
 
@@ -38,6 +38,7 @@ CHECKS: Mapping[str, Check] = {
     "ha-lrm": ha.lrms,
     "ha-services": ha.services,
     "marks": ha.marks,
+    "owner": shell.owner,
     "control-plane": kubernetes.control_plane,
     "replicas": kubernetes.replicas,
     "replica-spread": kubernetes.spread,

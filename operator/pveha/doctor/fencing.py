@@ -1,5 +1,7 @@
 """What proves that a node is dead: is it there, does it answer, is it that node's (S1, S2)."""
 
+from collections.abc import Iterable
+
 from pveha.api import meta
 from pveha.doctor import finding
 from pveha.doctor.patient import Patient
@@ -72,13 +74,13 @@ async def bound(patient: Patient) -> list[finding.Finding]:
             message = "its fencing device does not tell which machine it switches"
             remedy = "such a device is bound only by switching the node off through it once, on a quiet day"
             found.append(finding.warning(message, remedy, name))
+        elif name not in identities and known and _same(reading, known.identities):
+            fine.append(name)
         elif name not in identities:
             found.append(finding.unknown("the node does not tell its own identity: see node-shell", name))
-        elif not power.same_machine(reading.identities, identities[name]):
+        elif not _same(reading, identities[name]):
             shows, is_ = finding.listed(reading.identities), finding.listed(identities[name]) or "nothing"
-            owner = [
-                other for other, own in identities.items() if power.same_machine(reading.identities, own)
-            ]
+            owner = [other for other, own in identities.items() if _same(reading, own)]
             whose = f"; that is {owner[0]}" if owner else ""
             message = f"its BMC shows {shows}{whose}, the node itself {is_}: pveha never fences with it"
             remedy = "correct address or systemID in spec.nodes[].fencing: it is not this node's BMC"
@@ -88,6 +90,10 @@ async def bound(patient: Patient) -> list[finding.Finding]:
     if not found and not fine:
         return [finding.unknown("no BMC could be read: see fencing")]
     return found or [finding.ok(f"the BMCs of {finding.listed(fine)} show the identities of their nodes")]
+
+
+def _same(reading: power.PowerReading, identities: Iterable[str]) -> bool:
+    return power.same_machine(reading.identities, frozenset(identities))
 
 
 async def power_restore(patient: Patient) -> list[finding.Finding]:

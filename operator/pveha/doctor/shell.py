@@ -1,7 +1,8 @@
-"""`pveha-node` on every member, its key, and the timer that is the net underneath (S10)."""
+"""`pveha-node` on every member, its key, the timer that is the net underneath (S10), whose cluster it is."""
 
 import asyncio
 
+from pveha.api import meta
 from pveha.doctor import finding
 from pveha.doctor.patient import Patient
 from pveha.model import errors
@@ -87,3 +88,24 @@ async def timer(patient: Patient) -> list[finding.Finding]:
     if not answers:
         return [finding.unknown("no node shell answers: see node-shell")]
     return found or [finding.ok(f"the timer works on {finding.listed(answers)}")]
+
+
+async def owner(patient: Patient) -> list[finding.Finding]:
+    """Whose cluster it is by the register that every takeover looks at (S14)."""
+    answers = (await patient.statuses()).answers
+    if not answers:
+        return [finding.unknown("no node shell answers: see node-shell")]
+    ours = f"{await patient.kube.identity()}/{patient.key}"
+    owners = {each.told.owner for each in answers.values() if each.told.owner}
+    if others := owners - {ours}:
+        message = (
+            f"the Proxmox cluster belongs to {finding.listed(others)}, and this is {ours}: it may not act"
+        )
+        remedy = (
+            "remove the other HACluster, or take the cluster over: the annotation "
+            f"{meta.TAKE_OVER_ANNOTATION}: {min(others)}"
+        )
+        return [finding.failure(message, remedy)]
+    return [
+        finding.ok("the register names this HACluster" if owners else "nobody has claimed the cluster yet")
+    ]

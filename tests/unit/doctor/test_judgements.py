@@ -156,6 +156,15 @@ async def test_a_binding_that_was_voided_fails() -> None:
     assert "it read off while pve1 answered" in found.message
 
 
+async def test_a_node_that_is_away_stays_bound() -> None:
+    told = Answers(bmcs={"pve9": reading("aa-11")})
+    assert (await only(fencing.bound, told)).severity == "Unknown"
+    told.status = api.HAClusterStatus.model_validate(
+        {"bindings": [{"name": "pve9", "identities": ["aa-11"]}]}
+    )
+    assert (await only(fencing.bound, told)).severity == "OK"
+
+
 async def test_nodes_without_fencing_are_named() -> None:
     found = await fencing.readable(Answers())
     assert [(each.severity, each.subject) for each in found] == [("Failure", name) for name in DMI]

@@ -27,9 +27,16 @@ class World:
         self.votes: dict[str, node.Votes] = {}
         self.processes_on: dict[str, tuple[node.GuestProcess, ...]] = {}
         self.pve2_answers = False
+        self.answering: set[str] = set()
+        """Other nodes whose API answers."""
         self.power: Callable[[float], power.PowerState | None] = lambda at: power.PowerState.OFF
         self.identity = IDENTITY
+        self.powers: dict[str, Callable[[float], power.PowerState | None]] = {}
+        """By method, where it is not `power`."""
         self.force_off_error: Exception | None = None
+        self.force_off_errors: list[Exception] = []
+        """What the next ones raise."""
+        self.force_off_sent = True
         self.resources: dict[str, cluster.HAResource] = {}
         self.digest = 1
         self.before_write: Callable[[str], None] = lambda sid: None
@@ -61,7 +68,7 @@ class World:
 
     async def membership(self, witness: str) -> cluster.MembershipView:
         await self._note("membership", witness)
-        if not self.pve2_answers:
+        if not (self.pve2_answers if witness == "pve2" else witness in self.answering):
             raise errors.Unreachable("no answer")
         return cluster.MembershipView(witness, False, {}, {}, now())
 
@@ -146,18 +153,25 @@ class World:
 
     # BMC
 
-    async def read(self, name: str) -> power.PowerReading:
+    async def read(self, switch: power.Switch) -> power.PowerReading:
         asked_at = now()
-        await self._note("read", name)
-        state = self.power(now())
+        await self._note("read", switch)
+        state = self.powers.get(switch.method, self.power)(now())
         if state is None:
             raise errors.Unreachable("the BMC is silent")
-        return power.PowerReading(state, self.identity, asked_at, now())
+        identity = self.identity if switch.method.startswith("bmc") else frozenset()
+        return power.PowerReading(state, identity, asked_at, now())
 
-    async def force_off(self, name: str) -> None:
-        await self._note("force_off", name)
+    async def force_off(self, switch: power.Switch) -> bool:
+        await self._note("force_off", switch)
+        if self.force_off_errors:
+            raise self.force_off_errors.pop(0)
         if self.force_off_error:
             raise self.force_off_error
+        return self.force_off_sent
+
+    async def power_on(self, switch: power.Switch) -> None:
+        await self._note("power_on", switch)
 
     def did(self, call: str) -> list[str]:
         return [each for each in self.calls if each.split()[0] == call]
@@ -179,6 +193,13 @@ def process(state: str, kind: guests.GuestKind = guests.GuestKind.VM) -> node.Gu
     return node.GuestProcess(guests.GuestRef(102, kind), 4711, 99, state)
 
 
+def a_method(name: str = "bmc", **fields: Any) -> operations.Method:
+    """Called `bmc...` it tells who it speaks of, any other is an outlet."""
+    identities = IDENTITY if name.startswith("bmc") else frozenset()
+    base = operations.Method(power.Switch("pve2", name), identities, 15.0)
+    return dataclasses.replace(base, **fields)
+
+
 def a_fence(**fields: Any) -> operations.Fence:
     base = operations.Fence(
         id="fence.pve2-1.0",
@@ -186,9 +207,8 @@ def a_fence(**fields: Any) -> operations.Fence:
         failure="pve2-1",
         owner="uid/default/dc1",
         survivors=("pve1", "pve3"),
-        identities=IDENTITY,
-        timeout=15.0,
-        off_since=None,
+        level=1,
+        methods=(a_method(),),
         node_answered=False,
     )
     return dataclasses.replace(base, **fields)
@@ -211,7 +231,7 @@ def a_takeover(*items: operations.TakeoverItem, **fields: Any) -> operations.Tak
         epoch=1,
         items=items or (an_item(),),
         survivors=("pve1", "pve3"),
-        identities=IDENTITY,
+        proven_by=(a_method(),),
         off_read_at=float("-inf"),
     )
     return dataclasses.replace(base, **fields)

@@ -121,7 +121,9 @@ class Scene:
                 probes[name] = snapshot.Probe(self.now, -1.0, each.silent_since, "no answer")
             if each.bmc is not None:
                 identity = frozenset({each.identity or f"uuid-{name}"})
-                readings[name] = power.PowerReading(each.bmc, identity, self.now - 0.2, self.now - 0.1)
+                readings[power.Switch(name, "bmc")] = power.PowerReading(
+                    each.bmc, identity, self.now - 0.2, self.now - 0.1
+                )
             if each.shell:
                 total = len(online)
                 votes = each.votes or node.Votes(dict.fromkeys(online, 1), 0, total, total, frozenset())
@@ -232,9 +234,15 @@ class Scene:
 
     def prove(self, name: str) -> None:
         """The fence in flight ends with a proof."""
-        proof = operations.Proof(name, self.now - 3.5, self.now - 3.2, self.now)
+        methods = self._fence().methods
+        proof = operations.Proof(name, self.now - 3.5, self.now - 3.2, self.now, methods)
         epoch = (self.memory.epoch or 0) + 1
         self.end(operations.Fence, epoch=epoch, commanded_at=self.now - 3.5, proof=proof)
+
+    def _fence(self) -> operations.Fence:
+        return next(
+            each.operation for each in self.operations if isinstance(each.operation, operations.Fence)
+        )
 
     def settle(self) -> "Scene":
         """Until pveha acts: an epoch is open and everything is bound."""

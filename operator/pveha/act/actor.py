@@ -5,7 +5,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable
 
-from pveha.act import context, epoch, fence, migrate, registration, takeover
+from pveha.act import context, epoch, fence, migrate, power_on, registration, takeover
 from pveha.model import errors, operations, ports
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,8 @@ class Actor:
                 loop.time(), error=str(problem) or type(problem).__name__, owner=owner
             )
         except asyncio.CancelledError:
-            outcome = operations.Outcome(loop.time(), error="cancelled")
+            sent = self._running[operation.id].state.step == fence.SWITCHING_OFF
+            outcome = operations.Outcome(loop.time(), error="cancelled", may_land=sent)
         except Exception as problem:
             log.exception("operation %s failed", operation.id)
             outcome = operations.Outcome(loop.time(), error=f"{type(problem).__name__}: {problem}")
@@ -105,5 +106,7 @@ async def _perform(operation: operations.Operation, with_: context.Context) -> o
             return await takeover.take_over(operation, with_)
         case operations.EditHA():
             return await registration.edit(operation, with_)
+        case operations.PowerOn():
+            return await power_on.power_on(operation, with_)
         case operations.Migrate():
             return await migrate.migrate(operation, with_)

@@ -55,6 +55,19 @@ class Context:
             await asyncio.sleep(LOOK_SECONDS)
         self.require(seconds)
 
+    async def while_leading(self, seconds: float, call: Awaitable[T]) -> T:
+        """The result of `call`, which is cancelled (and NotLeader raised) when less than `seconds` of the
+        lease are left: what takes long is not waited for by a leader that may be overtaken."""
+        task = asyncio.ensure_future(call)
+        try:
+            while not task.done():
+                if self.leadership.remaining() < seconds:
+                    raise errors.NotLeader("the lease was not renewed while a device was being switched")
+                await asyncio.wait({task}, timeout=LOOK_SECONDS)
+            return task.result()
+        finally:
+            task.cancel()
+
 
 async def within(seconds: float, call: Awaitable[T]) -> T:
     """The result of `call`; raises Unreachable after `seconds`."""

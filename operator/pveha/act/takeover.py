@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from pveha.act import context, fence, witness
 from pveha.api.conditions import FailoverReady
-from pveha.model import cluster, errors, guests, mark, node, operations, power
+from pveha.model import cluster, errors, guests, mark, node, operations
 
 PROOF_SECONDS = 5.0
 """A reading of Off this old is taken again before guests are claimed: with the claim's own deadline of 5 s
@@ -76,12 +76,7 @@ class _LastOff:
         now = asyncio.get_running_loop().time()
         if now - self._read_at <= PROOF_SECONDS or all(item.claimed for item in operation.items):
             return
-        reading = await context.within(fence.READ_SECONDS, with_.power.read(operation.dead))
-        if reading.state is not power.PowerState.OFF:
-            raise errors.Refused(f"{operation.dead} is powered on again")
-        if not power.same_machine(reading.identities, operation.identities):
-            raise errors.Refused(f"the BMC of {operation.dead} shows another machine than before")
-        self._read_at = reading.asked_at
+        self._read_at = await fence.refresh(operation.proven_by, operation.dead, with_)
 
 
 async def _processes(

@@ -181,7 +181,7 @@ class Owned(Documented):
 class FencingReady(Documented):
     """Reasons of HACluster's FencingReady."""
 
-    OK = "OK", "Every node has a BMC that answers and is bound to the node by its identity."
+    OK = "OK", "Every node has a level of fencing methods that answer and are bound to it."
     NOT_CONFIGURED = (
         "NotConfigured",
         "No fencing is configured for the nodes in the message. Their guests are left to Proxmox's own HA.",
@@ -189,8 +189,14 @@ class FencingReady(Documented):
     )
     FENCING_UNVERIFIED = (
         "FencingUnverified",
-        "A BMC has not been bound: it does not answer, or its identity is not that of the node.",
-        "Check address, credentials and systemID in spec.nodes[].fencing of the nodes in the message.",
+        (
+            "A BMC has not been bound: it does not answer, or its identity is not that of the node. Or an "
+            "outlet has not been bound by a drill."
+        ),
+        (
+            "Check address, credentials and systemID in spec.nodes[].fencing of the nodes in the message; do "
+            "the drill of docs/fencing.md for outlets."
+        ),
     )
     FENCING_CONTRADICTED = (
         "FencingContradicted",
@@ -559,6 +565,11 @@ class FailoverReady(Documented):
         "FencingUnverified",
         "The death of the guest's node could not be proven.",
         "See the HACluster's condition FencingReady.",
+    )
+    FENCING_MANUAL = (
+        "FencingManual",
+        "Only a person can confirm the death of the guest's node, which takes longer than seconds.",
+        "Add a fencing method that works without a person, or accept it.",
     )
     NODE_SHELL_UNREACHABLE = (
         "NodeShellUnreachable",

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field, model_validator
 
+from pveha.api.fencing import AlsoCutsOff, Fencing, FencingMethod, NodeFencing, NodeMethods
 from pveha.api.meta import (
     LIST_SET,
     Column,
@@ -26,7 +27,6 @@ from pveha.api.meta import (
 )
 
 DEFAULT_API_PORT = 8006
-DEFAULT_FENCING_TIMEOUT_SECONDS = 15
 
 
 class Mode(StrEnum):
@@ -157,93 +157,6 @@ class Detection(Model):
     tend to fail again soon after boot."""
 
 
-class Redfish(Model):
-    """Power control through the BMC's Redfish service. What differs from node to node is in
-    spec.nodes[].fencing."""
-
-
-class FencingMethod(Model):
-    """A way to switch nodes off and to see that they are off."""
-
-    name: Label
-    """Name by which spec.nodes[].fencing[].method refers to this method."""
-    timeout_seconds: Annotated[int, Field(ge=5, le=120)] | None = None
-    """How long switching a node off may take before the method counts as failed; absent means 15. Raise it
-    for BMCs that are slow to answer: too short a time leaves the guests to Proxmox's own HA."""
-    redfish: Redfish
-    """Use the Redfish service of each node's BMC: `redfish: {}`."""
-
-    @property
-    def effective_timeout_seconds(self) -> int:
-        return self.timeout_seconds or DEFAULT_FENCING_TIMEOUT_SECONDS
-
-
-class Fencing(Model):
-    """How a node's death is proven. Without a proof pveha starts nothing and leaves the guests to Proxmox's
-    own HA."""
-
-    methods: Annotated[
-        tuple[FencingMethod, ...], Field(max_length=1, json_schema_extra=list_map("name"))
-    ] = ()
-    """The methods that spec.nodes[].fencing uses."""
-
-
-class NodeFencing(Model):
-    """This node's BMC."""
-
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            Rule(
-                "has(self.fingerprint) != has(self.caSecretRef)",
-                "set exactly one of fingerprint (SHA-256 of the BMC's certificate, usual for self-signed "
-                "ones) and caSecretRef (a Secret with the key ca.crt): certificates are always verified",
-            )
-        )
-    )
-
-    method: Label
-    """The method of spec.fencing.methods this entry belongs to."""
-    address: Annotated[
-        str,
-        Field(max_length=300),
-        Matches(
-            r"https://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?",
-            "must be an https:// URL without a path, for instance https://192.0.2.21: "
-            "http would show the BMC's password to the network",
-        ),
-    ]
-    """URL of the BMC, for instance https://192.0.2.21. It should be reachable while the node is off and
-    without that node."""
-    system_id: (
-        Annotated[
-            str,
-            Field(min_length=1, max_length=128),
-            Matches(
-                r"[A-Za-z0-9][A-Za-z0-9._:-]*",
-                "must be the last part of the system's path below /redfish/v1/Systems/",
-            ),
-        ]
-        | None
-    ) = None
-    """Which system of the BMC is this node, if it manages several (a chassis with blades). Absent means that
-    it manages one."""
-    credentials_secret_ref: SecretRef
-    """Secret with the keys `username` and `password`: a BMC account that may read and switch the power, and
-    nothing else."""
-    fingerprint: Fingerprint | None = None
-    """SHA-256 fingerprint of the BMC's certificate; the usual choice, because BMCs come with self-signed
-    certificates."""
-    ca_secret_ref: SecretRef | None = None
-    """Secret with the key `ca.crt`: the authority that signed the BMC's certificate. Choose this if you roll
-    out your own."""
-
-    @model_validator(mode="after")
-    def _verification_is_never_off(self) -> "NodeFencing":
-        if (self.fingerprint is None) == (self.ca_secret_ref is None):
-            raise ValueError("set exactly one of fingerprint and caSecretRef")
-        return self
-
-
 class Availability(StrEnum):
     """What a node is there for."""
 
@@ -255,6 +168,16 @@ class Availability(StrEnum):
 class Node(Model):
     """What pveha cannot learn from Proxmox about one node."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            Rule(
+                "!has(self.alsoCutsOff) || !self.alsoCutsOff.exists(each, each == self.name)",
+                "alsoCutsOff names the node itself: list only the others",
+                ".alsoCutsOff",
+            )
+        )
+    )
+
     name: NodeName
     """The node's name as Proxmox shows it."""
     address: Host | None = None
@@ -264,11 +187,12 @@ class Node(Model):
     """Active (also if absent): the node takes guests. Pause: pveha starts or moves no guest to it; those it
     has stay, and stay protected. Drain: like Pause, and its running guests are moved away, for instance
     before an upgrade; the condition Drained tells when it is empty. Back at Active nothing is moved back."""
-    fencing: Annotated[
-        tuple[NodeFencing, ...], Field(max_length=1, json_schema_extra=list_map("method"))
-    ] = ()
-    """The node's BMC. A node without one is never recovered by the Fast engine, because its death cannot be
-    proven."""
+    fencing: NodeMethods = ()
+    """How this node is switched off, by one or several methods. A node without any is never recovered by the
+    Fast engine, because its death cannot be proven."""
+    also_cuts_off: AlsoCutsOff = ()
+    """Nodes that lose their power together with this one, for instance the twins in its chassis. It is then
+    fenced only while all of them are lost as well."""
 
 
 class Safety(Model):
@@ -349,11 +273,19 @@ class HAClusterSpec(Model):
                 ".nodes",
             ),
             Rule(
-                "!has(self.nodes) || self.nodes.all(n, !has(n.fencing) || n.fencing.size() == 0 || "
-                "self.nodes.exists_one(o, has(o.fencing) && o.fencing.size() > 0 && "
-                "o.fencing[0].address == n.fencing[0].address && "
-                "has(o.fencing[0].systemID) == has(n.fencing[0].systemID) && "
-                "(!has(o.fencing[0].systemID) || o.fencing[0].systemID == n.fencing[0].systemID)))",
+                "!has(self.nodes) || self.nodes.all(n, !has(n.fencing) || n.fencing.all(f, "
+                "!has(self.fencing) || !has(self.fencing.methods) || self.fencing.methods.all(m, "
+                "m.name != f.method || (has(m.redfish) == has(f.address) && has(m.ipmi) == has(f.host) && "
+                "has(m.agent) == has(f.parameters)))))",
+                "an entry of spec.nodes[].fencing does not fit its method: set address for a redfish method, "
+                "host for an ipmi method, parameters for an agent, and none of them for a manual one",
+                ".nodes",
+            ),
+            Rule(
+                "!has(self.nodes) || self.nodes.all(n, !has(n.fencing) || n.fencing.all(f, "
+                "!has(f.address) || self.nodes.exists_one(o, has(o.fencing) && o.fencing.exists(g, "
+                "has(g.address) && g.address == f.address && has(g.systemID) == has(f.systemID) && "
+                "(!has(f.systemID) || g.systemID == f.systemID)))))",
                 "two nodes have the same BMC (address and systemID), so fencing one would switch off the "
                 "other: give each node its own address, or its own systemID if one BMC manages several nodes",
                 ".nodes",
@@ -402,6 +334,16 @@ class HAClusterSpec(Model):
 
     def node(self, name: str) -> Node | None:
         return next((node for node in self.nodes if node.name == name), None)
+
+    def levels(self, name: str) -> list[tuple[int, list[tuple[FencingMethod, NodeFencing]]]]:
+        """The levels of fencing of node `name`, in order, each with the methods that must prove together."""
+        node = self.node(name)
+        found: dict[int, list[tuple[FencingMethod, NodeFencing]]] = {}
+        for entry in node.fencing if node is not None else ():
+            method = self.method(entry.method)
+            if method is not None:
+                found.setdefault(method.effective_level, []).append((method, entry))
+        return sorted(found.items())
 
     def availability(self, name: str) -> Availability:
         """What node `name` is there for; a node that is not listed is Active."""
@@ -478,18 +420,32 @@ class LastFailure(Model):
     """How many of them run elsewhere."""
 
 
+class MethodBinding(Model):
+    """A method of a node that is bound to it, or that has been contradicted."""
+
+    name: Annotated[str, Field(max_length=63)]
+    """The method."""
+    drill: Annotated[str, Field(max_length=64)] | None = None
+    """For a method whose device does not tell which machine it switches: what was configured when a drill
+    bound it."""
+    voided: Annotated[str, Field(max_length=1024)] | None = None
+    """Why the binding no longer counts, until the annotation pveha.dev/rebind names the node."""
+
+
 class Binding(Model):
-    """What binds a node to its BMC: remembered here so that a new leader can prove the death of a node that
-    is already gone."""
+    """What binds a node to its fencing methods: remembered here so that a new leader can prove the death of a
+    node that is already gone."""
 
     name: Annotated[str, Field(max_length=63)]
     """The node's name."""
     identities: Annotated[
         tuple[Annotated[str, Field(max_length=128)], ...], Field(max_length=4, json_schema_extra=LIST_SET)
     ] = ()
-    """UUID and serial number that the node itself told while it was online and its BMC showed the same."""
-    voided: Annotated[str, Field(max_length=1024)] | None = None
-    """Why the binding no longer counts, until the annotation pveha.dev/rebind names the node."""
+    """UUID and serial number that the node itself told while it was online."""
+    methods: Annotated[
+        tuple[MethodBinding, ...], Field(max_length=8, json_schema_extra=list_map("name"))
+    ] = ()
+    """The methods that are bound: a BMC that showed one of these identities, an outlet by a drill."""
 
 
 class Storm(Model):
@@ -545,7 +501,7 @@ class HAClusterStatus(Status):
     ] = ()
     """What pveha is doing now; at most 20 are shown."""
     bindings: Annotated[tuple[Binding, ...], Field(max_length=32, json_schema_extra=list_map("name"))] = ()
-    """Nodes whose BMC is bound to them."""
+    """Nodes with methods that are bound to them."""
     storm: Storm | None = None
     """The storm that keeps pveha from beginning anything."""
     flapping: Annotated[tuple[Flapping, ...], Field(max_length=32, json_schema_extra=list_map("name"))] = ()

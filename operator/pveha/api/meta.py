@@ -35,6 +35,15 @@ REBIND_ANNOTATION = f"{GROUP}/rebind"
 """Set on an HACluster to a node's name (several: separated by commas) once a person has checked that the
 node's BMC entry names the right machine: what contradicted it before is forgotten (rule S1)."""
 
+DRILL_ANNOTATION = f"{GROUP}/fencing-drill"
+"""Set on an HACluster to a node's name while a person does the drill that binds the node's outlets to it:
+they are read every second and a half then (rule S1)."""
+
+CONFIRM_OFF_ANNOTATION = f"{GROUP}/confirm-off"
+"""Set on an HACluster to the id of a node's failure (status tells it; several: separated by commas) by a
+person who has made sure that the node is off and stays off. Counts where a method `manual` is configured
+(rule S1)."""
+
 CONFIRM_UNPROTECT_ANNOTATION = f"{GROUP}/confirm-unprotect"
 """Set on an HACluster to the number of guests that the condition UnprotectHeld names, to let pveha unprotect
 them."""

@@ -23,6 +23,17 @@ _LARGEST_ANSWER = 1024 * 1024
 _ALREADY_OFF = frozenset(("NoOperation", "InvalidOperationForSystemState", "PSU501", "PSU502"))
 """Last part of the message ids with which a ForceOff is declined on a machine that is off: DMTF's Base
 registry; HPE iLO (400, its argument is "Power is off"); Dell iDRAC (409, see its guide's "Action Reset")."""
+_BUSY = frozenset(
+    (
+        "ServiceTemporarilyUnavailable",
+        "ServiceInUnknownState",
+        "ResourceInUse",
+        "ResourceInStandby",
+        "TaskInProgress",
+    )
+)
+"""Last part of the message ids with which a BMC says that it has something else to do (DMTF's Base
+registry)."""
 _STATES = {
     "On": power.PowerState.ON,
     "Off": power.PowerState.OFF,
@@ -130,30 +141,39 @@ class RedfishPower:
                 system.restore or "",
             )
 
-    async def force_off(self, name: str) -> None:
+    async def force_off(self, name: str) -> bool:
         """ForceOff, to the target that the last read named.
 
-        A BMC that declines because the machine is off has acknowledged if it then reads Off.
-
-        Such a BMC answers 400 or 409 with a message of `_ALREADY_OFF`; any other refusal raises `Refused`.
+        False from a BMC that declines because the machine is off (400 or 409 with a message of
+        `_ALREADY_OFF`) and then reads Off; any other refusal raises `Refused`, or `Busy` where the BMC has
+        no time.
         """
         async with self._deadline(name, "forcing the power off"):
-            reset = self._resets.get(name) or (await self._system(name))[1].actions.reset
-            if reset is None:
-                message = f"BMC of {name} has no action ComputerSystem.Reset; may this user switch power?"
-                raise errors.Forbidden(message)
-            allowed = await self._allowed(name, reset)
-            if allowed is not None and "ForceOff" not in allowed:
-                message = f"BMC of {name} offers no ForceOff, only: {', '.join(allowed)}"
-                raise errors.Refused(message)
             try:
-                await self._request(name, "POST", reset.target, {"ResetType": "ForceOff"})
+                await self._reset(name, "ForceOff")
             except _Declined as declined:
                 if not declined.message_ids & _ALREADY_OFF:
                     raise
                 path, system = await self._system(name)
                 if _state(name, path, system) is not power.PowerState.OFF:
                     raise
+                return False
+            return True
+
+    async def power_on(self, name: str) -> None:
+        async with self._deadline(name, "switching the power on"):
+            await self._reset(name, "On")
+
+    async def _reset(self, name: str, kind: str) -> None:
+        reset = self._resets.get(name) or (await self._system(name))[1].actions.reset
+        if reset is None:
+            message = f"BMC of {name} has no action ComputerSystem.Reset; may this user switch power?"
+            raise errors.Forbidden(message)
+        allowed = await self._allowed(name, reset)
+        if allowed is not None and kind not in allowed:
+            message = f"BMC of {name} offers no {kind}, only: {', '.join(allowed)}"
+            raise errors.Refused(message)
+        await self._request(name, "POST", reset.target, {"ResetType": kind})
 
     def _deadline(self, name: str, doing: str) -> "_Deadline":
         return _Deadline(self._timeout, f"BMC of {name}, {doing}")
@@ -277,6 +297,10 @@ def _answer(status: int, content: bytes, trying: str) -> Any:
             raise errors.Forbidden(message)
         case 404:
             raise errors.NotFound(message)
+        case 503:
+            raise errors.Busy(message)
+        case _ if 400 <= status < 500 and message_ids & _BUSY:
+            raise errors.Busy(message)
         case 400 | 409:
             raise _Declined(message, message_ids)
         case _ if 400 <= status < 500:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import functools
 import socket
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
         metavar="SECONDS",
         help="how long a leader that is gone keeps the others waiting; default, and least: %(default)s",
     )
+    parser.add_argument(
+        "--fence-agents",
+        type=Path,
+        default=Path("/usr/sbin"),
+        metavar="FOLDER",
+        help="where the executables of fencing methods of kind agent are; default: %(default)s",
+    )
     parser.add_argument("--log-format", choices=logs.FORMATS, default="text", help="default: %(default)s")
     parser.add_argument("--log-level", choices=logs.LEVELS, default="info", help="default: %(default)s")
     parser.set_defaults(run=run)
@@ -83,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
         health_host=args.health_host,
         health_port=args.health_port,
     )
-    return asyncio.run(operator.run(options, loop.run_cluster))
+    run_cluster = functools.partial(loop.run_cluster, agents=args.fence_agents)
+    return asyncio.run(operator.run(options, run_cluster))
 
 
 def _lease_seconds(text: str) -> int:

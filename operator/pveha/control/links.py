@@ -1,19 +1,26 @@
 """From an HACluster and its Secrets to the ports of its cluster."""
 
+import contextlib
 import dataclasses
+import pathlib
 import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from pveha import tls
-from pveha.api import hacluster
-from pveha.bmc import redfish
-from pveha.model import errors, ports, snapshot
+from pveha.api import fencing, hacluster
+from pveha.bmc import agent, ipmi, redfish, switches
+from pveha.model import errors, power, snapshot
 from pveha.nodeshell import ssh
 from pveha.observe import watcher
 from pveha.proxmox import client, credentials, endpoints
 
 T = TypeVar("T")
+
+CALM_SECONDS = 30.0
+"""Between two reads of a healthy node's power by Redfish."""
+PROCESS_CALM_SECONDS = 180.0
+"""The same by IPMI or a fence agent, each of which is a process."""
 
 SecretReader = Callable[[str], Awaitable[Mapping[str, bytes]]]
 """Reads a Secret of the HACluster's namespace by name."""
@@ -74,6 +81,15 @@ class Secrets:
         except UnicodeDecodeError:
             raise SecretInvalid(f"key {key} of Secret {name} (named by {field}) is not text") from None
 
+    async def all(self, name: str, field: str) -> dict[str, str]:
+        """All of Secret `name` that is text."""
+        keys = self.seen.get(name)
+        if keys is None:
+            with contextlib.suppress(SecretInvalid):
+                await self.value(name, "", field)
+            keys = self.seen[name]
+        return {key: await self.value(name, key, field) for key in keys}
+
 
 class SecretMissing(errors.InvalidConfiguration):
     """A Secret does not exist."""
@@ -83,9 +99,14 @@ class SecretInvalid(errors.InvalidConfiguration):
     """A Secret lacks a key, or what it holds cannot be used."""
 
 
-async def connect(spec: hacluster.HAClusterSpec, namespace: str, read: SecretReader) -> Links:
+async def connect(
+    spec: hacluster.HAClusterSpec,
+    namespace: str,
+    read: SecretReader,
+    agents: pathlib.Path = agent.FOLDER,
+) -> Links:
     """The ports for `spec`. What is wrong with node shell or BMCs is noted in `problems`; the cluster's own
-    raises."""
+    raises. `agents` is the folder of the fence agents."""
     secrets = Secrets(namespace, read)
     hypervisor = await _hypervisor(spec, secrets)
     closers: list[Callable[[], Awaitable[None]]] = [hypervisor.close]
@@ -100,20 +121,11 @@ async def connect(spec: hacluster.HAClusterSpec, namespace: str, read: SecretRea
     if shell is not None:
         closers.append(shell.close)
 
-    bmcs: dict[str, redfish.BmcAddress] = {}
-    for node in spec.nodes:
-        if not node.fencing:
-            continue
-        try:
-            bmcs[node.name] = await _bmc(node, secrets)
-        except errors.PvehaError as problem:
-            problems[f"power/{node.name}"] = snapshot.Problem(type(problem).__name__, str(problem), 0.0)
-    power: ports.PowerControl | None = None
-    if bmcs:
-        redfish_power = redfish.RedfishPower(bmcs)
-        closers.append(redfish_power.close)
-        power = redfish_power
-    outside = watcher.Outside(hypervisor, shell, power, frozenset(bmcs), problems)
+    devices, closing = await _devices(spec, secrets, agents, problems)
+    closers += closing
+    power_control = switches.Switches(devices) if devices else None
+    calm = {switch: _calm_seconds(spec, switch) for switch in devices}
+    outside = watcher.Outside(hypervisor, shell, power_control, calm, problems)
     return Links(outside, addresses, _fingerprint(spec, secrets.seen), closers, hypervisor)
 
 
@@ -133,14 +145,14 @@ def secret_names(spec: hacluster.HAClusterSpec) -> list[str]:
     refs = [spec.credentials_secret_ref, spec.tls.ca_secret_ref]
     refs += [spec.recovery.node_shell.credentials_secret_ref] if spec.recovery.node_shell else []
     for node in spec.nodes:
-        for fencing in node.fencing:
-            refs += [fencing.credentials_secret_ref, fencing.ca_secret_ref]
+        for entry in node.fencing:
+            refs += [entry.credentials_secret_ref, entry.ca_secret_ref]
     return sorted({ref.name for ref in refs if ref is not None})
 
 
 def _fingerprint(spec: hacluster.HAClusterSpec, secrets: Mapping[str, Mapping[str, bytes]]) -> int:
     connection = spec.model_dump_json(
-        include={"endpoints", "tls", "recovery", "nodes", "credentials_secret_ref"}
+        include={"endpoints", "tls", "recovery", "fencing", "nodes", "credentials_secret_ref"}
     )
     contents = tuple((name, tuple(sorted(data.items()))) for name, data in sorted(secrets.items()))
     return hash((connection, contents))
@@ -185,20 +197,97 @@ async def _shell(
         raise SecretInvalid(f"Secret {name}: {problem}") from problem
 
 
-async def _bmc(node: hacluster.Node, secrets: Secrets) -> redfish.BmcAddress:
-    wanted = node.fencing[0]
-    field = f"spec.nodes[{node.name}].fencing"
-    url = urllib.parse.urlsplit(wanted.address)
+Device = redfish.RedfishPower | ipmi.IpmiPower | agent.AgentPower
+
+
+async def _devices(
+    spec: hacluster.HAClusterSpec,
+    secrets: Secrets,
+    agents: pathlib.Path,
+    problems: dict[str, snapshot.Problem],
+) -> tuple[dict[power.Switch, Device], list[Callable[[], Awaitable[None]]]]:
+    """The device behind each switch that can be used; what is wrong with the others goes into `problems`."""
+    by_redfish: dict[str, redfish.BmcAddress] = {}
+    by_ipmi: dict[str, ipmi.BmcAddress] = {}
+    by_agent: dict[str, agent.Outlet] = {}
+    found: list[tuple[power.Switch, fencing.FencingMethod]] = []
+    for node in spec.nodes:
+        for _, level in spec.levels(node.name):
+            for method, entry in level:
+                switch = power.Switch(node.name, method.name)
+                field = f"spec.nodes[{node.name}].fencing[{method.name}]"
+                try:
+                    if method.redfish is not None:
+                        by_redfish[str(switch)] = await _redfish(entry, secrets, field)
+                    elif method.ipmi is not None:
+                        by_ipmi[str(switch)] = await _ipmi(entry, secrets, field)
+                    elif method.agent is not None:
+                        by_agent[str(switch)] = await _outlet(method, entry, secrets, agents, field)
+                    else:
+                        continue
+                except errors.PvehaError as problem:
+                    trouble = snapshot.Problem(type(problem).__name__, str(problem), 0.0)
+                    problems[f"power/{switch}"] = trouble
+                else:
+                    found.append((switch, method))
+    ours = redfish.RedfishPower(by_redfish)
+    others = ipmi.IpmiPower(by_ipmi), agent.AgentPower(by_agent)
+    devices = {
+        switch: ours if method.redfish is not None else others[0] if method.ipmi is not None else others[1]
+        for switch, method in found
+    }
+    return devices, [ours.close]
+
+
+def _calm_seconds(spec: hacluster.HAClusterSpec, switch: power.Switch) -> float:
+    """Between two reads while nothing happens: a process for each read is not started often."""
+    method = spec.method(switch.method)
+    return CALM_SECONDS if method is not None and method.redfish is not None else PROCESS_CALM_SECONDS
+
+
+def _needed(value: T | None, field: str, name: str, kind: str) -> T:
+    if value is None:
+        raise errors.InvalidConfiguration(f"{field}.{name} is missing, which a method of kind {kind} needs")
+    return value
+
+
+async def _redfish(entry: fencing.NodeFencing, secrets: Secrets, field: str) -> redfish.BmcAddress:
+    url = urllib.parse.urlsplit(_needed(entry.address, field, "address", "redfish"))
     ca = None
-    if wanted.ca_secret_ref is not None:
-        ca = await secrets.value(wanted.ca_secret_ref.name, "ca.crt", field)
-    name = wanted.credentials_secret_ref.name
+    if entry.ca_secret_ref is not None:
+        ca = await secrets.value(entry.ca_secret_ref.name, "ca.crt", field)
+    name = _needed(entry.credentials_secret_ref, field, "credentialsSecretRef", "redfish").name
     return redfish.BmcAddress(
         host=url.hostname or "",
         username=await secrets.value(name, "username", field),
         password=await secrets.value(name, "password", field),
         port=url.port or 443,
-        system_id=wanted.system_id,
+        system_id=entry.system_id,
         ca=ca,
-        fingerprint=wanted.fingerprint,
+        fingerprint=entry.fingerprint,
     )
+
+
+async def _ipmi(entry: fencing.NodeFencing, secrets: Secrets, field: str) -> ipmi.BmcAddress:
+    name = _needed(entry.credentials_secret_ref, field, "credentialsSecretRef", "ipmi").name
+    return ipmi.BmcAddress(
+        host=_needed(entry.host, field, "host", "ipmi"),
+        username=await secrets.value(name, "username", field),
+        password=await secrets.value(name, "password", field),
+        port=entry.port or ipmi.PORT,
+    )
+
+
+async def _outlet(
+    method: fencing.FencingMethod,
+    entry: fencing.NodeFencing,
+    secrets: Secrets,
+    agents: pathlib.Path,
+    field: str,
+) -> agent.Outlet:
+    assert method.agent is not None
+    given = {each.name.value: each.value for each in (*method.agent.parameters, *(entry.parameters or ()))}
+    told: dict[str, str] = {}
+    if entry.credentials_secret_ref is not None:
+        told = await secrets.all(entry.credentials_secret_ref.name, field)
+    return agent.Outlet(method.agent.name, given, told, float(method.effective_timeout_seconds), agents)

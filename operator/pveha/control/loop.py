@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import logging
+import pathlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from pveha.act import actor
+from pveha.bmc import agent
 from pveha.control import health as health_
 from pveha.control import links
 from pveha.decide import memory, recall, rounds
@@ -43,6 +45,7 @@ async def run_cluster(
     reporter: status.StatusWriter,
     health: health_.Health,
     wall_now: Clock = time.time,
+    agents: pathlib.Path = agent.FOLDER,
 ) -> None:
     """Run rounds until cancelled or the HACluster is gone. Links are made anew when it or its Secrets
     change."""
@@ -55,7 +58,7 @@ async def run_cluster(
     while (now := wanted()) is not None:
         memo = memo or recall.first(now.cluster.status)
         try:
-            made = await links.connect(now.cluster.spec, key.namespace, read)
+            made = await links.connect(now.cluster.spec, key.namespace, read, agents)
         except (errors.PvehaError, TimeoutError) as problem:
             log.warning("%s: %s", key, problem)
             _report_unusable(problem, now, leadership, reporter, owner, wall_now())

@@ -6,16 +6,12 @@ import enum
 from collections.abc import Mapping
 
 from pveha.api import hacluster
+from pveha.decide import levels as levels_
 from pveha.decide import memory as memories
 from pveha.model import cluster, operations, power, snapshot
 
 DOWN_PATIENCE_SECONDS = 3.0
 """How long a node is Down with its BMC reading on before it is fenced (S5)."""
-POWER_FRESH_SECONDS = 10.0
-"""A power reading older than this says nothing (S2 wants claims no later than 10 s after one)."""
-READING_SECONDS = 5.0
-"""How long the BMC of a node that has just gone may take to be read: in calm times it is read twice a
-minute."""
 PATH_BROKEN_SECONDS = 30.0
 """A member that is powered on but silent towards us for this long has a broken path to us, nothing worse."""
 ANNOUNCEMENT_SECONDS = 5.0
@@ -56,9 +52,12 @@ class Verdict:
     state: State
     reason: str
     fence_at: float | None = None
-    off_since: float | None = None
+    level: levels_.Level | None = None
+    """The level of fencing methods that would be used."""
     contradiction: str = ""
-    """Why the BMC's word no longer counts."""
+    """Why the word of `contradicted` no longer counts."""
+    contradicted: frozenset[str] = frozenset()
+    """Methods that switch another machine."""
     path_broken: bool = False
     """A member with power whose API does not answer us: nothing is wrong but our path to it."""
 
@@ -136,48 +135,34 @@ def planned(name: str, ha_status: cluster.HAStatus | None) -> str:
     return ""
 
 
-def usable_power(
-    seen: snapshot.Snapshot, name: str, remembered: memories.NodeMemory
-) -> power.PowerReading | None:
-    """The node's power reading if it is fresh and from a bound BMC (S1)."""
-    reading = seen.power.get(name)
-    if reading is None or reading.answered_at < seen.now - POWER_FRESH_SECONDS:
-        return None
-    if not remembered.bound or remembered.voided:
-        return None
-    return reading if power.same_machine(reading.identities, remembered.identities) else None
-
-
 def verdicts(
     seen: snapshot.Snapshot, spec: hacluster.HAClusterSpec, memory: memories.Memory, members: Membership
 ) -> Mapping[str, Verdict]:
     """A verdict for every node of the cluster."""
-    return {name: _verdict(name, seen, spec, memory.node(name), members) for name in sorted(members.nodes)}
+    return {name: _verdict(name, seen, spec, memory, members) for name in sorted(members.nodes)}
 
 
 def _verdict(
     name: str,
     seen: snapshot.Snapshot,
     spec: hacluster.HAClusterSpec,
-    remembered: memories.NodeMemory,
+    memory: memories.Memory,
     members: Membership,
 ) -> Verdict:
+    remembered = memory.node(name)
     probe = seen.probes.get(name)
     silent_since = probe.failed_since if probe else None
     answers = probe is not None and silent_since is None
-    reading = usable_power(seen, name, remembered)
-    contradiction = _contradiction(name, probe, reading)
-    if contradiction:
-        reading = None
+    wrong = levels_.contradicted(seen, spec, name, remembered)
+    contradiction = f"the BMC of {name} reads off while {name} answers" if wrong else ""
+    found = levels_.levels(seen, spec, name, remembered, wrong)
+    level, awaited = levels_.choose(found, remembered.tried)
     offline = is_offline(name, members)
-    unproven_for_good = remembered.voided or contradiction
-    unproven = unproven_for_good or _why_unproven(seen, name, remembered)
 
     def verdict(
         state: State, reason: str, fence_at: float | None = None, *, path_broken: bool = False
     ) -> Verdict:
-        off_since = _off_since(reading, remembered)
-        return Verdict(name, state, reason, fence_at, off_since, contradiction, path_broken)
+        return Verdict(name, state, reason, fence_at, level, contradiction, wrong, path_broken)
 
     if _being_fenced(name, seen):
         return verdict(State.FENCING, "its power is being switched off")
@@ -188,7 +173,7 @@ def _verdict(
     if not offline:
         if silent_since is None or seen.now - silent_since < spec.detection.suspect_after_seconds:
             return verdict(State.ONLINE, "")
-        powered = reading is not None and reading.state is power.PowerState.ON
+        powered = any(each.state is power.PowerState.ON for each in found)
         if powered and seen.now - silent_since > PATH_BROKEN_SECONDS:
             text = "a member and powered on, but its API does not answer us"
             return verdict(State.ONLINE, text, path_broken=True)
@@ -201,30 +186,29 @@ def _verdict(
     since = remembered.offline_since if remembered.offline_since is not None else seen.now
     if not announcements_read(seen, since) and seen.now - since < ANNOUNCEMENT_SECONDS:
         return verdict(State.UNCONFIRMED, "gone; whether that was announced is being read")
-    if reading is None:
-        asked_in_vain = f"power/{name}" in seen.problems
-        if (
-            remembered.bound
-            and not unproven_for_good
-            and not asked_in_vain
-            and seen.now - since < READING_SECONDS
-        ):
-            return verdict(State.UNCONFIRMED, "gone; its BMC is being read")
-        return verdict(State.UNPROVABLE, f"gone, but its death cannot be proven: {unproven}")
+    if awaited and seen.now - since < levels_.READING_SECONDS:
+        return verdict(State.UNCONFIRMED, "gone; its BMC is being read")
+    if level is None:
+        return verdict(
+            State.UNPROVABLE, f"gone, but its death cannot be proven: {_why_unproven(found, contradiction)}"
+        )
+    if also := _also_alive(name, spec, seen, memory, members):
+        return verdict(State.UNPROVABLE, f"gone, but switching it off would also cut off {also}")
     if answers:
         state, reason = State.ISOLATED, "out of the cluster, but still answering"
         fence_at = since + spec.safety.isolated_grace_seconds
-    elif reading.state is power.PowerState.OFF:
-        state, reason, fence_at = State.DOWN, "out of the cluster, silent, its BMC reads off", since
+    elif level.state is power.PowerState.OFF:
+        state, reason, fence_at = State.DOWN, f"out of the cluster, silent, {level.sign}", since
     else:
-        state, reason = State.DOWN, "out of the cluster and silent, its BMC reads on"
+        state, reason = State.DOWN, f"out of the cluster and silent, {level.sign}"
         fence_at = max(since, silent_since or since) + DOWN_PATIENCE_SECONDS
-    if remembered.returned_at is not None and reading.state is not power.PowerState.OFF:
+    if remembered.returned_at is not None and level.state is not power.PowerState.OFF:
         reason = f"{reason}; it had been off and has time to come back"
         fence_at = max(fence_at, remembered.returned_at + spec.safety.planned_down_seconds)
     if remembered.fence_error:
         state, reason = State.FENCE_FAILED, f"could not be fenced: {remembered.fence_error}"
-        fence_at = max(fence_at, remembered.fence_retry_at)
+        if level.number in remembered.tried:
+            fence_at = max(fence_at, remembered.fence_retry_at)
     return verdict(state, reason, fence_at)
 
 
@@ -233,26 +217,36 @@ def announcements_read(seen: snapshot.Snapshot, offline_since: float) -> bool:
     return seen.ha_status is not None and seen.ha_status.answered_at > offline_since
 
 
-def _contradiction(name: str, probe: snapshot.Probe | None, reading: power.PowerReading | None) -> str:
-    """A BMC that reads off while the node answers a call made after that reading belongs to another
-    machine."""
-    if probe is None or reading is None or reading.state is not power.PowerState.OFF:
-        return ""
-    answered = probe.failed_since is None and probe.answered_at >= probe.asked_at > reading.answered_at
-    return f"the BMC of {name} reads off while {name} answers" if answered else ""
-
-
-def _off_since(reading: power.PowerReading | None, remembered: memories.NodeMemory) -> float | None:
-    if reading is None or reading.state is not power.PowerState.OFF:
-        return None
-    return remembered.off_since if remembered.off_since is not None else reading.answered_at
-
-
-def _why_unproven(seen: snapshot.Snapshot, name: str, remembered: memories.NodeMemory) -> str:
-    if not remembered.bound:
+def _why_unproven(found: tuple[levels_.Level, ...], contradiction: str) -> str:
+    if contradiction:
+        return contradiction
+    if not found:
         return "no BMC was bound to it while it was online"
-    problem = seen.problems.get(f"power/{name}")
-    return f"its BMC does not answer ({problem.message})" if problem else "its BMC has not answered lately"
+    return "; ".join(dict.fromkeys(level.why for level in found))
+
+
+def _also_alive(
+    name: str,
+    spec: hacluster.HAClusterSpec,
+    seen: snapshot.Snapshot,
+    memory: memories.Memory,
+    members: Membership,
+) -> str:
+    """A node that loses its power together with `name` and is not lost (S3), or an empty string.
+
+    One that still answers is given its own patience (S5): its guests run.
+    """
+    node = spec.node(name)
+    for other in node.also_cuts_off if node is not None else ():
+        if other not in members.nodes:
+            continue
+        if is_offline(other, members) is not True or planned(other, seen.ha_status):
+            return f"{other}, which is not lost"
+        probe, since = seen.probes.get(other), memory.node(other).offline_since
+        answers = probe is not None and probe.failed_since is None
+        if answers and (since is None or seen.now - since < spec.safety.isolated_grace_seconds):
+            return f"{other}, which still answers"
+    return ""
 
 
 def _being_fenced(name: str, seen: snapshot.Snapshot) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable, Mapping
 
 from pveha.api import hacluster
 from pveha.api.conditions import FailoverReady
-from pveha.decide import evidence, guards, memory, placement, protection, recall, registration
+from pveha.decide import evidence, guards, levels, memory, placement, protection, recall, registration
 from pveha.model import cluster, operations, snapshot
 
 MANAGER_SILENT_SECONDS = 60.0
@@ -128,7 +128,10 @@ def _recovery(
         for guest in wanted
         if guest.vmid in planned.targets
     }
-    provable = verdicts[dead].state in AWAITED and protection.provable(dead, spec, memo) is None
+    refusal = protection.provable(dead, spec, memo)
+    provable = verdicts[dead].state in AWAITED and (
+        refusal is None or refusal.reason is FailoverReady.FENCING_MANUAL
+    )
     stranded = frozenset(
         guest.vmid
         for guest in protected.guests.values()
@@ -261,14 +264,11 @@ def _fence(
         not due
         or not evidence.announcements_read(seen, memo.node(name).offline_since or seen.now)
         or not (recovery.items or recovery.stranded)
-        or protection.provable(name, spec, memo)
+        or verdict.level is None
         or votes_unsafe(seen, survivors)
     ):
         return None
     configured = spec.node(name)
-    method = spec.method(configured.fencing[0].method) if configured else None
-    if method is None:
-        return None
     remembered = memo.node(name)
     return operations.Fence(
         id=f"fence.{remembered.failure}.{remembered.fence_attempts}",
@@ -276,11 +276,14 @@ def _fence(
         failure=remembered.failure,
         owner=seen.owner,
         survivors=tuple(sorted(survivors, key=lambda each: f"shell/{each}" in seen.problems)),
-        identities=remembered.identities,
-        timeout=float(method.effective_timeout_seconds),
-        off_since=verdict.off_since,
+        level=verdict.level.number,
+        methods=verdict.level.methods,
         node_answered=_is_heard(name, seen, spec, remembered),
         alive=alive_witnesses(name, seen, memo, members),
+        also=tuple(other for other in configured.also_cuts_off if other in members.nodes)
+        if configured is not None
+        else (),
+        watchers=levels.watchers(spec, name, remembered, verdict.level.number),
     )
 
 
@@ -348,7 +351,7 @@ def _takeover(
         epoch=memo.epoch,
         items=items,
         survivors=evidence.survivors(members),
-        identities=remembered.identities,
+        proven_by=remembered.proof.methods if remembered.proof else (),
         off_read_at=remembered.proof.last_off_at if remembered.proof else float("-inf"),
         alive=alive_witnesses(dead, seen, memo, members),
     )
@@ -569,7 +572,10 @@ def _cancellations(
     result = []
     for state in seen.operations:
         operation = state.operation
-        node = operation.node if isinstance(operation, operations.Fence) else getattr(operation, "dead", "")
+        if isinstance(operation, operations.Fence | operations.PowerOn):
+            node = operation.node
+        else:
+            node = getattr(operation, "dead", "")
         returned = node in members.nodes and evidence.is_offline(node, members) is False
         unproven = isinstance(operation, operations.Takeover) and node and memo.node(node).proof is None
         if state.outcome is None and (returned or unproven or allowed.stop):

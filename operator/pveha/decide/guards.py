@@ -162,13 +162,20 @@ def allowed_losses(spec: hacluster.HAClusterSpec, nodes: int) -> int:
 
 
 def blast_radius(spec: hacluster.HAClusterSpec, verdicts: Mapping[str, evidence.Verdict]) -> str:
-    """Why too many nodes are lost at once for pveha to believe it, or an empty string."""
-    gone = lost(verdicts)
+    """Why too many nodes are lost at once for pveha to believe it, or an empty string.
+
+    Nodes that would lose their power with a lost one count as well (S3), unless they are members: then that
+    one is not fenced at all.
+    """
+    gone = set(lost(verdicts))
+    cut = {other for node in spec.nodes if node.name in gone for other in node.also_cuts_off}
+    alive = (evidence.State.ONLINE, evidence.State.SUSPECT)
+    gone |= {name for name in cut & verdicts.keys() if verdicts[name].state not in alive}
     allowed = allowed_losses(spec, len(verdicts))
     if len(gone) <= allowed:
         return ""
     return (
-        f"{len(gone)} of {len(verdicts)} nodes are lost ({', '.join(gone)}), but "
+        f"{len(gone)} of {len(verdicts)} nodes are lost ({', '.join(sorted(gone))}), but "
         f"safety.maxFailedNodesPercent allows {allowed}: pveha leaves them to Proxmox's own HA"
     )
 

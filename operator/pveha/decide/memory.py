@@ -2,12 +2,34 @@
 
 import dataclasses
 import types
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from pveha.model import operations
 
 NOTHING: Mapping[str, "NodeMemory"] = types.MappingProxyType({})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MethodMemory:
+    """About one fencing method of one node."""
+
+    bound: bool = False
+    """It showed the node's identity while the node was Online, or a drill has shown that it switches it
+    (S1)."""
+    drill: str = ""
+    """What was configured (`fencing.device`) when a drill bound it."""
+    voided: str = ""
+    """Why the binding no longer counts; a person has to clear it."""
+    off_since: float | None = None
+    """Since when it has read Off without interruption."""
+    off_read_at: float = float("-inf")
+    """When it last did."""
+    on_read_at: float = float("-inf")
+    """When it last read anything else."""
+
+
+_UNKNOWN_METHOD = MethodMemory()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -18,28 +40,34 @@ class NodeMemory:
     offline_since: float | None = None
     offline_timestamp: float = 0.0
     """Unix time of `offline_since`."""
-    off_since: float | None = None
-    """Since when its BMC has read Off without interruption."""
-    off_read_at: float = float("-inf")
-    """When it last did."""
     silent_since: float | None = None
     silent_timestamp: float = 0.0
     identities: frozenset[str] = frozenset()
     """DMI identities the node last told us itself."""
-    bound: bool = False
-    """Its BMC showed one of these identities while the node was Online (S1)."""
-    voided: str = ""
-    """Why the binding no longer counts; a person has to clear it."""
+    methods: Mapping[str, MethodMemory] = dataclasses.field(default_factory=dict)
+    """By name of the fencing method."""
     failure: str = ""
     """Id of the loss being handled: set when it goes offline, kept until it is back."""
     commanded_at: float | None = None
-    """When its BMC was last told to switch it off."""
+    """When it was last told to be switched off."""
+    commanded_by: frozenset[str] = frozenset()
+    """By which methods."""
+    may_land_until: float = float("-inf")
+    """Until when a forced off that nobody acknowledged may still be carried out (S15)."""
+    confirmed_at: float | None = None
+    """Since when a person's confirmation that it is off has been seen, for this failure."""
+    refuted: str = ""
+    """What showed that this confirmation was wrong."""
     proof: operations.Proof | None = None
     returned_at: float | None = None
     """When the proof ended because the node had power again or answered."""
     fence_error: str = ""
     fence_retry_at: float = 0.0
     fence_attempts: int = 0
+    tried: frozenset[int] = frozenset()
+    """Levels that have failed since all of them were last tried."""
+    power_on_at: float | None = None
+    """When it was last told to be switched on after this failure."""
     lrm_timestamp: int = 0
     lrm_moved_at: float = float("-inf")
     """When its LRM's timestamp was last seen to move."""
@@ -52,6 +80,22 @@ class NodeMemory:
     """Unix times at which it was Online again after it was lost, in the last hour."""
     quarantined_until: float | None = None
     """Unix time until which no guests are started on it."""
+
+    def method(self, name: str) -> MethodMemory:
+        return self.methods.get(name, _UNKNOWN_METHOD)
+
+    @property
+    def voided(self) -> str:
+        """Why a method of it proves nothing any more, or an empty string."""
+        return next((each.voided for each in self.methods.values() if each.voided), "")
+
+    def void(self, why: str, methods: Iterable[str]) -> "NodeMemory":
+        """With these methods voided, and without the proof they may have given."""
+        voided = {
+            name: dataclasses.replace(self.method(name), voided=self.method(name).voided or why)
+            for name in methods
+        }
+        return dataclasses.replace(self, methods={**self.methods, **voided}, proof=None)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,11 +122,14 @@ class GuestMemory:
     problem_message: str = ""
 
 
-def changed(node: NodeMemory, **fields: Any) -> NodeMemory:
-    """`node` with these fields: itself where they are so already, which is nearly always."""
-    if all(getattr(node, name) == value for name, value in fields.items()):
-        return node
-    return dataclasses.replace(node, **fields)
+M = TypeVar("M", NodeMemory, MethodMemory)
+
+
+def changed(about: M, **fields: Any) -> M:
+    """`about` with these fields: itself where they are so already, which is nearly always."""
+    if all(getattr(about, name) == value for name, value in fields.items()):
+        return about
+    return dataclasses.replace(about, **fields)
 
 
 _UNKNOWN_NODE = NodeMemory()

@@ -123,6 +123,7 @@ def can_host(
         )
         and online_since is not None
         and seen.now - online_since >= spec.detection.recover_after_seconds
+        and seen.now >= memo.node(name).may_land_until
         and memo.node(name).quarantined_until is None
         and spec.availability(name) is hacluster.Availability.ACTIVE
         and lrm_alive(name, seen, memo)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pveha.api import failoverpolicy, hacluster, protectedvm
 from pveha.api.conditions import FailoverReady, GuestReady
 from pveha.api.meta import AUTO_PROTECT_LABEL, REBIND_ANNOTATION
-from pveha.decide import memory
+from pveha.decide import levels, memory
 from pveha.model import cluster, guests, mark, node, snapshot, specs
 
 CLEARABLE_LOCKS = frozenset(
@@ -244,24 +244,38 @@ def unrecoverable(guest: Protected, seen: snapshot.Snapshot, memo: memory.Memory
 
 
 def provable(name: str, spec: hacluster.HAClusterSpec, memo: memory.Memory) -> Refusal | None:
-    """Why the death of node `name` could not be proven if it died now, or None (S1)."""
-    configured = spec.node(name)
-    if configured is None or not configured.fencing:
+    """Why the death of node `name` could not be proven within seconds if it died now, or None (S1)."""
+    found = spec.levels(name)
+    remembered = memo.node(name)
+    if not found:
         return Refusal(
             FailoverReady.FENCING_UNVERIFIED,
             f"node {name} has no BMC in spec.nodes of the HACluster: its death could not be proven",
         )
-    remembered = memo.node(name)
+    usable = [level for _, level in found if levels.provable(level, remembered)]
+    if any(not levels.by_a_person(level) for level in usable):
+        return None
     if remembered.voided:
         return Refusal(
             FailoverReady.FENCING_UNVERIFIED,
             f"{remembered.voided}; check which machine this BMC belongs to, then annotate the HACluster with "
             f"{REBIND_ANNOTATION}={name}",
         )
-    if not remembered.bound:
+    if usable:
+        return Refusal(FailoverReady.FENCING_MANUAL, f"only a person can confirm that node {name} is off")
+    undrilled = sorted(
+        method.name
+        for _, level in found
+        for method, _ in level
+        if method.agent is not None and not remembered.method(method.name).bound
+    )
+    if undrilled and all(method.agent is not None for _, level in found for method, _ in level):
         return Refusal(
             FailoverReady.FENCING_UNVERIFIED,
-            f"the BMC of node {name} has not yet shown the identity that the node itself tells "
-            "(UUID or serial number)",
+            f"no drill has shown that {', '.join(undrilled)} switches node {name}: docs/fencing.md tells how",
         )
-    return None
+    return Refusal(
+        FailoverReady.FENCING_UNVERIFIED,
+        f"the BMC of node {name} has not yet shown the identity that the node itself tells "
+        "(UUID or serial number)",
+    )

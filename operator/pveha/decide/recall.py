@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Mapping
 
-from pveha.api import hacluster
-from pveha.decide import enrolment, evidence, memory, quarantine, storage, storm
+from pveha.api import fencing, hacluster
+from pveha.decide import drill, enrolment, evidence, levels, memory, quarantine, storage, storm
 from pveha.model import cluster, guests, mark, operations, power, snapshot
 
 CONTRADICTION_WINDOW_SECONDS = 30.0
@@ -12,6 +12,8 @@ CONTRADICTION_WINDOW_SECONDS = 30.0
 BOOT_SECONDS = 10.0
 """No machine answers this soon after it was off: one that does was not off (S1)."""
 FENCE_RETRY_SECONDS = 15.0
+MAY_LAND_SECONDS = 30.0
+"""How long after it was given up a forced off may still be carried out (S15)."""
 TAKEOVER_RETRY_SECONDS = 5.0
 MAX_ATTEMPTS = 3
 """Takeovers of one guest that fail before it is put back under native HA."""
@@ -31,8 +33,12 @@ def first(status: hacluster.HAClusterStatus) -> memory.Memory:
         nodes[binding.name] = dataclasses.replace(
             nodes.get(binding.name, memory.NodeMemory()),
             identities=frozenset(binding.identities),
-            bound=True,
-            voided=binding.voided or "",
+            methods={
+                method.name: memory.MethodMemory(
+                    bound=True, drill=method.drill or "", voided=method.voided or ""
+                )
+                for method in binding.methods
+            },
         )
     return memory.Memory(
         reported_loss=loss.node if loss is not None and loss.completion_time is not None else "",
@@ -48,11 +54,13 @@ def recall(
     members: evidence.Membership,
     memo: memory.Memory,
     rebind: frozenset[str],
+    confirmed: frozenset[str] = frozenset(),
 ) -> memory.Memory:
-    """The memory as of this snapshot; `rebind` names nodes whose voided binding a person wants cleared."""
+    """The memory as of this snapshot; `rebind` names nodes whose voided bindings a person wants cleared,
+    `confirmed` failures whose node a person says is off."""
     rebound = rebind if memo.rebound is None else memo.rebound & rebind
     nodes = {
-        name: _node(name, seen, spec, members, memo.node(name), name in rebind - rebound)
+        name: _node(name, seen, spec, members, memo.node(name), name in rebind - rebound, confirmed)
         for name in members.nodes
     }
     nodes = {**memo.nodes, **nodes}
@@ -71,7 +79,8 @@ def recall(
             if isinstance(state.operation, operations.Takeover | operations.EditHA):
                 memo = dataclasses.replace(memo, acted_at=max(memo.acted_at, state.outcome.at))
     split_since = None if not members.split else memo.split_since or seen.now
-    memo = dataclasses.replace(memo, nodes=_void_by_others(memo.nodes, seen), split_since=split_since)
+    nodes = drill.bind(_void_by_others(memo.nodes, seen, spec), seen, spec)
+    memo = dataclasses.replace(memo, nodes=nodes, split_since=split_since)
     return _epoch(memo, seen)
 
 
@@ -98,6 +107,7 @@ def _node(
     members: evidence.Membership,
     old: memory.NodeMemory,
     rebind: bool,
+    confirmed: frozenset[str],
 ) -> memory.NodeMemory:
     new = old
     offline = evidence.is_offline(name, members)
@@ -117,7 +127,12 @@ def _node(
             returned_at=None,
             fence_error="",
             fence_attempts=0,
+            tried=frozenset(),
             commanded_at=None,
+            commanded_by=frozenset(),
+            confirmed_at=None,
+            refuted="",
+            power_on_at=None,
         )
     elif offline is True and old.offline_since is None:
         new = memory.changed(
@@ -133,22 +148,33 @@ def _node(
     elif old.silent_since is None:
         new = memory.changed(new, silent_since=silent, silent_timestamp=seen.wall - (seen.now - silent))
 
-    reading = seen.power.get(name)
-    new = _off_since(new, reading)
-    if new.proof is not None and _shows_life(new.proof.last_off_at, reading, probe):
-        soon = probe is not None and probe.failed_since is None
-        soon = soon and seen.now - new.proof.last_off_at < BOOT_SECONDS
-        voided = f"{name} answers although its BMC had just proven it off" if soon else new.voided
-        new = memory.changed(new, proof=None, returned_at=seen.now, voided=voided)
-
     shell = seen.shells.get(name)
     if offline is False and shell is not None and (rebind or not old.voided):
-        new = memory.changed(new, identities=shell.identities, voided="")
-        if reading is not None and probe is not None and probe.failed_since is None:
-            new = memory.changed(new, bound=power.same_machine(reading.identities, shell.identities))
-    node = spec.node(name)
-    if node is None or not node.fencing:
-        new = memory.changed(new, bound=False)
+        new = memory.changed(new, identities=shell.identities)
+    methods = [pair for _, level in spec.levels(name) for pair in level]
+    followed = {
+        method.name: _method(
+            new.method(method.name),
+            method,
+            entry,
+            name,
+            seen,
+            new,
+            offline is False,
+            rebind and offline is False and shell is not None,
+        )
+        for method, entry in methods
+    }
+    new = _confirmed(memory.changed(new, methods=followed), confirmed, name, seen, methods)
+    if new.proof is not None and (life := _shows_life(new.proof, name, seen, new)):
+        answered = probe is not None and probe.failed_since is None
+        soon = answered and seen.now - new.proof.last_off_at < BOOT_SECONDS
+        devices = [each.switch.method for each in new.proof.methods if not each.manual]
+        if len(devices) < len(new.proof.methods):
+            new = memory.changed(new, refuted=life)
+        if soon:
+            new = new.void(f"{name} answers although its BMC had just proven it off", devices)
+        new = memory.changed(new, proof=None, returned_at=seen.now)
 
     lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
     if lrm is not None and lrm.timestamp != old.lrm_timestamp:
@@ -157,30 +183,92 @@ def _node(
     return new
 
 
-def _off_since(node: memory.NodeMemory, reading: power.PowerReading | None) -> memory.NodeMemory:
-    """Follow a BMC that reads Off: another reading, another machine, or a gap between reads begins anew."""
-    if (
-        reading is None
-        or reading.state is not power.PowerState.OFF
-        or not power.same_machine(reading.identities, node.identities)
-    ):
-        return memory.changed(node, off_since=None, off_read_at=float("-inf"))
-    gap = reading.asked_at - node.off_read_at > evidence.POWER_FRESH_SECONDS
-    since = reading.answered_at if gap or node.off_since is None else node.off_since
-    return memory.changed(node, off_since=since, off_read_at=reading.answered_at)
+def _method(
+    old: memory.MethodMemory,
+    method: fencing.FencingMethod,
+    entry: fencing.NodeFencing,
+    name: str,
+    seen: snapshot.Snapshot,
+    node: memory.NodeMemory,
+    member: bool,
+    rebind: bool,
+) -> memory.MethodMemory:
+    """Follow one method: bind it while its node is online (S1), and note since when it reads off."""
+    reading = seen.power.get(power.Switch(name, method.name))
+    new = memory.changed(old, voided="") if rebind else old
+    if not method.tells_who:
+        drilled = new.drill != "" and new.drill == fencing.device(method, entry)
+        return _off_since(memory.changed(new, bound=drilled), reading)
+    probe, shell = seen.probes.get(name), seen.shells.get(name)
+    online = member and probe is not None and probe.failed_since is None
+    if online and shell is not None and reading is not None and not new.voided:
+        own = shell.identities - _shared(name, seen)
+        new = memory.changed(new, bound=power.same_machine(reading.identities, own))
+    if reading is not None and not power.same_machine(reading.identities, node.identities):
+        reading = None
+    return _off_since(new, reading)
 
 
-def _shows_life(after: float, reading: power.PowerReading | None, probe: snapshot.Probe | None) -> bool:
-    """Whether the node had power, or answered, when asked after it had been proven off."""
-    powered = reading is not None and reading.state is not power.PowerState.OFF and reading.asked_at > after
-    answered = probe is not None and probe.failed_since is None and probe.asked_at > after
-    return powered or answered
+def _shared(name: str, seen: snapshot.Snapshot) -> frozenset[str]:
+    """Identities that other nodes tell as well: some boards come with a UUID that all of their kind have."""
+    return frozenset(
+        identity for other, shell in seen.shells.items() if other != name for identity in shell.identities
+    )
+
+
+def _off_since(method: memory.MethodMemory, reading: power.PowerReading | None) -> memory.MethodMemory:
+    """Follow what reads Off: another reading, another machine, or a gap between reads begins anew."""
+    if reading is None or reading.state is not power.PowerState.OFF:
+        on_read_at = reading.answered_at if reading is not None else method.on_read_at
+        return memory.changed(method, off_since=None, off_read_at=float("-inf"), on_read_at=on_read_at)
+    gap = reading.asked_at - method.off_read_at > levels.POWER_FRESH_SECONDS
+    since = reading.answered_at if gap or method.off_since is None else method.off_since
+    return memory.changed(method, off_since=since, off_read_at=reading.answered_at)
+
+
+def _confirmed(
+    node: memory.NodeMemory,
+    confirmed: frozenset[str],
+    name: str,
+    seen: snapshot.Snapshot,
+    methods: levels.Methods,
+) -> memory.NodeMemory:
+    """Follow a person's word: withdrawn, or refuted by a sign of life, it ends, and with it a proof made of
+    it."""
+    if node.failure == "" or node.failure not in confirmed:
+        node = memory.changed(node, confirmed_at=None, refuted="")
+    elif node.confirmed_at is None:
+        node = memory.changed(node, confirmed_at=seen.now)
+    elif not node.refuted:
+        node = memory.changed(node, refuted=levels.signs_of_life(seen, name, node, node.confirmed_at))
+    proof = node.proof
+    if proof is None or not any(method.manual for method in proof.methods):
+        return node
+    limits = [m.manual.effective_confirmed_seconds for m, _ in methods if m.manual is not None]
+    since = node.confirmed_at
+    if node.refuted or since is None or seen.now - since > min(limits, default=0):
+        return memory.changed(node, proof=None)
+    return node
+
+
+def _shows_life(proof: operations.Proof, name: str, seen: snapshot.Snapshot, node: memory.NodeMemory) -> str:
+    """What shows that the node had power, or answered, when asked after it had been proven off."""
+    for method in proof.methods:
+        reading = seen.power.get(method.switch)
+        if (
+            reading is not None
+            and reading.state is not power.PowerState.OFF
+            and reading.asked_at > proof.last_off_at
+        ):
+            return f"{method.switch} reads {reading.state.value}"
+    return levels.signs_of_life(seen, name, node, proof.last_off_at)
 
 
 def _void_by_others(
-    nodes: Mapping[str, memory.NodeMemory], seen: snapshot.Snapshot
+    nodes: Mapping[str, memory.NodeMemory], seen: snapshot.Snapshot, spec: hacluster.HAClusterSpec
 ) -> dict[str, memory.NodeMemory]:
-    """Void the binding of a node we commanded off if another one dropped right after, unannounced (S1)."""
+    """Void the methods by which we commanded a node off if another one dropped right after, unannounced
+    (S1)."""
     dropped = [
         (name, node.offline_since)
         for name, node in nodes.items()
@@ -190,15 +278,19 @@ def _void_by_others(
     ]
     result = dict(nodes)
     for name, node in nodes.items():
+        configured = spec.node(name)
+        also = configured.also_cuts_off if configured is not None else ()
         for other, at in dropped:
             if (
                 other != name
+                and other not in also
                 and not node.voided
+                and node.commanded_by
                 and node.commanded_at is not None
                 and 0 <= at - node.commanded_at <= CONTRADICTION_WINDOW_SECONDS
             ):
                 after = f"{at - node.commanded_at:.0f} s after {name} was switched off"
-                result[name] = dataclasses.replace(node, proof=None, voided=f"{other} dropped out {after}")
+                result[name] = node.void(f"{other} dropped out {after}", node.commanded_by)
     return result
 
 
@@ -294,6 +386,9 @@ def _fold(
                 return dataclasses.replace(memo, epoch=None, superseded=outcome.owner)
             memo = dataclasses.replace(memo, epoch=max(memo.epoch or 0, outcome.epoch or 0) or None)
             return _fold_fence(memo, operation, outcome)
+        case operations.PowerOn():
+            told = dataclasses.replace(memo.node(operation.node), power_on_at=outcome.at)
+            return dataclasses.replace(memo, nodes={**memo.nodes, operation.node: told})
         case operations.Takeover():
             return _fold_takeover(memo, operation, outcome, seen)
         case operations.EditHA():
@@ -313,11 +408,15 @@ def _fold_fence(
     memo: memory.Memory, operation: operations.Fence, outcome: operations.Outcome
 ) -> memory.Memory:
     old = memo.node(operation.node)
+    if outcome.may_land:
+        old = dataclasses.replace(old, may_land_until=outcome.at + MAY_LAND_SECONDS)
     if old.failure != operation.failure:
-        return memo
+        return dataclasses.replace(memo, nodes={**memo.nodes, operation.node: old})
+    used = frozenset(method.switch.method for method in operation.methods if not method.manual)
     if outcome.commanded_at is not None:
-        old = dataclasses.replace(old, commanded_at=outcome.commanded_at)
-    if outcome.proof is not None and not old.voided:
+        old = dataclasses.replace(old, commanded_at=outcome.commanded_at, commanded_by=used)
+    voided = any(old.method(name).voided for name in used)
+    if outcome.proof is not None and not voided:
         new = dataclasses.replace(
             old,
             proof=outcome.proof,
@@ -327,10 +426,12 @@ def _fold_fence(
         )
     else:
         attempts = old.fence_attempts + 1
+        level = frozenset({operation.level})
         new = dataclasses.replace(
             old,
             fence_error=outcome.error or "its BMC contradicts what the cluster shows",
             fence_attempts=attempts,
+            tried=level if level <= old.tried else old.tried | level,
             fence_retry_at=outcome.at + FENCE_RETRY_SECONDS * min(attempts, 4),
         )
     return dataclasses.replace(memo, nodes={**memo.nodes, operation.node: new})

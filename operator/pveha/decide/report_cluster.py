@@ -7,6 +7,7 @@ from pveha.decide import (
     evidence,
     failover,
     guards,
+    levels,
     memory,
     placement,
     protection,
@@ -14,7 +15,7 @@ from pveha.decide import (
     report_maintenance,
 )
 from pveha.decide import told as told_
-from pveha.model import mark, operations
+from pveha.model import mark, operations, power, snapshot
 
 MANAGER_STUCK_SECONDS = 30.0
 """A CRM flushes its state every 10 s; longer silence with a live master is a fault (S9)."""
@@ -136,38 +137,50 @@ def _fencing(now: told_.Round) -> told_.Told:
             conditions.FencingReady.NOT_CONFIGURED,
             "spec.fencing.methods is empty: no node's death can be proven",
         )
-    if problem := now.seen.problems.get("power"):
-        return False, FENCING_REASONS.get(problem.kind, conditions.FencingReady.UNREACHABLE), problem.message
-    unverified = []
+    unverified, remarks = [], []
     for name in sorted(now.members.nodes):
-        problem = now.seen.problems.get(f"power/{name}")
         refusal = protection.provable(name, spec, now.memo)
         if refusal and now.memo.node(name).voided:
             return False, conditions.FencingReady.FENCING_CONTRADICTED, refusal.message
-        if problem and not now.verdicts[name].lost and (not refusal or problem.kind in FENCING_REASONS):
-            reason = FENCING_REASONS.get(problem.kind, conditions.FencingReady.UNREACHABLE)
-            return False, reason, f"the BMC of {name}: {problem.message}"
+        problems = _fencing_problems(name, now)
+        unable = {power.Switch(name, method) for method, _ in problems}
+        works = any(
+            levels.provable(level, now.memo.node(name))
+            and not unable & {power.Switch(name, method.name) for method, _ in level}
+            for _, level in spec.levels(name)
+        )
+        told = [f"the BMC of {name}: {problem.message}" for _, problem in problems]
+        if works:
+            remarks += told + ([refusal.message] if refusal else [])
+            continue
+        for (_, problem), text in zip(problems, told, strict=True):
+            if not now.verdicts[name].lost and (not refusal or problem.kind in FENCING_REASONS):
+                reason = FENCING_REASONS.get(problem.kind, conditions.FencingReady.UNREACHABLE)
+                return False, reason, text
         if refusal:
             unverified.append((name, refusal))
-    unread = [
-        name
-        for name, _ in unverified
-        if name not in now.seen.power and f"power/{name}" not in now.seen.problems
-    ]
+    unread = [name for name, _ in unverified if not _read(name, now) and not _fencing_problems(name, now)]
     if unread and all(_has_bmc(name, now) for name in unread):
         return None, conditions.FencingReady.UNKNOWN, f"the BMC of {', '.join(unread)} has not been read yet"
     if unverified:
-        problems = [
-            now.seen.problems[f"power/{name}"].message
-            for name, _ in unverified
-            if f"power/{name}" in now.seen.problems
-        ]
+        heard = [problem.message for name, _ in unverified for _, problem in _fencing_problems(name, now)]
         return (
             False,
             conditions.FencingReady.FENCING_UNVERIFIED,
-            "; ".join([r.message for _, r in unverified] + problems)[:4000],
+            "; ".join([r.message for _, r in unverified] + heard)[:4000],
         )
-    return True, conditions.FencingReady.OK, "every node has a BMC that is bound to it"
+    text = "every node has a BMC that is bound to it"
+    return True, conditions.FencingReady.OK, "; ".join([text, *remarks])[:4000]
+
+
+def _fencing_problems(name: str, now: told_.Round) -> list[tuple[str, snapshot.Problem]]:
+    """What is wrong with reading the node's power, with the method."""
+    start = f"power/{name}/"
+    return [(k.removeprefix(start), p) for k, p in sorted(now.seen.problems.items()) if k.startswith(start)]
+
+
+def _read(name: str, now: told_.Round) -> bool:
+    return any(switch.node == name for switch in now.seen.power)
 
 
 def _has_bmc(name: str, now: told_.Round) -> bool:
@@ -392,11 +405,18 @@ def status_of(
 
 
 def _bindings(now: told_.Round) -> tuple[hacluster.Binding, ...]:
-    return tuple(
-        hacluster.Binding(name=name, identities=tuple(sorted(node.identities)), voided=node.voided or None)
-        for name, node in sorted(now.memo.nodes.items())
-        if (node.bound or node.voided) and node.identities
-    )
+    result = []
+    for name, node in sorted(now.memo.nodes.items()):
+        methods = tuple(
+            hacluster.MethodBinding(name=each, drill=method.drill or None, voided=method.voided or None)
+            for each, method in sorted(node.methods.items())
+            if method.bound or method.voided
+        )
+        if methods:
+            result.append(
+                hacluster.Binding(name=name, identities=tuple(sorted(node.identities)), methods=methods)
+            )
+    return tuple(result)
 
 
 def _storm(storm: memory.Storm) -> hacluster.Storm:
@@ -427,7 +447,8 @@ def _shown(states: Iterable[operations.OperationState]) -> list[operations.Opera
     shown = [
         state
         for state in states
-        if state.outcome is None and isinstance(state.operation, operations.Fence | operations.Takeover)
+        if state.outcome is None
+        and isinstance(state.operation, operations.Fence | operations.Takeover | operations.PowerOn)
     ]
     return shown[:SHOWN_OPERATIONS]
 
@@ -435,7 +456,7 @@ def _shown(states: Iterable[operations.OperationState]) -> list[operations.Opera
 def _operation(state: operations.OperationState) -> hacluster.OperationStatus:
     node = (
         state.operation.node
-        if isinstance(state.operation, operations.Fence)
+        if isinstance(state.operation, operations.Fence | operations.PowerOn)
         else getattr(state.operation, "target", "")
     )
     return hacluster.OperationStatus(

@@ -38,6 +38,12 @@ def _ended(
             yield decision.Event(
                 "FenceFailed", f"node {operation.node} could not be proven off: {outcome.error}", True
             )
+    if isinstance(operation, operations.PowerOn):
+        if outcome.error:
+            text = f"node {operation.node} could not be switched on again: {outcome.error}"
+            yield decision.Event("PowerOnFailed", text, True)
+        else:
+            yield decision.Event("PoweredOn", f"node {operation.node} was switched on again")
     if isinstance(operation, operations.Takeover):
         of_node = f" of {operation.dead}" if operation.dead else ""
         for result in outcome.guests:

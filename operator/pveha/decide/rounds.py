@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pveha.api import conditions, hacluster, meta
 from pveha.decide import (
     adoption,
+    afterwards,
     enrolment,
     evidence,
     failover,
@@ -45,7 +46,14 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
     spec = wanted.cluster.spec
     before = memo
     members = evidence.membership(seen, spec.detection)
-    memo = recall.recall(seen, spec, members, memo, _named(wanted, meta.REBIND_ANNOTATION))
+    memo = recall.recall(
+        seen,
+        spec,
+        members,
+        memo,
+        _named(wanted, meta.REBIND_ANNOTATION),
+        _named(wanted, meta.CONFIRM_OFF_ANNOTATION),
+    )
     verdicts = evidence.verdicts(seen, spec, memo, members)
     memo = _states(memo, verdicts, seen)
     memo = storm.follow(seen, spec, memo, members, verdicts)
@@ -69,12 +77,15 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
     released = enrolled.released - named
     edits = _edits(seen, memo, verdicts, protected, allowed, recoveries, start, released)
     start.extend(edits)
+    if not start:
+        start.extend(afterwards.power_on(seen, spec, memo, verdicts, recoveries, allowed))
     round_ = told_.Round(
         seen, wanted, memo, members, verdicts, protected, allowed, recoveries, drains, enrolled
     )
     events, announced = report_events.events_of(round_, before)
     memo = dataclasses.replace(memo, announced=announced)
-    looking = _looking(seen, verdicts, recoveries, memo)
+    drilled = _named(wanted, meta.DRILL_ANNOTATION)
+    looking = _looking(seen, verdicts, recoveries, memo, drilled)
     return decision.Decision(
         sentence=_sentence(
             start, cancel, verdicts, allowed, protected, quarantine.reasons(memo, spec), drains, enrolled
@@ -93,7 +104,7 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
 
 
 def _named(wanted: specs.Specs, annotation: str) -> frozenset[str]:
-    """The nodes that an annotation names."""
+    """The nodes (or failures) that an annotation names."""
     text = wanted.cluster.metadata.annotations.get(annotation, "")
     return frozenset(name.strip() for name in text.split(",") if name.strip())
 
@@ -121,8 +132,8 @@ def _states(
     nodes = dict(memo.nodes)
     for name, verdict in verdicts.items():
         node = memo.node(name)
-        if verdict.contradiction and not node.voided:
-            node = dataclasses.replace(node, voided=verdict.contradiction, proof=None)
+        if fresh := {method for method in verdict.contradicted if not node.method(method).voided}:
+            node = node.void(verdict.contradiction, fresh)
         if node.state != verdict.state:
             node = dataclasses.replace(
                 node, state=str(verdict.state), state_since=seen.now, state_timestamp=seen.wall
@@ -198,6 +209,7 @@ def _looking(
     verdicts: Mapping[str, evidence.Verdict],
     recoveries: Mapping[str, failover.Recovery],
     memo: memory.Memory,
+    drilled: frozenset[str],
 ) -> decision.Looking:
     suspects = frozenset(
         name
@@ -223,7 +235,8 @@ def _looking(
     awaited = any(
         guest.ignored_seen is not None or guest.listed_since is not None for guest in memo.guests.values()
     ) or any(move.sent_at is not None for move in memo.moves.values())
-    return decision.Looking(suspects | silent, pressing or busy, awaited)
+    drilling = drilled & verdicts.keys()
+    return decision.Looking(suspects | silent | drilling, pressing or busy, awaited or bool(drilling))
 
 
 def _pressing(verdict: evidence.Verdict, since: float, recovery: failover.Recovery | None) -> bool:
@@ -272,6 +285,8 @@ def _sentence(
             case operations.Takeover():
                 vmids = ", ".join(str(item.ref.vmid) for item in operation.items)
                 told.append(f"take over {vmids} to {operation.target}")
+            case operations.PowerOn():
+                told.append(f"switch {operation.node} on again")
             case operations.Migrate():
                 told.append(f"move {operation.ref.vmid} from {operation.source} to {operation.target}")
             case operations.EditHA():

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from pveha.api import meta
+from pveha.api import hacluster, meta
 from pveha.doctor import finding
 from pveha.doctor.patient import Patient
 from pveha.model import errors, power
@@ -16,7 +16,8 @@ async def readable(patient: Patient) -> list[finding.Finding]:
     try:
         nodes, online = await patient.nodes(), await patient.online()
     except errors.PvehaError:
-        nodes, online = frozenset(asked.answers) | frozenset(asked.problems), frozenset()
+        nodes = frozenset(_node(name) for name in (*asked.answers, *asked.problems))
+        online = frozenset()
     found = []
     if bare := nodes - {each.name for each in patient.spec.nodes if each.fencing}:
         if patient.fast:
@@ -32,9 +33,12 @@ async def readable(patient: Patient) -> list[finding.Finding]:
         message = f"if the node died now, its death could not be proven: {problem}"
         found.append(finding.failure(message, _remedy(problem), name))
     for name, reading in sorted(asked.answers.items()):
-        if reading.state is power.PowerState.OFF and name in online:
+        alone = bool(reading.identities) or "/" not in name
+        if reading.state is power.PowerState.OFF and _node(name) in online and alone:
             message = "its BMC reads Off while the node is a member: it is another machine's, or it lies"
-            remedy = f"correct spec.nodes[].fencing; then the annotation {meta.REBIND_ANNOTATION}: {name}"
+            remedy = (
+                f"correct spec.nodes[].fencing; then the annotation {meta.REBIND_ANNOTATION}: {_node(name)}"
+            )
             found.append(finding.failure(message, remedy, name))
         elif reading.state is power.PowerState.CHANGING:
             found.append(finding.warning("its power is changing right now", "look again in a minute", name))
@@ -54,6 +58,22 @@ def _remedy(problem: errors.PvehaError) -> str:
             return "correct spec.nodes[].fencing and its Secrets"
 
 
+def _node(name: str) -> str:
+    """Of a name of `Patient.switches`."""
+    return name.partition("/")[0]
+
+
+def _method(known: hacluster.Binding | None, name: str) -> hacluster.MethodBinding | None:
+    """What is remembered of the method that a name of `Patient.switches` stands for."""
+    method = name.partition("/")[2]
+    found = known.methods if known is not None else ()
+    return next((each for each in found if method in ("", each.name)), None)
+
+
+def _remembered(reading: power.PowerReading, known: hacluster.Binding | None) -> bool:
+    return known is not None and _same(reading, known.identities)
+
+
 async def bound(patient: Patient) -> list[finding.Finding]:
     """A BMC proves the death of the node whose identity it shows, and of no other."""
     asked, statuses = await patient.readings(), await patient.statuses()
@@ -61,9 +81,9 @@ async def bound(patient: Patient) -> list[finding.Finding]:
     identities = {name: each.told.identities for name, each in statuses.answers.items()}
     found, fine = [], []
     for name, reading in sorted(asked.answers.items()):
-        known = bindings.get(name)
+        known = _method(bindings.get(_node(name)), name)
         if known is not None and known.voided:
-            remedy = f"when it is cleared up: the annotation {meta.REBIND_ANNOTATION}: {name}"
+            remedy = f"when it is cleared up: the annotation {meta.REBIND_ANNOTATION}: {_node(name)}"
             found.append(
                 finding.failure(f"its binding does not count any more: {known.voided}", remedy, name)
             )
@@ -72,14 +92,15 @@ async def bound(patient: Patient) -> list[finding.Finding]:
                 fine.append(name)
                 continue
             message = "its fencing device does not tell which machine it switches"
-            remedy = "such a device is bound only by switching the node off through it once, on a quiet day"
+            remedy = "such a device is bound only by the drill of docs/fencing.md, on a quiet day"
             found.append(finding.warning(message, remedy, name))
-        elif name not in identities and known and _same(reading, known.identities):
+        elif _node(name) not in identities and _remembered(reading, bindings.get(_node(name))):
             fine.append(name)
-        elif name not in identities:
+        elif _node(name) not in identities:
             found.append(finding.unknown("the node does not tell its own identity: see node-shell", name))
-        elif not _same(reading, identities[name]):
-            shows, is_ = finding.listed(reading.identities), finding.listed(identities[name]) or "nothing"
+        elif not _same(reading, identities[_node(name)]):
+            own_ = identities[_node(name)]
+            shows, is_ = finding.listed(reading.identities), finding.listed(own_) or "nothing"
             owner = [other for other, own in identities.items() if _same(reading, own)]
             whose = f"; that is {owner[0]}" if owner else ""
             message = f"its BMC shows {shows}{whose}, the node itself {is_}: pveha never fences with it"

@@ -134,8 +134,24 @@ class Patient:
         return await self._once("configurations", ask)
 
     async def readings(self) -> Asked[power.PowerReading]:
-        """The power of every node that has fencing, as its BMC reads it."""
-        return await self._each("power", {each.name for each in self.spec.nodes if each.fencing}, self._power)
+        """The power of every node that has fencing, as its devices read it: by node, or by `NODE/METHOD`
+        if it has several."""
+        return await self._each("power", self.switches(), self._power)
+
+    def switches(self) -> dict[str, power.Switch]:
+        """The device behind each of these names; a person is none."""
+        found: dict[str, power.Switch] = {}
+        for node_ in self.spec.nodes:
+            methods = [
+                method.name
+                for _, level in self.spec.levels(node_.name)
+                for method, _ in level
+                if method.manual is None
+            ]
+            for method in methods:
+                name = node_.name if len(methods) == 1 else f"{node_.name}/{method}"
+                found[name] = power.Switch(node_.name, method)
+        return found
 
     async def node_now(self, name: str) -> float:
         """Unix time by a node's clock; by ours if it does not tell."""
@@ -175,12 +191,12 @@ class Patient:
         return Status(told, skew, (after - before) / 2)
 
     async def _power(self, name: str) -> power.PowerReading:
-        outside = self._links.outside
-        if problem := outside.problems.get(f"power/{name}") or outside.problems.get("power"):
+        outside, switch = self._links.outside, self.switches()[name]
+        if problem := outside.problems.get(f"power/{switch}"):
             raise errors.InvalidConfiguration(problem.message)
         if outside.power is None:
             raise errors.InvalidConfiguration(f"nothing can read the power of {name}")
-        return await outside.power.read(name)
+        return await outside.power.read(switch)
 
     def _shell(self) -> ssh.SshNodeShell:
         if problem := self._links.outside.problems.get("shell"):

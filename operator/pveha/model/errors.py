@@ -13,6 +13,10 @@ class Unreachable(OutsideError):
     """No answer: refused, timed out, broken off. The request may have had its effect."""
 
 
+class Busy(Unreachable):
+    """The other side says that it has no time now: the same again a moment later may succeed."""
+
+
 class BadAnswer(OutsideError):
     """An answer that does not have the documented shape."""
 

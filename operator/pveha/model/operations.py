@@ -6,7 +6,7 @@ the next observation is truth.
 
 import dataclasses
 
-from pveha.model import cluster, guests
+from pveha.model import cluster, guests, power
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,35 +20,62 @@ class Begin:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Method:
+    """One method of a level, as an operation uses it."""
+
+    switch: power.Switch
+    identities: frozenset[str] = frozenset()
+    """DMI identities of which a reading must show one (S1); none for an outlet, which a drill has bound."""
+    timeout: float = 15.0
+    manual: bool = False
+    """No device: a person has confirmed that the node is off."""
+    off_since: float | None = None
+    """Since when it has read Off."""
+
+    @property
+    def tells_who(self) -> bool:
+        """Whether its readings name the machine they are about."""
+        return bool(self.identities)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Proof:
-    """A node is proven off (S2): two reads of Off at least 3 s apart, the later after the forced off was
-    answered."""
+    """A node is proven off (S2): by every method of a level two reads of Off at least 3 s apart, the later
+    after the forced off was answered."""
 
     node: str
     commanded_at: float
     first_off_at: float
     last_off_at: float
+    methods: tuple[Method, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fence:
-    """Prove `node` dead: witnesses (S6), forced off, read-back (S2)."""
+    """Prove `node` dead by one level of methods: witnesses (S6), forced off, read-back (S2)."""
 
     id: str
     node: str
     failure: str
     owner: str
     survivors: tuple[str, ...]
-    identities: frozenset[str]
-    """DMI identities the BMC must show (S1)."""
-    timeout: float
-    off_since: float | None
-    """When the BMC already read Off while the node was Suspect."""
+    level: int
+    methods: tuple[Method, ...]
+    """All of them must prove it (S3)."""
     node_answered: bool
     """Whether the node still answered when this was decided (Isolated rather than Down)."""
     alive: frozenset[str] = frozenset()
     """Survivors seen through the API to be live quorate witnesses of the loss, for those whose node shell is
     silent."""
+    also: tuple[str, ...] = ()
+    """Nodes that lose power with it: none may be a member (S3)."""
+    watchers: tuple[Method, ...] = ()
+    """Bound methods of other levels that tell who they speak of: none may read on once this level reads
+    off."""
+
+    @property
+    def timeout(self) -> float:
+        return max(method.timeout for method in self.methods)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,9 +108,10 @@ class Takeover:
     epoch: int
     items: tuple[TakeoverItem, ...]
     survivors: tuple[str, ...]
-    identities: frozenset[str]
+    proven_by: tuple[Method, ...]
+    """What has proven `dead` off: read again before each batch of claims (S2)."""
     off_read_at: float
-    """When the BMC of `dead` last read Off."""
+    """When they last read Off."""
     alive: frozenset[str] = frozenset()
     """As in `Fence`."""
 
@@ -112,6 +140,15 @@ class EditHA:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PowerOn:
+    """Give a fenced node its power back (`fencing.afterwards`)."""
+
+    id: str
+    node: str
+    methods: tuple[Method, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Migrate:
     """Send a running guest to another node: a VM live, a container by restart.
 
@@ -126,7 +163,7 @@ class Migrate:
     managed: bool
 
 
-Operation = Begin | Fence | Takeover | EditHA | Migrate
+Operation = Begin | Fence | Takeover | EditHA | Migrate | PowerOn
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -150,7 +187,9 @@ class Outcome:
     owner: str | None = None
     """The present owner, when it is not us."""
     commanded_at: float | None = None
-    """When a BMC acknowledged the forced off, whatever came of it (or None)."""
+    """When the forced off was first acknowledged, whatever came of it (or None)."""
+    may_land: bool = False
+    """A forced off was sent that nobody acknowledged: it may still be carried out (S15)."""
     proof: Proof | None = None
     guests: tuple[GuestResult, ...] = ()
     refused: tuple[Edit, ...] = ()

@@ -86,13 +86,18 @@ class NodeShell(Protocol):
 
 
 class PowerControl(Protocol):
-    """The BMC of each node that has one."""
+    """The BMCs and outlets of all nodes. `Busy` is raised where trying again soon is what helps."""
 
-    async def read(self, name: str) -> power.PowerReading: ...
+    async def read(self, switch: power.Switch) -> power.PowerReading: ...
 
-    async def force_off(self, name: str) -> None:
-        """Returns when the BMC has acknowledged the command: proof is a later `read`."""
+    async def force_off(self, switch: power.Switch) -> bool:
+        """Returns when the command was acknowledged: proof is a later `read`.
+
+        False: it was declined (or not even sent) because the machine reads off, be it for a moment only.
+        """
         ...
+
+    async def power_on(self, switch: power.Switch) -> None: ...
 
 
 class Leadership(Protocol):

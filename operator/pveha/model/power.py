@@ -1,4 +1,4 @@
-"""What a BMC answers."""
+"""What a BMC or an outlet answers."""
 
 import dataclasses
 import enum
@@ -14,9 +14,21 @@ class PowerState(enum.Enum):
     """Redfish PoweringOn, PoweringOff, Paused: neither proves anything."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
+class Switch:
+    """One way to switch one node: an entry of `spec.nodes[].fencing`. A binding (S1) is one switch's."""
+
+    node: str
+    method: str
+
+    def __str__(self) -> str:
+        return f"{self.node}/{self.method}"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class PowerReading:
-    """One read of a machine's power; `identities` are its UUID and serial, lower case."""
+    """One read of a machine's power; `identities` are its UUID and serial, lower case, none from an
+    outlet."""
 
     state: PowerState
     identities: frozenset[str]

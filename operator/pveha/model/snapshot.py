@@ -49,11 +49,11 @@ class Snapshot:
     ha_rules: tuple[cluster.HARule, ...]
     replicated: frozenset[int]
     version: str
-    power: Mapping[str, power.PowerReading]
+    power: Mapping[power.Switch, power.PowerReading]
     shells: Mapping[str, node.NodeStatus]
     configs: node.GuestConfigs | None
     problems: Mapping[str, Problem]
-    """Keyed by source: `inventory`, `ha_config`, `power/NODE`, `shell/NODE`, ..."""
+    """Keyed by source: `inventory`, `ha_config`, `power/NODE/METHOD`, `shell/NODE`, ..."""
     operations: tuple[operations.OperationState, ...]
     privileges: cluster.Privileges | None = None
     """What the token may do; None: not asked yet."""

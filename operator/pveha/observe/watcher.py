@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
 from pveha.model import cluster, decision, errors, node, operations, ports, power, snapshot
 
 T = TypeVar("T")
+Switch = power.Switch
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ CALM_SECONDS = 5.0
 SUSPECT_POWER_SECONDS = 1.5
 """Between two reads of a suspected node's BMC: S2 wants two reads 3 s apart."""
 SLOW_SECONDS = 30.0
-"""Between two reads of BMCs, node shells and configurations while nothing happens."""
+"""Between two reads of node shells and configurations while nothing happens."""
 RETRY_SECONDS = 5.0
 """After a slow read that failed."""
 POWER_DEADLINE_SECONDS = 5.0
@@ -38,8 +39,8 @@ class Outside:
     hypervisor: ports.Hypervisor
     shell: ports.NodeShell | None
     power: ports.PowerControl | None
-    with_bmc: frozenset[str]
-    """Nodes that have a BMC."""
+    switches: Mapping[Switch, float]
+    """Every way to switch a node, with the seconds between two reads of it while nothing happens."""
     problems: dict[str, snapshot.Problem] = dataclasses.field(default_factory=dict)
 
 
@@ -64,7 +65,7 @@ class Watcher:
         self._looking = decision.Looking()
         self._views: dict[str, cluster.MembershipView] = {}
         self._probes: dict[str, snapshot.Probe] = {}
-        self._power: dict[str, power.PowerReading] = {}
+        self._power: dict[power.Switch, power.PowerReading] = {}
         self._shells: dict[str, node.NodeStatus] = {}
         self._inventory: cluster.Inventory | None = None
         self._ha_config: cluster.HAConfig | None = None
@@ -147,14 +148,12 @@ class Watcher:
         if name in self._nodes:
             return
         tasks = [asyncio.create_task(self._watch_membership(name), name=f"membership {name}")]
-        if self._outside.power is not None and name in self._outside.with_bmc:
-            tasks.append(
-                self._poll(
-                    lambda: self._read_power(name),
-                    lambda: SUSPECT_POWER_SECONDS if name in self._looking.suspects else SLOW_SECONDS,
-                    f"power/{name}",
-                )
-            )
+        if self._outside.power is not None:
+            tasks += [
+                self._watch_power(switch, calm)
+                for switch, calm in self._outside.switches.items()
+                if switch.node == name
+            ]
         if self._outside.shell is not None:
             tasks.append(self._poll(lambda: self._read_shell(name), lambda: SLOW_SECONDS, f"shell/{name}"))
         self._nodes[name] = tasks
@@ -163,10 +162,20 @@ class Watcher:
         """A node that left the cluster (or a name that never was one) is watched no more."""
         for task in self._nodes.pop(name, []):
             task.cancel()
-        for known in (self._views, self._probes, self._power, self._shells):
+        for known in (self._views, self._probes, self._shells):
             known.pop(name, None)
-        for source in (f"power/{name}", f"shell/{name}"):
-            self._problems.pop(source, None)
+        self._problems.pop(f"shell/{name}", None)
+        for switch in self._outside.switches:
+            if switch.node == name:
+                self._power.pop(switch, None)
+                self._problems.pop(f"power/{switch}", None)
+
+    def _watch_power(self, switch: power.Switch, calm: float) -> asyncio.Task[None]:
+        return self._poll(
+            lambda: self._read_power(switch),
+            lambda: SUSPECT_POWER_SECONDS if switch.node in self._looking.suspects else calm,
+            f"power/{switch}",
+        )
 
     def _pace(self) -> float:
         return URGENT_SECONDS if self._looking.urgent or self._looking.closely else CALM_SECONDS
@@ -297,16 +306,16 @@ class Watcher:
         self._ha_rules = await self._outside.hypervisor.ha_rules()
         self._replicated = await self._outside.hypervisor.replicated_vmids()
 
-    async def _read_power(self, name: str) -> None:
+    async def _read_power(self, switch: power.Switch) -> None:
         assert self._outside.power is not None
         try:
             async with asyncio.timeout(POWER_DEADLINE_SECONDS):
-                reading = await self._outside.power.read(name)
+                reading = await self._outside.power.read(switch)
         except TimeoutError:
             raise errors.Unreachable(
-                f"the BMC of {name} did not answer in {POWER_DEADLINE_SECONDS:g} s"
+                f"the BMC of {switch.node} did not answer in {POWER_DEADLINE_SECONDS:g} s"
             ) from None
-        old, self._power[name] = self._power.get(name), reading
+        old, self._power[switch] = self._power.get(switch), reading
         if old is None or old.state is not reading.state:
             self.news.set()
 

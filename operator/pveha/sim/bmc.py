@@ -59,9 +59,13 @@ class Bmcs:
     def answers(self, name: str) -> bool:
         """Whether the BMC answers at all (the path to it apart)."""
         bmc = self.by_name.get(name)
-        return bool(
-            bmc and bmc.alive and not (bmc.dies_with_node and not self._world.machines[bmc.machine].powered)
-        )
+        if bmc is None or not bmc.alive or not self._world.pdus.fed(bmc.machine):
+            return False
+        return not bmc.dies_with_node or self._world.machines[bmc.machine].powered
+
+    def busy(self, name: str) -> bool:
+        """Whether it has no time for commands now."""
+        return self._world.now() < self.by_name[name].busy_until
 
     def state(self, name: str) -> power.PowerState:
         bmc = self.by_name[name]
@@ -70,6 +74,15 @@ class Bmcs:
 
     def latency(self, name: str) -> float:
         return self._world.between(self._world.timings.bmc_call) + self.by_name[name].delay
+
+    def _together(self, machine: str) -> list[str]:
+        """Machines that lose their power when this one is forced off."""
+        chassis = self._world.machines[machine].about.chassis
+        return [
+            each.name
+            for each in self._world.config.nodes
+            if each.name == machine or (chassis and each.chassis == chassis)
+        ]
 
     def command(self, name: str, command: str) -> bool:
         """Carry out `off`, `shutdown`, `on` or `cycle`. False: refused. True: acknowledged; the effect comes
@@ -84,7 +97,9 @@ class Bmcs:
             machine = self._world.machines[bmc.machine]
             delay = self._world.between(self._world.timings.bmc_off)
             if command == "off":
-                self._world.later(delay, machine.power_off, "power off by its BMC")
+                for each in self._together(machine.name):
+                    why = "by its BMC" if each == machine.name else "with its chassis"
+                    self._world.later(delay, self._world.machines[each].power_off, f"power off {why}")
             elif command == "shutdown":
                 self._world.later(delay, self._world.shutdown, bmc.machine)
             elif command == "on":

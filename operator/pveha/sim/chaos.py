@@ -194,6 +194,23 @@ def _bmc_swap(dice: Dice, about: config.Config) -> Lines:
     return [(0.0, f"swap bmcs {one} {other}"), (dice.seconds(20, 200), f"swap bmcs {one} {other}")]
 
 
+def _bmc_busy(dice: Dice, about: config.Config) -> Lines:
+    node = dice.node()
+    return [(0.0, f"hang node {node}"), (dice.seconds(0, 12), f"bmc busy {node} {dice.rng.randint(1, 20)}")]
+
+
+def _cables(dice: Dice, about: config.Config) -> Lines:
+    """Two cables change places after the drill, of machines with a single power supply: with two, nothing but
+    a BMC would tell, and with none of both pveha cannot know (docs/fencing.md)."""
+    one, other = dice.two()
+    if any(len(node.pdus) > 1 or not node.has_bmc for node in about.nodes):
+        return []
+    return [
+        (0.0, f"swap outlets a {one} {other}"),
+        (dice.seconds(20, 200), f"swap outlets a {one} {other}"),
+    ]
+
+
 def _bmc_dies_with_node(dice: Dice, about: config.Config) -> Lines:
     node = dice.node()
     return [(0.0, f"bmc dies with {node}"), (dice.seconds(0.1, 30), f"power off {node}")]
@@ -456,6 +473,10 @@ KINDS: dict[str, Kind] = {
     "bmc-lies": _for_a_while("bmc lies NODE", "bmc obeys NODE", 20, 300),
     "bmc-swapped": _bmc_swap,
     "bmc-dies-with-node": _bmc_dies_with_node,
+    "bmc-busy": _bmc_busy,
+    "outlet-stuck": _for_a_while("outlet stuck a NODE", "outlet free a NODE", 20, 300),
+    "pdu-dead": _for_a_while("kill pdu a", "revive pdu a", 20, 300),
+    "cables-swapped": _cables,
     "hang": _hang,
     "crm-stopped": _service(["pve-ha-crm"], 5, 200, "stop", "hang"),
     "lrm-stopped": _service(["pve-ha-lrm"], 5, 100, "stop", "hang"),
@@ -498,6 +519,14 @@ KINDS: dict[str, Kind] = {
     "migrations-fail": _for_a_while("migrations fail NODE", "migrations work NODE", 5, 200),
 }
 """Every kind of fault by name."""
+POWER: Sequence[tuple[tuple[str, ...], bool]] = (
+    *[((), True)] * 6,
+    (("a",), True),
+    (("a", "b"), True),
+    (("a",), False),
+    (("a", "b"), False),
+)
+"""Outlets of each machine, and whether it has a BMC: the fencing methods of a data centre."""
 OF_QDEVICES = frozenset({"qdevice-cut", "qdevice-gone"})
 """Kinds that are drawn only where there is a QDevice."""
 MENDING = (
@@ -574,8 +603,13 @@ def _data_centre(rng: random.Random, seed: int, nodes: int | None, guest_count: 
                 onboot=rng.random() < 0.5,
             )
         )
+    restores = [rng.choice(["off", "on", "last"]) for _ in names]
+    pdus, has_bmc = rng.choice(POWER)
     return config.Config(
-        tuple(config.Node(name, power_restore=rng.choice(["off", "on", "last"])) for name in names),
+        tuple(
+            config.Node(name, power_restore=restore, pdus=pdus, has_bmc=has_bmc)
+            for name, restore in zip(names, restores, strict=True)
+        ),
         guests=tuple(found),
         qdevice=config.Qdevice() if nodes and nodes % 2 == 0 else None,
         timings=config.Timings(crm_round_takes=(0.02, 1.5)),
@@ -590,7 +624,7 @@ def mended(
 ) -> tuple[str, ...]:
     """Lines that mend everything; the node `stays_off` stays off if it is."""
     names = [node.name for node in about.nodes]
-    lines = ["heal", "heal operator all", "expected votes 0", "arm", "heal kubernetes all"]
+    lines = ["straighten pdus", "heal", "heal operator all", "expected votes 0", "arm", "heal kubernetes all"]
     lines += ["deliver kubernetes answers all", "unpause", "mode Enforce"]
     for name in names:
         lines += [line.replace("NODE", name) for line in MENDING]

@@ -35,6 +35,10 @@ class Node:
     has_bmc: bool = True
     bmc_uuid: str | None = None
     """Identity the BMC answers with; None: the machine's own."""
+    pdus: tuple[str, ...] = ()
+    """PDUs with an outlet for it, one for each of its power supplies; none: it is fed otherwise."""
+    chassis: str = ""
+    """Machines of one chassis lose their power together when a BMC forces one of them off."""
     power_restore: str = "off"
     """After the mains return: `on`, `off` or `last`."""
     boot_seconds: float = 30.0
@@ -187,6 +191,8 @@ class Config:
     """CRM master when the world begins; "" takes the first node if a guest is HA-managed."""
     cold: bool = False
     """Begin with every node switched off instead of in a steady state."""
+    drilled: bool = True
+    """Whether the outlets were bound by a drill before the world begins."""
     repair_timer: bool = True
     """Whether the timer of `pveha-node repair` is installed on the nodes (S10)."""
     seed: int = 0

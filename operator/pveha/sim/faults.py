@@ -44,6 +44,18 @@ def _slow(world: "worlds.World", name: str, seconds: str) -> None:
     world.bmcs.by_name[name].delay = float(seconds)
 
 
+def _busy(world: "worlds.World", name: str, seconds: str) -> None:
+    world.bmcs.by_name[name].busy_until = world.now() + float(seconds)
+
+
+def _stuck(*, stuck: bool) -> "Callable[..., object]":
+    def act(world: "worlds.World", pdu: str, name: str) -> None:
+        world.pdus.outlets[pdu, name].stuck = stuck
+        world.say(f"pdu {pdu}", f"outlet {name} is {'stuck' if stuck else 'free'}")
+
+    return act
+
+
 def _partition(world: "worlds.World", groups: str) -> None:
     world.partition(*(tuple(group.split()) for group in groups.split("|")))
 
@@ -115,6 +127,22 @@ FAULTS = (
     Fault("bmc lives without NODE", rf"bmc lives without {_NODE}", _bmc("dies_with_node", value=False)),
     Fault("straighten bmcs", "straighten bmcs", lambda w: w.straighten_bmcs()),
     Fault("bmc slow NODE SECONDS", rf"bmc slow {_NODE} ([\d.]+)", _slow),
+    Fault("bmc busy NODE SECONDS", rf"bmc busy {_NODE} ([\d.]+)", _busy),
+    Fault(
+        "outlet on|off PDU NODE",
+        rf"outlet (on|off) (\S+) {_NODE}",
+        lambda w, c, p, n: w.pdus.set(p, n, on=c == "on"),
+    ),
+    Fault("outlet stuck PDU NODE", rf"outlet stuck (\S+) {_NODE}", _stuck(stuck=True)),
+    Fault("outlet free PDU NODE", rf"outlet free (\S+) {_NODE}", _stuck(stuck=False)),
+    Fault(
+        "swap outlets PDU NODE NODE",
+        rf"swap outlets (\S+) {_NODE} {_NODE}",
+        lambda w, p, a, b: w.pdus.swap(p, a, b),
+    ),
+    Fault("kill pdu PDU", r"kill pdu (\S+)", lambda w, p: w.pdus.dead.add(p)),
+    Fault("revive pdu PDU", r"revive pdu (\S+)", lambda w, p: w.pdus.dead.discard(p)),
+    Fault("straighten pdus", "straighten pdus", lambda w: w.pdus.straighten()),
     Fault("swap bmcs NODE NODE", rf"swap bmcs {_NODE} {_NODE}", lambda w, a, b: w.swap_bmcs(a, b)),
     Fault("bmc COMMAND NODE", rf"bmc (off|on|cycle|shutdown) {_NODE}", lambda w, c, n: w.bmcs.command(n, c)),
     Fault(

@@ -104,6 +104,11 @@ class SimulatedKubernetes:
         """Delete a Lease, as a person might."""
         del self._leases[namespace, name]
 
+    def write_status(self, kind: str, namespace: str, name: str, status: kubernetes.Manifest) -> None:
+        """An object's status as somebody has left it."""
+        ref = kubernetes.ObjectRef(kind, namespace, name)
+        self._store(ref, {**self._objects[ref], "status": dict(status)})
+
     def forget_status(self, kind: str, namespace: str, name: str) -> None:
         """An object's status is lost, as after a restore from a backup."""
         ref = kubernetes.ObjectRef(kind, namespace, name)

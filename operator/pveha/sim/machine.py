@@ -121,7 +121,7 @@ class Machine:
 
     def power_on(self) -> None:
         """Power up and boot."""
-        if self.powered:
+        if self.powered or not self._world.pdus.fed(self.name):
             return
         self.powered = True
         self.boot_id += 1

@@ -488,37 +488,71 @@ class SimNodeShell:
 
 
 class SimPower:
-    """`PowerControl` on a world's BMCs."""
+    """`PowerControl` on a world's outlets (methods that are called like a PDU) and BMCs (all others)."""
 
     def __init__(self, world: "worlds.World") -> None:
         self._world = world
         self._server = _Server()
 
-    async def read(self, name: str) -> power.PowerReading:
+    async def read(self, switch: power.Switch) -> power.PowerReading:
         async def answer() -> power.PowerReading:
             asked_at = _now()
-            await self._reach(name)
-            bmcs = self._world.bmcs
+            await self._reach(switch)
+            if switch.method in self._world.pdus.names:
+                state = self._world.pdus.state(switch.method, switch.node)
+                return power.PowerReading(state, frozenset(), asked_at, _now())
+            bmcs, name = self._world.bmcs, switch.node
             return power.PowerReading(bmcs.state(name), bmcs.by_name[name].identities, asked_at, _now())
 
-        return await self._server.ask(answer(), _BMC_SECONDS, f"BMC of {name}, reading the power state")
+        return await self._server.ask(answer(), _BMC_SECONDS, f"{_device(switch)}, reading the power state")
 
-    async def force_off(self, name: str) -> None:
-        async def answer() -> None:
-            await self._reach(name)
-            if not self._world.bmcs.command(name, "off"):
-                message = f"BMC of {name} refuses ForceOff"
+    async def force_off(self, switch: power.Switch) -> bool:
+        return await self._command(switch, "off", "forcing the power off")
+
+    async def power_on(self, switch: power.Switch) -> None:
+        await self._command(switch, "on", "switching the power on")
+
+    async def _command(self, switch: power.Switch, command: str, doing: str) -> bool:
+        """As fence agents do, outlets that are already off are not told to be."""
+
+        async def answer() -> bool:
+            await self._reach(switch)
+            world, name = self._world, switch.node
+            if switch.method in world.pdus.names:
+                if world.pdus.state(switch.method, name).value.lower() == command:
+                    return False
+                world.pdus.command(switch.method, name, command)
+                return True
+            if world.bmcs.busy(name):
+                message = f"BMC of {name} is busy"
+                raise errors.Busy(message)
+            if not world.bmcs.command(name, command):
+                message = f"BMC of {name} refuses {'ForceOff' if command == 'off' else 'On'}"
                 raise errors.Refused(message)
+            return True
 
-        await self._server.ask(answer(), _BMC_SECONDS, f"BMC of {name}, forcing the power off")
+        return await self._server.ask(answer(), _BMC_SECONDS, f"{_device(switch)}, {doing}")
 
-    async def _reach(self, name: str) -> None:
-        """The way there and the BMC's own time."""
-        if name not in self._world.bmcs.by_name:
+    async def _reach(self, switch: power.Switch) -> None:
+        """The way there and the device's own time."""
+        world, name = self._world, switch.node
+        if switch.method in world.pdus.names:
+            if (switch.method, name) not in world.pdus.outlets:
+                message = f"PDU {switch.method} has no outlet for {name}"
+                raise errors.InvalidConfiguration(message)
+            if switch.method in world.pdus.dead:
+                await _silence()
+            await asyncio.sleep(world.between(world.timings.bmc_call))
+            return
+        if name not in world.bmcs.by_name:
             message = f"node {name} has no BMC"
             raise errors.InvalidConfiguration(message)
-        if not self._world.reachable(name, "bmc") or not self._world.bmcs.answers(name):
+        if not world.reachable(name, "bmc") or not world.bmcs.answers(name):
             await _silence()
-        await asyncio.sleep(self._world.bmcs.latency(name))
-        if not self._world.bmcs.answers(name):
+        await asyncio.sleep(world.bmcs.latency(name))
+        if not world.bmcs.answers(name):
             await _silence()
+
+
+def _device(switch: power.Switch) -> str:
+    return f"BMC of {switch.node}" if switch.method == "bmc" else str(switch)

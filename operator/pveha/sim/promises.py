@@ -146,9 +146,14 @@ class Promises:
                 return ""
         bmc = world.bmcs.by_name[name]
         sound = bmc.alive and not (
-            bmc.refuses or bmc.lies or bmc.reads_off or bmc.dies_with_node or bmc.delay
+            bmc.refuses
+            or bmc.lies
+            or bmc.reads_off
+            or bmc.dies_with_node
+            or bmc.delay
+            or bmc.busy_until > now
         )
-        if not sound or bmc.machine != name:
+        if not sound or bmc.machine != name or not world.pdus.fed(name):
             return ""
         manager = world.newest.manager
         flushed = manager.timestamp - world.config.start_timestamp >= recent[-1] - FLUSHED_SECONDS
@@ -171,7 +176,11 @@ class Promises:
 
     def _bound(self, name: str) -> bool:
         bindings = self._rig.cluster_status().status.bindings
-        return any(each.name == name and each.identities and not each.voided for each in bindings)
+        return any(
+            each.name == name and each.identities and method.name == "bmc" and not method.voided
+            for each in bindings
+            for method in each.methods
+        )
 
     def _recoverable(self, lost: str) -> Iterator[int]:
         tree = self._world.newest

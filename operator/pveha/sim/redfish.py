@@ -108,6 +108,8 @@ class Driver(base.AbstractSystemsDriver):  # type: ignore[misc]
         if state not in _COMMANDS:
             raise error.NotSupportedError(f"ResetType {state}")
         bmc = self._bmc
+        if bmc.ask(lambda: bmc.world.bmcs.busy(bmc.name)):
+            raise error.FishyError("the BMC is busy", code=HTTPStatus.SERVICE_UNAVAILABLE)
         if not bmc.ask(lambda: bmc.world.bmcs.command(bmc.name, _COMMANDS[state])):
             raise error.FishyError("the BMC refuses the command")
 

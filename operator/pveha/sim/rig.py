@@ -15,10 +15,10 @@ from typing import Any
 from typing_extensions import override
 
 from pveha import api
-from pveha.api import meta
+from pveha.api import fencing, meta
 from pveha.control import health, loop, store, supervisor
 from pveha.decide import recall
-from pveha.model import errors, mark, ports, specs
+from pveha.model import errors, mark, ports, power, specs
 from pveha.model.kubernetes import ClusterKey, Manifest
 from pveha.observe import watcher
 from pveha.report import metrics, status
@@ -33,6 +33,8 @@ OWNER = f"{kubernetes.IDENTITY}/{NAMESPACE}/{CLUSTER}"
 """How the HACluster names itself as owner of the Proxmox cluster (S14)."""
 LULL_SECONDS = 3.0
 """After this long without a line in the world's log, polls are skipped."""
+POWER_SECONDS = 30.0
+"""Between two reads of a healthy node's power."""
 LIST_EVERY_SECONDS = 60.0
 """Between two listings of a replica, which correct what its watch has missed."""
 
@@ -246,6 +248,8 @@ class Rig:
         self._hearing: list[Callable[[str], object]] = []
         self.kubernetes.watchers.append(self._tell)
         self.kubernetes.put(hacluster(about, spec or {}))
+        if about.drilled and (bound := _bindings(about, self.cluster_status().spec)):
+            self.kubernetes.write_status("HACluster", NAMESPACE, CLUSTER, {"bindings": bound})
         for vmid in protect:
             self.kubernetes.put(protected_vm(vmid))
 
@@ -319,8 +323,16 @@ class Rig:
             wires.WiredHypervisor(wire, sim_ports.SimHypervisor(self.world)),
             wires.WiredNodeShell(wire, sim_ports.SimNodeShell(self.world)),
             wires.WiredPower(wire, sim_ports.SimPower(self.world)),
-            frozenset(node.name for node in self.world.config.nodes if node.has_bmc),
+            dict.fromkeys(self._switches(), POWER_SECONDS),
         )
+
+    def _switches(self) -> Iterable[power.Switch]:
+        spec = self.cluster_status().spec
+        for node in spec.nodes:
+            for _, level in spec.levels(node.name):
+                yield from (
+                    power.Switch(node.name, method.name) for method, _ in level if method.manual is None
+                )
 
     def _tell(self, event: str, obj: Manifest) -> None:
         for replica in self.operators.values():
@@ -530,6 +542,16 @@ def _annotate(annotation: str) -> Callable[[Rig, str], None]:
     return act
 
 
+def _confirm(rig: Rig, node: str) -> None:
+    """A person says that a node is off, and copies the id of its failure from where the status tells it."""
+    for each in rig.cluster_status().status.not_online:
+        found = re.search(rf"{meta.CONFIRM_OFF_ANNOTATION}=(\S+)", each.reason)
+        if each.name == node and found:
+            _annotate(meta.CONFIRM_OFF_ANNOTATION)(rig, found.group(1))
+            return
+    rig.world.say("timeline", f"nobody asks whether {node} is off")
+
+
 _OPERATOR = r"([a-z]+)"
 OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
     (rf"start operator {_OPERATOR}", "start operator NAME", lambda rig, name: rig.operators[name].start()),
@@ -577,38 +599,78 @@ OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
     (r"protect (\d+)", "protect VMID", _protect),
     (r"unprotect (\d+)(?:-(\d+))?", "unprotect VMID[-VMID]", _unprotect),
     (r"rebind (\S+)", "rebind NODE,...|none", _annotate(meta.REBIND_ANNOTATION)),
+    (r"drill (\S+)", "drill NODE,...|none", _annotate(meta.DRILL_ANNOTATION)),
+    (r"confirm off (\S+)", "confirm off NODE", _confirm),
+    (
+        r"confirm failure (\S+)",
+        "confirm failure ID,...|none",
+        _annotate(meta.CONFIRM_OFF_ANNOTATION),
+    ),
     (r"end quarantine (\S+)", "end quarantine NODE,...|none", _annotate(meta.END_QUARANTINE_ANNOTATION)),
 )
 """Pattern, usage and act of each line."""
 
 
 def hacluster(about: config.Config, spec: dict[str, Any]) -> dict[str, Any]:
-    """An HACluster for the data centre `about`, in Enforce, with every BMC."""
-    whole = {
+    """An HACluster for the data centre `about`, in Enforce, with every BMC and, behind them, every outlet."""
+    pdus = sorted({pdu for node in about.nodes for pdu in node.pdus})
+    bmcs = any(node.has_bmc for node in about.nodes)
+    methods: list[dict[str, Any]] = [{"name": "bmc", "redfish": {}}] if bmcs or not pdus else []
+    behind = {"level": 2} if bmcs else {}
+    methods += [{"name": pdu, **behind, "agent": {"name": "fence_sim"}} for pdu in pdus]
+    whole: dict[str, Any] = {
         "mode": "Enforce",
         "endpoints": [{"host": node.name} for node in about.nodes],
         "credentialsSecretRef": {"name": "token"},
         "tls": {"caSecretRef": {"name": "ca"}},
         "recovery": {"nodeShell": {"credentialsSecretRef": {"name": "ssh"}}},
-        "fencing": {"methods": [{"name": "bmc", "redfish": {}}]},
-        "nodes": [
-            {
-                "name": node.name,
-                "fencing": [
-                    {
-                        "method": "bmc",
-                        "address": f"https://bmc-{node.name}",
-                        "credentialsSecretRef": {"name": "bmc"},
-                        "caSecretRef": {"name": "ca"},
-                    }
-                ]
-                if node.has_bmc
-                else [],
-            }
-            for node in about.nodes
-        ],
+        "fencing": {"methods": methods},
+        **spec,
     }
-    return _object("HACluster", CLUSTER, {**whole, **spec})
+    methods = whole["fencing"].get("methods", methods)
+    whole.setdefault("nodes", [_node(node, methods, about) for node in about.nodes])
+    return _object("HACluster", CLUSTER, whole)
+
+
+def _bindings(about: config.Config, spec: api.HAClusterSpec) -> list[dict[str, Any]]:
+    """What drills have left in the status, for every node with outlets."""
+    return [
+        {
+            "name": node.name,
+            "methods": [
+                {"name": method.name, "drill": fencing.device(method, entry)}
+                for _, level in spec.levels(node.name)
+                for method, entry in level
+                if method.agent is not None
+            ],
+        }
+        for node in about.nodes
+        if node.pdus
+    ]
+
+
+def _node(node: config.Node, methods: list[dict[str, Any]], about: config.Config) -> dict[str, Any]:
+    """A node's entry, with what each of the methods needs to know of it."""
+    entries: list[dict[str, Any]] = []
+    secret = {"credentialsSecretRef": {"name": "bmc"}}
+    for method in methods:
+        entry: dict[str, Any] = {"method": method["name"]}
+        if "redfish" in method and node.has_bmc:
+            address = {"address": f"https://bmc-{node.name}", "caSecretRef": {"name": "ca"}}
+            entries.append({**entry, **address, **secret})
+        elif "ipmi" in method and node.has_bmc:
+            entries.append({**entry, "host": f"bmc-{node.name}", **secret})
+        elif "agent" in method and method["name"] in node.pdus:
+            entries.append({**entry, "parameters": [{"name": "plug", "value": node.name}]})
+        elif "manual" in method:
+            entries.append(entry)
+    twins = [
+        each.name
+        for each in about.nodes
+        if node.chassis and each.chassis == node.chassis and each.name != node.name
+    ]
+    also = {"alsoCutsOff": twins} if twins else {}
+    return {"name": node.name, "fencing": entries, **also}
 
 
 def protected_vm(vmid: int, **spec: Any) -> dict[str, Any]:

@@ -29,9 +29,10 @@ class TrustingPower(redfish.RedfishPower):
         super().__init__(*args, **keywords)  # type: ignore[arg-type]
         self._told: set[str] = set()
 
-    async def force_off(self, name: str) -> None:
-        await super().force_off(name)
+    async def force_off(self, name: str) -> bool:
+        sent = await super().force_off(name)
         self._told.add(name)
+        return sent
 
     async def read(self, name: str) -> power.PowerReading:
         reading = await super().read(name)

@@ -62,7 +62,7 @@ class Expect(Strict):
     guests: dict[str, str]
     """Every guest by vmid or range of vmids: `running on pve1`, `stopped on pve2 or pve3`."""
     fenced: tuple[str, ...] = ()
-    """Nodes that the operator told a BMC to switch off, in order, each once."""
+    """Nodes that the operator told a BMC, or the outlets of a level, to switch off, in order."""
     taken_over: tuple[str, ...] = ()
     """Guests, or ranges of them, that the operator itself brought back on another node."""
     downtime: dict[str, Bound] = {}

@@ -116,11 +116,16 @@ class _Play:
 
     def _result(self, before: dict[str, cluster.HAResource]) -> Result:
         known = self._world.state_of_guests()
-        fenced = [
-            entry.name
-            for number, entry in enumerate(self._world.bmc_log)
-            if entry.command == "off" and number not in self._people
-        ]
+        fenced: list[str] = []
+        level: set[str] = set()
+        for number, entry in enumerate(self._world.bmc_log):
+            if entry.command != "off" or number in self._people:
+                continue
+            pdu, _, node = entry.name.rpartition("/")
+            if not (pdu and fenced and fenced[-1] == node and level and pdu not in level):
+                fenced.append(node)
+                level = set()
+            level |= {pdu} if pdu else set()
         found = {sid: mark.parse(each.comment).mark for sid, each in self._newest().items()}
         result = Result(
             self._about.about,

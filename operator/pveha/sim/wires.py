@@ -21,8 +21,8 @@ class Effect:
 
     operator: str
     verb: str
-    """`force_off`, `start`, `create_ha`, `update_ha`, `delete_ha`, `begin`, `claim`, `kill`, `migrate`,
-    `enrol`, `dismiss` (of ProtectedVMs that pveha owns), `status`, or `lease`."""
+    """`force_off`, `power_on`, `start`, `create_ha`, `update_ha`, `delete_ha`, `begin`, `claim`, `kill`,
+    `migrate`, `enrol`, `dismiss` (of ProtectedVMs that pveha owns), `status`, or `lease`."""
     subject: str
     resource: cluster.HAResource | None = None
     vmids: tuple[int, ...] = ()
@@ -217,12 +217,16 @@ class WiredPower:
         self._wire = wire
         self._inner = inner
 
-    async def read(self, name: str) -> power.PowerReading:
-        return await self._wire.read(lambda: self._inner.read(name))
+    async def read(self, switch: power.Switch) -> power.PowerReading:
+        return await self._wire.read(lambda: self._inner.read(switch))
 
-    async def force_off(self, name: str) -> None:
-        what = Effect(self._wire.name, "force_off", name)
-        await self._wire.effect(what, lambda: self._inner.force_off(name))
+    async def force_off(self, switch: power.Switch) -> bool:
+        what = Effect(self._wire.name, "force_off", switch.node)
+        return await self._wire.effect(what, lambda: self._inner.force_off(switch))
+
+    async def power_on(self, switch: power.Switch) -> None:
+        what = Effect(self._wire.name, "power_on", switch.node)
+        await self._wire.effect(what, lambda: self._inner.power_on(switch))
 
 
 class WiredKubernetes:

@@ -24,6 +24,7 @@ from pveha.sim import (
     machine,
     membership,
     net,
+    pdu,
     pmxcfs,
     storage,
     tasks,
@@ -63,6 +64,7 @@ class World:
         self.tasks = tasks.Tasks(self)
         self.guests = guestops.GuestOps(self)
         self.bmcs = bmc.Bmcs(self)
+        self.pdus = pdu.Pdus(self)
         self.crms = {name: ha_crm.Crm(self, node) for name, node in self.machines.items()}
         self.lrms = {name: ha_lrm.Lrm(self, node) for name, node in self.machines.items()}
         self.net = net.Net(self)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from act_fakes import IDENTITY, VM, World, a_takeover, an_item, perform, process
+from act_fakes import VM, World, a_takeover, an_item, perform, process
 from pveha.act import context, takeover
 from pveha.api.conditions import FailoverReady
 from pveha.model import cluster, errors, guests, mark, operations, power
@@ -291,9 +291,7 @@ def test_a_takeover_cancelled_at_any_step_can_be_done_again(step: str) -> None:
         assert not left
         on.hang = set()
         registered = on.resources["vm:102"]
-        return await takeover.take_over(
-            a_takeover(an_item(registered=registered), id="t1.1", identities=IDENTITY), with_
-        )
+        return await takeover.take_over(a_takeover(an_item(registered=registered), id="t1.1"), with_)
 
     outcome = clock.run(story())
     assert [(each.ref, each.reason) for each in outcome.guests] == [(VM, "Running")]

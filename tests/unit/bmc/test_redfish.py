@@ -234,8 +234,23 @@ async def test_declined_while_it_is_not_off_is_refused(
         await client.force_off("pve1")
 
 
+@pytest.mark.parametrize("declined", [(503, None), (409, complaint("Base.1.8.ResourceInUse"))])
+async def test_a_bmc_without_time_is_busy(
+    bmc: Bmc, client: redfish.RedfishPower, declined: tuple[int, Any]
+) -> None:
+    bmc.answers["POST", RESET] = declined
+    with pytest.raises(errors.Busy):
+        await client.force_off("pve1")
+
+
+async def test_power_on_is_sent(bmc: Bmc, client: redfish.RedfishPower) -> None:
+    bmc.answers["POST", RESET] = (204, None)
+    await client.power_on("pve1")
+    assert bmc.asked[-1] == ("POST", RESET, {"ResetType": "On"})
+
+
 @pytest.mark.parametrize(
-    "declined", [(400, None), (409, complaint("Base.1.8.ResourceInUse")), (400, b"no"), (412, None)]
+    "declined", [(400, None), (409, complaint("Base.1.8.PropertyValueConflict")), (400, b"no"), (412, None)]
 )
 async def test_declined_for_another_reason_is_refused_though_it_reads_off(
     bmc: Bmc, client: redfish.RedfishPower, declined: tuple[int, Any]
@@ -256,7 +271,7 @@ async def test_declined_for_another_reason_is_refused_though_it_reads_off(
         (403, errors.Forbidden),
         (404, errors.NotFound),
         (500, errors.Unreachable),
-        (503, errors.Unreachable),
+        (503, errors.Busy),
     ],
 )
 async def test_statuses(

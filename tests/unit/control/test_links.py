@@ -148,7 +148,7 @@ def test_a_cluster_that_cannot_be_reached_keeps_its_bindings() -> None:
     stored = api.HACluster.model_validate({**whole.cluster.model_dump(by_alias=True), "status": status})
     assert {binding.name for binding in stored.status.bindings} == set(scene.nodes)
     seen = scene.snapshot()
-    assert recall.first(stored.status).node("pve2").bound
+    assert recall.first(stored.status).node("pve2").method("bmc").bound
     decision = rounds.decide(seen, whole, recall.first(stored.status))
     assert {binding.name for binding in decision.report.cluster.bindings} == set(scene.nodes)
 

@@ -343,7 +343,7 @@ def test_reads_of_off_count_from_the_last_unbroken_row() -> None:
     scene.step(0.5)
     scene.step(0.5)
     fence: Any = next(s.operation for s in scene.operations if isinstance(s.operation, operations.Fence))
-    assert fence.off_since >= back_off - 0.2
+    assert fence.methods[0].off_since >= back_off - 0.2
 
 
 def test_no_decision_before_the_first_look_is_over() -> None:

@@ -32,7 +32,7 @@ def test_a_lost_nodes_guest_is_taken_over_to_the_node_it_was_planned_for() -> No
     assert planned is not None
     assert takeover.target in {"pve1", "pve3"}
     assert (takeover.dead, takeover.epoch, takeover.survivors) == ("pve2", 2, ("pve1", "pve3"))
-    assert takeover.identities == {"uuid-pve2"}
+    assert [each.identities for each in takeover.proven_by] == [{"uuid-pve2"}]
     (item,) = takeover.items
     assert (item.ref.vmid, item.was, item.claimed) == (102, cluster.HAState.STARTED, False)
 

@@ -6,12 +6,14 @@ from pveha.decide import evidence
 from pveha.model import power
 from unit.decide import moment
 
+PVE2 = power.Switch("pve2", "bmc")
+
 
 def verdict(reads: power.PowerState) -> evidence.Verdict:
     """Of pve2, which lost its power at 60 s, when it was seen to have power again 0.5 s ago."""
     at = moment.moment((60.0, "power off pve2"), until=75.0)
-    reading = dataclasses.replace(at.seen.power["pve2"], state=reads, answered_at=at.seen.now)
-    seen = dataclasses.replace(at.seen, power={**at.seen.power, "pve2": reading})
+    reading = dataclasses.replace(at.seen.power[PVE2], state=reads, answered_at=at.seen.now)
+    seen = dataclasses.replace(at.seen, power={**at.seen.power, PVE2: reading})
     node = dataclasses.replace(at.memo.node("pve2"), proof=None, returned_at=at.seen.now - 0.5)
     memo = dataclasses.replace(at.memo, nodes={**at.memo.nodes, "pve2": node})
     spec = at.wanted.cluster.spec

@@ -141,15 +141,21 @@ async def test_a_bmc_that_swaps_the_bytes_of_its_uuid_is_the_nodes() -> None:
 
 async def test_a_device_without_identity_is_bound_by_a_drill_only() -> None:
     told = Answers(bmcs={"pve1": reading()})
-    assert "switching the node off through it once" in (await only(fencing.bound, told)).remedy
-    told.status = api.HAClusterStatus.model_validate({"bindings": [{"name": "pve1"}]})
+    assert "the drill of docs/fencing.md" in (await only(fencing.bound, told)).remedy
+    told.status = api.HAClusterStatus.model_validate(
+        {"bindings": [{"name": "pve1", "methods": [{"name": "pdu", "drill": "x"}]}]}
+    )
     assert (await only(fencing.bound, told)).severity == "OK"
 
 
 async def test_a_binding_that_was_voided_fails() -> None:
     told = Answers(bmcs={"pve1": reading(*DMI["pve1"])})
     told.status = api.HAClusterStatus.model_validate(
-        {"bindings": [{"name": "pve1", "voided": "it read off while pve1 answered"}]}
+        {
+            "bindings": [
+                {"name": "pve1", "methods": [{"name": "bmc", "voided": "it read off while pve1 answered"}]}
+            ]
+        }
     )
     found = await only(fencing.bound, told)
     assert (found.severity, found.subject) == ("Failure", "pve1")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pveha.model import decision, errors
+from pveha.model import power as power_
 from pveha.observe import watcher
 from pveha.sim import clock, config, ports, world
 
@@ -53,7 +54,9 @@ class Stage:
         hypervisor: Any = self.hypervisor
         shell: Any = self.shell
         power: Any = self.power
-        outside = watcher.Outside(hypervisor, shell, power, frozenset(self.world.machines))
+        outside = watcher.Outside(
+            hypervisor, shell, power, {power_.Switch(name, "bmc"): 30.0 for name in self.world.machines}
+        )
         return watcher.Watcher(outside, self.names, "me", 1.0, self.world.wall_now)
 
     def play(self, story: Callable[[watcher.Watcher], Awaitable[None]]) -> None:
@@ -132,13 +135,13 @@ def test_a_suspects_power_is_read_every_second_and_a_half_and_only_the_suspects(
         observer.look(decision.Looking(frozenset({"pve2"}), True))
         stage.calls.clear()
         await asyncio.sleep(30)
-        assert stage.calls["read pve2"] == pytest.approx(20, abs=2)
-        assert stage.calls["read pve1"] <= 1
+        assert stage.calls["read pve2/bmc"] == pytest.approx(20, abs=2)
+        assert stage.calls["read pve1/bmc"] <= 1
         assert stage.calls["inventory"] >= 28
         observer.look(decision.Looking())
         stage.calls.clear()
         await asyncio.sleep(60)
-        assert stage.calls["read pve2"] <= 3
+        assert stage.calls["read pve2/bmc"] <= 3
         assert stage.calls["ha_status"] == pytest.approx(12, abs=2)
 
     stage.play(story)
@@ -189,7 +192,7 @@ def test_nodes_are_learnt_from_the_cluster_and_names_that_are_none_forgotten() -
         await asyncio.sleep(10)
         seen = observer.snapshot((), 60.0)
         assert set(seen.probes) == set(seen.views) == {"pve1", "pve2", "pve3"}
-        assert set(seen.power) == set(seen.shells) == {"pve1", "pve2", "pve3"}
+        assert {each.node for each in seen.power} == set(seen.shells) == {"pve1", "pve2", "pve3"}
 
     stage.play(story)
 
@@ -218,7 +221,7 @@ def test_a_bmc_that_hangs_is_a_problem_after_its_deadline() -> None:
 
     async def story(observer: watcher.Watcher) -> None:
         await asyncio.sleep(5.5)
-        problem = observer.snapshot((), 60.0).problems["power/pve1"]
+        problem = observer.snapshot((), 60.0).problems["power/pve1/bmc"]
         assert problem.kind == "Unreachable"
         assert "did not answer in 5 s" in problem.message
 

@@ -8,6 +8,8 @@ import sim_worlds
 from pveha.model import errors, power
 from pveha.sim import config, faults, ports, world
 
+PVE2 = power.Switch("pve2", "bmc")
+
 
 def play(script: sim_worlds.Script) -> world.World:
     return sim_worlds.play(sim_worlds.build([config.Guest(101, "pve2")]), script)
@@ -15,18 +17,18 @@ def play(script: sim_worlds.Script) -> world.World:
 
 async def off(running: world.World, wait: float = 5.0) -> power.PowerState:
     control = ports.SimPower(running)
-    await control.force_off("pve2")
+    await control.force_off(PVE2)
     await asyncio.sleep(wait)
-    return (await control.read("pve2")).state
+    return (await control.read(PVE2)).state
 
 
 def test_forced_off_is_acknowledged_before_it_is_done() -> None:
     async def script(running: world.World) -> None:
         control = ports.SimPower(running)
-        await control.force_off("pve2")
+        await control.force_off(PVE2)
         assert running.machines["pve2"].powered
         await asyncio.sleep(3)
-        assert (await control.read("pve2")).state is power.PowerState.OFF
+        assert (await control.read(PVE2)).state is power.PowerState.OFF
         assert running.machines["pve2"].processes == {}
 
     assert [entry.outcome for entry in play(script).bmc_log] == ["acknowledged"]
@@ -52,7 +54,7 @@ def test_what_an_acknowledged_off_may_mean(line: str, powered: bool, reads: powe
 def test_swapped_bmcs_give_themselves_away_by_their_identity() -> None:
     async def script(running: world.World) -> None:
         faults.apply(running, "swap bmcs pve2 pve3")
-        identities = (await ports.SimPower(running).read("pve2")).identities
+        identities = (await ports.SimPower(running).read(PVE2)).identities
         dmi = (await ports.SimNodeShell(running).status("pve2")).identities
         assert not power.same_machine(identities, dmi)
         assert power.same_machine(identities, (await ports.SimNodeShell(running).status("pve3")).identities)
@@ -74,7 +76,7 @@ def test_no_answer_in_time_is_unreachable(line: str) -> None:
     async def script(running: world.World) -> None:
         faults.apply(running, line)
         with pytest.raises(errors.Unreachable):
-            await ports.SimPower(running).read("pve2")
+            await ports.SimPower(running).read(PVE2)
         assert running.now() == 5
 
     play(script)
@@ -97,7 +99,7 @@ def test_a_bmc_without_own_power_dies_with_its_node() -> None:
         for line in ("bmc dies with pve2", "power off pve2"):
             faults.apply(running, line)
         with pytest.raises(errors.Unreachable):
-            await ports.SimPower(running).read("pve2")
+            await ports.SimPower(running).read(PVE2)
 
     play(script)
 
@@ -106,8 +108,8 @@ def test_a_power_cycle_reads_off_in_between() -> None:
     async def script(running: world.World) -> None:
         faults.apply(running, "bmc cycle pve2")
         await asyncio.sleep(4)
-        assert (await ports.SimPower(running).read("pve2")).state is power.PowerState.OFF
+        assert (await ports.SimPower(running).read(PVE2)).state is power.PowerState.OFF
         await asyncio.sleep(8)
-        assert (await ports.SimPower(running).read("pve2")).state is power.PowerState.ON
+        assert (await ports.SimPower(running).read(PVE2)).state is power.PowerState.ON
 
     play(script)

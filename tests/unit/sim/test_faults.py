@@ -8,6 +8,9 @@ import sim_worlds
 from pveha.sim import config, faults, world
 
 WORDS = {
+    "on|off PDU NODE": "off a pve2",
+    "PDU NODE NODE": "a pve1 pve2",
+    "PDU": "a",
     "NODE NODE": "pve1 pve2",
     "NODE... | NODE...": "pve1 | pve2 pve3",
     "NODE by NODE": "pve3 by pve1",
@@ -41,7 +44,7 @@ def example(usage: str) -> str:
 @pytest.mark.parametrize("line", [example(fault.usage) for fault in faults.FAULTS if fault.usage])
 def test_every_form_is_understood_and_the_world_goes_on(line: str) -> None:
     guests = [*sim_worlds.guests_on("pve2", 100), config.Guest(101, "pve1")]
-    nodes = tuple(config.Node(f"pve{number}") for number in range(1, 5))
+    nodes = tuple(config.Node(f"pve{number}", pdus=("a", "b")) for number in range(1, 5))
     about = config.Config(nodes, guests=tuple(guests), qdevice=config.Qdevice(), master="pve1")
     ran = sim_worlds.after(world.World(about), 300, (20, line))
     assert ran.now() == pytest.approx(300)

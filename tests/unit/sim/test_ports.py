@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,9 @@ from pveha.sim import ports as sim_ports
 OWNER = "uid/pveha/dc1"
 
 
+PVE2 = power.Switch("pve2", "bmc")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outside:
     """All ports of one world."""
@@ -23,7 +27,7 @@ class Outside:
     power: ports.PowerControl
 
 
-def play(script: Callable[[world.World, Outside], Awaitable[None]], **fields: object) -> world.World:
+def play(script: Callable[[world.World, Outside], Awaitable[None]], **fields: Any) -> world.World:
     guests = [*sim_worlds.guests_on("pve2", 100, 102), config.Guest(101, "pve1", running=False)]
     built = sim_worlds.build(guests, master="pve1", **fields)
     outside = Outside(
@@ -59,7 +63,7 @@ def test_a_takeover_through_the_ports() -> None:
         config_before = await outside.hypervisor.ha_config()
         epoch = await outside.shell.begin("pve3", OWNER)
         identities = (await outside.shell.status("pve2")).identities
-        assert power.same_machine((await outside.power.read("pve2")).identities, identities)
+        assert power.same_machine((await outside.power.read(PVE2)).identities, identities)
         await asyncio.sleep(20 - running.now())
         faults.apply(running, "cut network pve2")
 
@@ -67,13 +71,13 @@ def test_a_takeover_through_the_ports() -> None:
             return "pve2" not in (await outside.hypervisor.membership("pve3")).members
 
         async def is_off() -> bool:
-            return (await outside.power.read("pve2")).state is power.PowerState.OFF
+            return (await outside.power.read(PVE2)).state is power.PowerState.OFF
 
         async def dropped() -> bool:
             return not (await outside.hypervisor.ha_status()).services
 
         await poll(gone)
-        await outside.power.force_off("pve2")
+        await outside.power.force_off(PVE2)
         await poll(is_off)
         refs = tuple(running.ref(vmid) for vmid in (100, 102))
         for ref in refs:

@@ -1,0 +1,64 @@
+"""What becomes of a fenced node once nothing of its guests is left to do (`fencing.afterwards`)."""
+
+from collections.abc import Mapping
+
+from pveha.api import fencing, hacluster
+from pveha.api.conditions import FailoverReady
+from pveha.decide import evidence, failover, guards, memory, recall
+from pveha.model import mark, operations, snapshot
+
+AGAIN_SECONDS = 300.0
+"""Before a node that has not come back is told to be switched on once more."""
+UNDER_WAY = frozenset({FailoverReady.NATIVE_AHEAD, FailoverReady.BUSY})
+"""Refusals of guests that somebody else is recovering from the node at this moment."""
+
+
+def power_on(
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    memo: memory.Memory,
+    verdicts: Mapping[str, evidence.Verdict],
+    recoveries: Mapping[str, failover.Recovery],
+    allowed: guards.Permission,
+) -> list[operations.Operation]:
+    """Switch one fenced node on again, while nothing else is done and nothing is left to be done.
+
+    It finds none of the guests that were recovered: their configurations are elsewhere, and no HA resource
+    carries a mark any more. What could not go anywhere else is still with it, and comes back with it.
+    """
+    wanted = spec.fencing.afterwards
+    if (
+        wanted.action is not fencing.Afterwards.POWER_ON
+        or not allowed.begin
+        or memo.epoch is None
+        or any(state.outcome is None for state in seen.operations)
+        or not recall.is_current(seen, memo)
+        or seen.ha_config is None
+        or any(mark.parse(each.comment).mark is not None for each in seen.ha_config.resources.values())
+    ):
+        return []
+    for name, verdict in verdicts.items():
+        remembered, recovery = memo.node(name), recoveries.get(name)
+        proof = remembered.proof
+        if verdict.state is not evidence.State.FENCED or proof is None or recovery is None:
+            continue
+        methods = tuple(each for each in proof.methods if not each.manual)
+        last = remembered.power_on_at
+        if (
+            methods
+            and seen.now - proof.first_off_at >= wanted.after_seconds
+            and seen.now >= remembered.may_land_until
+            and (last is None or seen.now - last >= AGAIN_SECONDS)
+            and not remembered.voided
+            and not (recovery.items or recovery.stranded)
+            and not any(refusal.reason in UNDER_WAY for refusal in recovery.refusals.values())
+            and not _native_works(name, seen)
+        ):
+            return [operations.PowerOn(f"on.{remembered.failure}.{int(seen.wall)}", name, methods)]
+    return []
+
+
+def _native_works(name: str, seen: snapshot.Snapshot) -> bool:
+    """Whether native HA is recovering anything from the node."""
+    services = seen.ha_status.services.values() if seen.ha_status is not None else ()
+    return any(each.node == name and each.state in failover.NATIVE_AHEAD for each in services)

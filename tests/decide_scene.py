@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from pveha import api
+from pveha.api import meta as api_meta
 from pveha.decide import memory, recall, rounds
 from pveha.model import cluster, guests, node, operations, power, snapshot, specs
 
@@ -61,6 +62,12 @@ class Scene:
         self.annotations: dict[str, str] = {}
         self.policies: dict[str, dict[str, Any]] = {}
         self.protected: dict[int, dict[str, Any]] = {}
+        self.uid = ""
+        """Of the HACluster."""
+        self.enrolled: dict[int, str] = {}
+        """ProtectedVMs that pveha made, by vmid, with the entry that selects them."""
+        self.strangers: dict[str, int] = {}
+        """Further ProtectedVMs, by name."""
         self.spec = {**_spec(names), **(spec or {})}
         self.memory = memory.Memory()
         for number, name in enumerate(names, 1):
@@ -178,7 +185,9 @@ class Scene:
         return cluster.HAStatus(master, flushed, {}, dict(self.services), lrms, self.armed, read_at)
 
     def specs(self) -> specs.Specs:
-        metadata = {"name": "dc1", "namespace": "default", "annotations": self.annotations}
+        metadata = {
+            "name": "dc1", "namespace": "default", "annotations": self.annotations, "uid": self.uid
+        }  # fmt: skip
         kind: dict[str, Any] = {"apiVersion": api.API_VERSION, "kind": "HACluster"}
         return specs.Specs(
             api.HACluster.model_validate({**kind, "metadata": metadata, "spec": self.spec}),
@@ -188,8 +197,24 @@ class Scene:
                     api.ProtectedVM, f"vm{vmid}", {"clusterRef": {"name": "dc1"}, "vmid": vmid, **spec}
                 )
                 for vmid, spec in self.protected.items()
+            }
+            | {f"dc1-{vmid}": self._enrolled(vmid, entry) for vmid, entry in self.enrolled.items()}
+            | {
+                name: _object(api.ProtectedVM, name, {"clusterRef": {"name": "dc1"}, "vmid": vmid})
+                for name, vmid in self.strangers.items()
             },
         )
+
+    def _enrolled(self, vmid: int, entry: str) -> api.ProtectedVM:
+        spec = {"clusterRef": {"name": "dc1"}, "vmid": vmid, "policyRef": {"name": "gold"}}
+        made = _object(api.ProtectedVM, f"dc1-{vmid}", spec)
+        owner = api_meta.OwnerReference(kind="HACluster", name="dc1", uid=self.uid)
+        fields = {
+            "labels": {api_meta.AUTO_PROTECT_LABEL: entry},
+            "owner_references": (owner,),
+            "uid": f"u{vmid}",
+        }
+        return made.model_copy(update={"metadata": made.metadata.model_copy(update=fields)})
 
     # Rounds
 

@@ -153,6 +153,71 @@ async def test_status_of_another_object_of_the_name_conflicts(world: World) -> N
         await world.port.apply_status(ref, {"node": "pve3"}, second["metadata"]["resourceVersion"])
 
 
+def enrolled(world: World, vmid: int = 100, policy: str = "", name: str = "dc1-100") -> kubernetes.Manifest:
+    reference = {"policyRef": {"name": policy}} if policy else {}
+    owner = {
+        "apiVersion": api.API_VERSION, "kind": "HACluster", "name": "dc1", "uid": "1", "controller": True
+    }  # fmt: skip
+    return {
+        "apiVersion": api.API_VERSION,
+        "kind": "ProtectedVM",
+        "metadata": {
+            "name": name,
+            "namespace": world.namespace,
+            "labels": {"pveha.dev/auto-protect": policy or "all"},
+            "ownerReferences": [owner],
+        },
+        "spec": {"clusterRef": {"name": "dc1"}, "vmid": vmid, **reference},
+    }
+
+
+async def test_an_enrolled_guest_is_made_changed_and_left_alone(world: World) -> None:
+    made = await world.port.apply_guest(enrolled(world, policy="gold"), ours=False)
+    parsed = api.parse(made)
+    assert isinstance(parsed, api.ProtectedVM)
+    assert (parsed.spec.vmid, parsed.metadata.labels) == (100, {"pveha.dev/auto-protect": "gold"})
+    assert [(each.kind, each.uid) for each in parsed.metadata.owner_references] == [("HACluster", "1")]
+    again = await world.port.apply_guest(enrolled(world, policy="gold"), ours=True)
+    assert again["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+    changed = await world.port.apply_guest(enrolled(world), ours=True)
+    assert "policyRef" not in changed["spec"]
+    assert changed["metadata"]["labels"] == {"pveha.dev/auto-protect": "all"}
+    assert changed["metadata"]["generation"] == made["metadata"]["generation"] + 1
+
+
+async def test_what_others_add_to_an_enrolled_guest_stays(world: World) -> None:
+    made = dict(await world.port.apply_guest(enrolled(world), ours=False))
+    metadata = {key: made["metadata"][key] for key in ("name", "namespace", "labels", "ownerReferences")}
+    world.put({**made, "metadata": metadata, "spec": {**made["spec"], "priority": 7}})
+    after = await world.port.apply_guest(enrolled(world, policy="gold"), ours=True)
+    assert (after["spec"]["priority"], after["spec"]["policyRef"]) == (7, {"name": "gold"})
+
+
+async def test_an_enrolled_guest_never_takes_the_place_of_another(world: World) -> None:
+    ref = world.guest("dc1-100", 555)
+    before = await world.stored(ref)
+    with pytest.raises(errors.Conflict):
+        await world.port.apply_guest(enrolled(world), ours=False)
+    with pytest.raises(errors.Refused, match="immutable"):
+        await world.port.apply_guest(enrolled(world), ours=True)
+    assert (await world.stored(ref))["spec"] == before["spec"]
+
+
+async def test_only_the_guest_that_was_seen_is_dismissed(world: World) -> None:
+    with pytest.raises(errors.NotFound):
+        await world.port.delete_guest(ObjectRef("ProtectedVM", world.namespace, "dc1-100", "1"), "1")
+    made = (await world.port.apply_guest(enrolled(world), ours=False))["metadata"]
+    ref = ObjectRef("ProtectedVM", world.namespace, "dc1-100", made["uid"])
+    stranger = dataclasses.replace(ref, uid="00000000-0000-0000-0000-000000000009")
+    with pytest.raises(errors.Conflict):
+        await world.port.delete_guest(stranger, made["resourceVersion"])
+    changed = (await world.port.apply_guest(enrolled(world, policy="gold"), ours=True))["metadata"]
+    with pytest.raises(errors.Conflict):
+        await world.port.delete_guest(ref, made["resourceVersion"])
+    await world.port.delete_guest(ref, changed["resourceVersion"])
+    assert (await world.port.list_objects("ProtectedVM", world.namespace)).objects == ()
+
+
 async def test_secrets_are_decoded(world: World) -> None:
     world.put_secret("token", {"tokenID": b"root@pam!x", "tokenSecret": b"\x00\xff"})
     assert await world.port.secret(world.namespace, "token") == {

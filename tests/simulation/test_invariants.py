@@ -130,12 +130,33 @@ def test_a_running_guest_is_moved_by_an_old_epoch_and_without_a_mark() -> None:
     assert set(broken(claim)) >= {"rename only while off", "epoch at effect", "disowned before moved"}
 
 
+def test_a_guest_is_given_back_that_the_crm_has_elsewhere() -> None:
+    async def give_back(on: rig.Rig) -> None:
+        ours = mark.Comment(mark=mark.Mark(cluster.HAState.STARTED, op="t1.0", epoch=1))
+        before = on.world.newest.resources["vm:102"]
+        on.world.set_ha(dataclasses.replace(before, state=cluster.HAState.IGNORED, comment=str(ours)))
+        file = on.world.guest_file(102)
+        on.world.fs.rename("pve3", file.path, file.path.replace("pve2", "pve3"), "pveha-node claim")
+        on.world.set_ha(before)
+
+    assert "dropped before given back" in broken(give_back)
+
+
 def test_native_ha_dies() -> None:
     async def die(on: rig.Rig) -> None:
         on.world.say("crm pve1", "got unexpected error - recover vm:102: unable to steal config")
         on.world.changed()
 
     assert set(broken(die)) == {"the CRM lives"}
+
+
+def test_native_ha_dies_of_what_a_person_has_moved() -> None:
+    async def die(on: rig.Rig) -> None:
+        on.world.move_config(102, "pve3", "pve3")
+        on.world.say("crm pve1", "got unexpected error - recover vm:102: unable to steal config")
+        on.world.changed()
+
+    assert "the CRM lives" not in broken(die)
 
 
 def test_a_mark_that_nobody_undoes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -290,18 +290,37 @@ def _leader_stopped(dice: Dice, about: config.Config) -> Lines:
     ]
 
 
+def _leader_stopped_sending(dice: Dice, about: config.Config) -> Lines:
+    """A leader stands still between its last check and a write, which lands when another one has begun.
+
+    Not before a forced off, which has no token (S15).
+    """
+    verb = dice.rng.choice(["claim", "claim", "claim", "start", "update_ha", "create_ha", "begin", "kill"])
+    return [
+        (0.0, f"freeze leader {round(dice.rng.uniform(14.0, 32.0), 1)} at {verb}"),
+        (0.1, f"power off {dice.node()}"),
+    ]
+
+
 def _idle_target(dice: Dice, about: config.Config) -> Lines:
-    """A guest is taken over to a node whose LRM is not there, and that node is cut off with its BMC dead."""
+    """A guest is taken over to a node whose LRM is not there, and that node is cut off with its BMC dead
+    while the others have quorum.
+
+    A node that has had no guests for a while is best: no watchdog resets it.
+    """
     one, target = dice.two()
     how = dice.rng.choice(["stop", "hang", "hang"])
+    empty = [name for name in dice.names if name != one and not any(g.node == name for g in about.guests)]
+    target = empty[0] if empty else target
     return [
         (0.0, f"{how} pve-ha-lrm {target}"),
         (dice.seconds(0, 5), f"power off {one}"),
+        (dice.seconds(20, 60), f"power on {one}"),
         (dice.seconds(10, 90), f"kill bmc {target}"),
-        (dice.seconds(90, 120), f"cut network {target}"),
-        (300.0, f"heal {target}"),
-        (330.0, f"revive bmc {target}"),
-        (330.0, f"start pve-ha-lrm {target}"),
+        (dice.seconds(100, 140), f"cut network {target}"),
+        (400.0, f"heal {target}"),
+        (430.0, f"revive bmc {target}"),
+        (430.0, f"start pve-ha-lrm {target}"),
     ]
 
 
@@ -431,6 +450,65 @@ def _broken_drain(dice: Dice, about: config.Config) -> Lines:
     ]
 
 
+def _migration_halfway(dice: Dice, about: config.Config) -> Lines:
+    """The source or the target of a migration dies right after the configuration has moved: a process stays
+    behind on the other one."""
+    vmid, target = dice.guest(), dice.node()
+    begun_on = next(guest.node for guest in about.guests if guest.vmid == vmid)
+    dies = dice.rng.choice([begun_on, target])
+    how = dice.rng.choice(["power off", "power off", "hang node", "cut network"])
+    lines = [
+        (0.0, f"when guest {vmid} moves and {round(dice.rng.uniform(0.0, 0.28), 2)} s {how} {dies}"),
+        (0.1, f"migrate guest {vmid} {target}"),
+    ]
+    if how == "cut network":
+        lines.append((dice.seconds(60, 200), f"heal {dies}"))
+    return lines
+
+
+def _moved_then_lost(dice: Dice, about: config.Config) -> Lines:
+    """Somebody moves the configuration of a guest that runs, and the node to which he moved it is lost before
+    the CRM has noticed."""
+    guest = dice.rng.choice(about.guests)
+    master = about.master if dice.sometimes(0.7) else dice.node()
+    lost = master or dice.node()
+    return [
+        (0.0, f"move config {guest.vmid} {lost} by {lost}"),
+        (dice.seconds(0.0, 4.0), f"power off {lost}"),
+        (dice.seconds(120, 300), f"power on {lost}"),
+    ]
+
+
+def _slow_crm(dice: Dice, about: config.Config) -> Lines:
+    """The CRM's rounds take long: what it flushes is old. Then a node is lost, or only cut off from the
+    others."""
+    node = dice.node()
+    others = " ".join(name for name in dice.names if name != node)
+    how = dice.rng.choice([f"partition {node} | {others}", f"power off {node}"])
+    return [
+        (0.0, f"slow crm {round(dice.rng.uniform(3.0, 9.0), 1)}"),
+        (dice.seconds(0.0, 20.0), how),
+        (dice.seconds(60, 300), f"heal {node}"),
+        (dice.seconds(100, 300), "slow crm 0"),
+    ]
+
+
+def _last_views(dice: Dice, about: config.Config) -> Lines:
+    """A node is lost while pveha is paused, and comes back; pveha loses its way to every API just before it
+    could see that, and is let go on."""
+    node, back = dice.node(), round(dice.rng.uniform(36.0, 50.0), 2)
+    deaf = round(back + 5.0 - dice.rng.uniform(-0.2, 0.5), 2)
+    return [
+        (0.0, "pause"),
+        (1.0, f"cut network {node}"),
+        (back, f"heal {node}"),
+        (back, f"cut operator {node} api"),
+        (deaf, "cut operator all api"),
+        (round(deaf + dice.rng.uniform(1.4, 1.95), 2), "unpause"),
+        (round(deaf + dice.rng.uniform(10.0, 40.0), 2), "heal operator all api"),
+    ]
+
+
 def _double_failure(dice: Dice, about: config.Config) -> Lines:
     one, other = dice.two()
     return [
@@ -492,6 +570,7 @@ KINDS: dict[str, Kind] = {
     "meddling-at-effect": _at_effect,
     "owner-at-effect": _owner_at_effect,
     "leader-stopped": _leader_stopped,
+    "leader-stopped-sending": _leader_stopped_sending,
     "idle-target": _idle_target,
     "kubernetes-gone": _operator("cut kubernetes all", "heal kubernetes all", 5, 200),
     "kubernetes-cut": _operator("cut kubernetes OPERATOR", "heal kubernetes OPERATOR", 2, 120),
@@ -517,6 +596,10 @@ KINDS: dict[str, Kind] = {
     "drain-broken": _broken_drain,
     "pause-node": _pause,
     "migrations-fail": _for_a_while("migrations fail NODE", "migrations work NODE", 5, 200),
+    "migration-halfway": _migration_halfway,
+    "moved-then-lost": _moved_then_lost,
+    "crm-slow": _slow_crm,
+    "last-views": _last_views,
 }
 """Every kind of fault by name."""
 POWER: Sequence[tuple[tuple[str, ...], bool]] = (
@@ -559,7 +642,11 @@ OFTEN = (
 
 
 def plan(
-    seed: int, kinds: Iterable[str] = (), nodes: int | None = None, guest_count: int | None = None
+    seed: int,
+    kinds: Iterable[str] = (),
+    nodes: int | None = None,
+    guest_count: int | None = None,
+    fault_count: int | None = None,
 ) -> Plan:
     """The plan of a seed. `kinds` empty: all that the data centre can have."""
     rng = random.Random(seed)
@@ -569,7 +656,7 @@ def plan(
     weighted = chosen + [kind for kind in OFTEN if kind in chosen]
     at, faults = FIRST_FAULT_SECONDS, []
     count = rng.randint(FEWEST_FAULTS, MOST_FAULTS)
-    for _ in range(count):
+    for _ in range(fault_count or count):
         kind = rng.choice(weighted)
         steps = tuple((round(at + offset, 2), line) for offset, line in KINDS[kind](dice, about))
         faults.append(Fault(kind, steps))
@@ -624,7 +711,8 @@ def mended(
 ) -> tuple[str, ...]:
     """Lines that mend everything; the node `stays_off` stays off if it is."""
     names = [node.name for node in about.nodes]
-    lines = ["straighten pdus", "heal", "heal operator all", "expected votes 0", "arm", "heal kubernetes all"]
+    lines = ["straighten pdus", "heal", "heal operator all", "slow crm 0", "expected votes 0", "arm"]
+    lines += ["heal kubernetes all"]
     lines += ["deliver kubernetes answers all", "unpause", "mode Enforce"]
     for name in names:
         lines += [line.replace("NODE", name) for line in MENDING]

@@ -113,6 +113,7 @@ FAULTS = (
     Fault("stop SERVICE NODE", rf"stop {_SERVICE} {_NODE}", lambda w, s, n: w.set_service(n, s, "stopped")),
     Fault("hang SERVICE NODE", rf"hang {_SERVICE} {_NODE}", lambda w, s, n: w.set_service(n, s, "hung")),
     Fault("start SERVICE NODE", rf"start {_SERVICE} {_NODE}", lambda w, s, n: w.set_service(n, s, "running")),
+    Fault("slow crm SECONDS", r"slow crm ([\d.]+)", lambda w, s: w.slow_crm(float(s))),
     Fault("lose answers NODE", rf"lose answers {_NODE}", lambda w, n: w.lose_answers(n)),
     Fault("deliver answers NODE", rf"deliver answers {_NODE}", lambda w, n: w.lose_answers(n, lost=False)),
     Fault("kill bmc NODE", rf"kill bmc {_NODE}", lambda w, n: w.kill_bmc(n)),

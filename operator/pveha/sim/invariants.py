@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from pveha.model import cluster, guests, kubernetes, mark
-from pveha.sim import copies, machine, promises, rig, wires
+from pveha.sim import copies, machine, pmxcfs, promises, rig, wires
 
 LATE_SECONDS = 1.5
 """Truth younger than this cannot have been known when a side effect was sent (S5: re-read in the same
@@ -55,20 +55,21 @@ class Invariants:
         self._rig = watched
         self._world = watched.world
         self.violations: list[Violation] = []
-        self.moved_by_user: dict[str, float] = {}
-        """When a person last moved a guest, by service id."""
+        self.set_by_user: dict[str, float] = {}
+        """When a person last set the state of an HA resource, by service id."""
         self.lease_taken_at = float("-inf")
         """When a person last gave the Lease to somebody else."""
-        self._excused = -1e9
-        """When the CRM last died of a guest that a person had moved: what its round had begun with others is
-        left half done."""
         self._doubles = 0
         self._majority: frozenset[str] = frozenset()
         self._majority_since = 0.0
         self._member_since: dict[str, float] = {}
         self._absent_since: dict[str, float] = {}
+        self._movers: dict[int, str] = {}
+        """Who last moved each guest's configuration."""
         self._open: dict[str, float] = {}
         """Marks of operations: how long each could have been undone."""
+        self._disowned: frozenset[str] = frozenset()
+        """HA resources that are ignored with a mark of ours."""
         self._looked = 0.0
         self._could_undo: frozenset[str] = frozenset()
         self._lines = 0
@@ -211,6 +212,15 @@ class Invariants:
             for sid, resource in tree.resources.items()
             if "[pveha op=" in resource.comment and (found := mark.parse(resource.comment).mark) and found.op
         ]
+        disowned = frozenset(
+            sid
+            for sid, resource in tree.resources.items()
+            if resource.state is cluster.HAState.IGNORED
+            and re.search(r"\[pveha (op|hold)=", resource.comment)
+        )
+        for sid in sorted(self._disowned - disowned):
+            self._given_back(sid, tree)
+        self._disowned = disowned
         passed, self._looked = now - self._looked, now
         self._open = {
             sid: self._open.get(sid, -passed if sid in self._could_undo else 0.0)
@@ -223,6 +233,19 @@ class Invariants:
                     "undone", f"{sid} carries an operation's mark for more than {UNDONE_SECONDS:g} s"
                 )
         self._could_undo = frozenset(self._undoable(marked, now)) if marked else frozenset()
+
+    def _given_back(self, sid: str, tree: pmxcfs.Tree) -> None:
+        """Native HA gets a guest back only when the CRM has dropped its record of where it was (S8)."""
+        resource, ref = tree.resources.get(sid), guests.parse_sid(sid)
+        service, file = tree.manager.services.get(sid), tree.guests.get(ref.vmid) if ref else None
+        by_user = self.set_by_user.get(sid) == self._world.now()
+        if resource is None or service is None or file is None or by_user:
+            return
+        if resource.state is not cluster.HAState.IGNORED and service.node != file.node:
+            what = (
+                f"{sid} is {resource.state} again, its file on {file.node}, the CRM has it on {service.node}"
+            )
+            self.violated("dropped before given back", what)
 
     def _undoable(self, marked: list[str], now: float) -> Iterator[str]:
         """Marks that somebody could undo now: a CRM flushes, and an operator acts, or the timer on the nodes
@@ -264,11 +287,9 @@ class Invariants:
             event = log[self._lines]
             self._lines += 1
             if event.subject.startswith("crm") and "got unexpected error" in event.text:
-                sid = re.search(r"(?:vm|ct):\d+", event.text)
-                moved = self.moved_by_user.get(sid[0], -1e9) if sid else -1e9
-                if event.at - max(moved, self._excused) <= 600.0:
-                    self._excused = event.at
-                else:
+                found = re.search(r"(?:vm|ct):(\d+)", event.text)
+                mover = self._movers.get(int(found[1]), "") if found else ""
+                if not mover or mover.startswith("pveha-node"):
                     self.violated("the CRM lives", event.text)
             elif event.subject.startswith("operator") and event.text.startswith("BUG"):
                 self.violated("no bugs", event.text)
@@ -398,6 +419,7 @@ class Invariants:
     # Configurations that move
 
     def _moved(self, vmid: int, source: str, target: str, by: str) -> None:
+        self._movers[vmid] = by
         if not by.startswith("pveha-node"):
             return
         world = self._world
@@ -433,7 +455,7 @@ class Invariants:
         copied = {guests.GuestRef(v, kind).sid for v in self.copies_of_others for kind in guests.GuestKind}
         anyway |= copied
         for sid, found in self._rig.marks().items():
-            if not (found.hold and sid in copied):
+            if not (found.hold and sid in anyway):
                 problems.append(f"{sid} still carries {found}")
         for sid, owner in wanted.items():
             present = tree.resources.get(sid)

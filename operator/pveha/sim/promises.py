@@ -193,9 +193,15 @@ class Promises:
             claimed = found is not None and ignored and vmid not in self._world.machines[file.node].processes
             if (found is not None and found.hold) or not (file.node == lost or claimed):
                 continue
+            if any(self._runs(vmid, name) for name in self._world.machines if name != lost):
+                continue
             ahead = service is not None and service.state in NATIVE_AHEAD
             if _wanted(resource) is cluster.HAState.STARTED and not ahead:
                 yield vmid
+
+    def _runs(self, vmid: int, on: str) -> bool:
+        process = self._world.machines[on].processes.get(vmid)
+        return process is not None and process.state == "running"
 
     def _protected(self, ref: guests.GuestRef) -> bool:
         try:

@@ -244,8 +244,13 @@ class Rig:
         self.triggers: list[tuple[int, float, str]] = []
         """Lines to be done after so many more side effects, Leases and statuses apart, and so many
         seconds."""
+        self.standstills: list[tuple[str, float]] = []
+        """Verbs, and for how many seconds their sender stands still before its next one goes out."""
+        self.moves: list[tuple[int, float, str]] = []
+        """Lines to be done when a guest's configuration next moves, and so many seconds after it."""
         self._watching: list[Callable[[wires.Effect], object]] = []
         self._hearing: list[Callable[[str], object]] = []
+        self.world.on_move(self._moved)
         self.kubernetes.watchers.append(self._tell)
         self.kubernetes.put(hacluster(about, spec or {}))
         if about.drilled and (bound := _bindings(about, self.cluster_status().spec)):
@@ -291,6 +296,8 @@ class Rig:
     def disarm(self) -> None:
         """Nothing that waits for a side effect happens any more."""
         self.triggers.clear()
+        self.standstills.clear()
+        self.moves.clear()
         for replica in self.operators.values():
             replica.trip = 0
 
@@ -298,6 +305,17 @@ class Rig:
         self.effects += 1
         for callback in self._watching:
             callback(effect)
+        due = next((each for each in self.standstills if each[0] == effect.verb), None)
+        if due is not None and self.operators[effect.operator].leads:
+            self.standstills.remove(due)
+            what = f"stands still before {effect.verb} {effect.subject}"
+            self.world.say(f"operator {effect.operator}", what)
+            _freeze(self, effect.operator, str(due[1]))
+
+    def _moved(self, vmid: int, source: str, target: str, by: str) -> None:
+        for each in [each for each in self.moves if each[0] == vmid]:
+            self.moves.remove(each)
+            self.world.later(each[1], self.apply, each[2])
 
     def sent(self, effect: wires.Effect) -> None:
         """Do what is due after so many effects, and kill the sender if this was its last."""
@@ -476,6 +494,14 @@ def _freeze_leader(rig: Rig, seconds: str) -> None:
         _freeze(rig, leader.name, seconds)
 
 
+def _freeze_sending(rig: Rig, seconds: str, verb: str) -> None:
+    rig.standstills.append((verb, float(seconds)))
+
+
+def _when_moved(rig: Rig, vmid: str, seconds: str | None, line: str) -> None:
+    rig.moves.append((int(vmid), float(seconds or 0.0), line))
+
+
 def _set_spec(**fields: object) -> Callable[[Rig], object]:
     def act(rig: Rig) -> None:
         rig.edit("HACluster", CLUSTER, lambda manifest: manifest["spec"].update(fields))
@@ -564,6 +590,16 @@ OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
     (r"after ([1-9]\d*) effects(?: and ([\d.]+) s)? (.+)", "after N effects [and SECONDS s] LINE", _trigger),
     (rf"freeze operator {_OPERATOR} ([\d.]+)", "freeze operator NAME SECONDS", _freeze),
     (r"freeze leader ([\d.]+)", "freeze leader SECONDS", _freeze_leader),
+    (
+        r"freeze leader ([\d.]+) at (begin|claim|start|kill|create_ha|update_ha|delete_ha)",
+        "freeze leader SECONDS at VERB",
+        _freeze_sending,
+    ),
+    (
+        r"when guest (\d+) moves(?: and ([\d.]+) s)? (.+)",
+        "when guest VMID moves [and SECONDS s] LINE",
+        _when_moved,
+    ),
     (rf"cut kubernetes {_OPERATOR}", "cut kubernetes NAME|all", _wire("kubernetes_down", value=True)),
     (rf"heal kubernetes {_OPERATOR}", "heal kubernetes NAME|all", _wire("kubernetes_down", value=False)),
     (

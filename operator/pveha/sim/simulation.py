@@ -90,6 +90,7 @@ class _Play:
             self._invariants.lease_taken_at = self._rig.world.now()
         if match := re.fullmatch(r"set (\S+) (\w+)", line):
             sid, state = match[1], cluster.HAState(match[2])
+            self._invariants.set_by_user[sid] = self._rig.world.now()
             present = self._rig.world.newest.resources.get(sid)
             wanted = self._wanted.get(sid)
             if present is not None and wanted is not None and self._rig.world.writable:
@@ -98,8 +99,6 @@ class _Play:
             r"(?:(?:start|stop|migrate|unlock|lock|crash) guest|move config) (\d+).*", line
         ):
             for sid in (f"vm:{match[1]}", f"ct:{match[1]}"):
-                if line.startswith(("migrate", "move")):
-                    self._invariants.moved_by_user[sid] = self._rig.world.now()
                 if sid in self._wanted and line.startswith(("start", "stop", "move")):
                     self._anyway.add(sid)
         elif match := re.fullmatch(r"unprotect (\d+)", line):

@@ -406,6 +406,14 @@ class World:
         """pveproxy accepts connections and answers nothing."""
         self.set_service(name, "pveproxy", "hung")
 
+    def slow_crm(self, seconds: float) -> None:
+        """The CRM's rounds take so long, from reading the resources to the flush; 0: as configured."""
+        takes = (seconds, seconds) if seconds else self.config.timings.crm_round_takes
+        if takes == self.timings.crm_round_takes:
+            return
+        self.timings = dataclasses.replace(self.timings, crm_round_takes=takes)
+        self.say("crm", f"rounds take {takes[0]:g} to {takes[1]:g} s")
+
     def stop_pveproxy(self, name: str) -> None:
         self.set_service(name, "pveproxy", "stopped")
 

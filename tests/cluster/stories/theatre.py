@@ -156,8 +156,9 @@ class Theatre:
         """Another API server from now on."""
         self.kube = kube
 
-    async def place(self, *arguments: str) -> Place:
-        """A namespace with the manifests of a data centre, see `python -m pveha.sim --help`."""
+    async def place(self, *arguments: str, without: str = "") -> Place:
+        """A namespace with the manifests of a data centre, see `python -m pveha.sim --help`, those of one
+        kind left out."""
         admin, name = self.kube.admin, f"pveha-story-{secrets.token_hex(4)}"
         await asyncio.to_thread(admin.kubectl, "create", "namespace", name)
         self.exits.push_async_callback(asyncio.to_thread, self.kube.delete_namespace, name)
@@ -167,7 +168,7 @@ class Theatre:
         reader = await self.exits.enter_async_context(kube_client.ApiServer(config.Access(admin.kubeconfig)))
         found = Place(self.kube, name, world, reader)
         self.exits.push_async_callback(found.clear)
-        await found.apply(*found.manifests)
+        await found.apply(*(each for each in found.manifests if each["kind"] != without))
         return found
 
     async def operator(

@@ -102,7 +102,16 @@ class World:
         self.started[ref.vmid] = now()
         return "UPID:x"
 
+    async def migrate(self, ref: guests.GuestRef, source: str, target: str) -> str:
+        await self._note("migrate", ref, source, target)
+        return "UPID:x"
+
+    async def migrate_service(self, ref: guests.GuestRef, target: str) -> None:
+        await self._note("migrate_service", ref, target)
+
     async def task(self, upid: str) -> cluster.TaskStatus:
+        if "task" in self.errors:
+            raise self.errors["task"]
         return cluster.TaskStatus(upid, False, self.start_exit)
 
     async def guest_runtime(self, ref: guests.GuestRef, on: str) -> cluster.GuestRuntime:

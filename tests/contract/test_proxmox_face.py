@@ -183,6 +183,42 @@ class TestBoth:
         assert ":hastart:102:" in upid
         assert (await ended(hypervisor, upid)).succeeded
 
+    @pytest.mark.parametrize(("ref", "seconds"), [(VM, 1.0), (CONTAINER, 15.0)], ids=str)
+    async def test_a_guest_is_moved_by_a_task(
+        self, hypervisor: ports.Hypervisor, world: worlds.World, ref: guests.GuestRef, seconds: float
+    ) -> None:
+        assert (await ended(hypervisor, await hypervisor.start(ref, "pve1"))).succeeded
+        began = world.now()
+        task = await ended(hypervisor, await hypervisor.migrate(ref, "pve1", "pve3"))
+        assert task.succeeded, task
+        assert (await hypervisor.inventory()).guests[ref.vmid].node == "pve3"
+
+        async def runs() -> bool:
+            return (await hypervisor.guest_runtime(ref, "pve3")).status == "running"
+
+        await until(runs, 20)
+        assert world.downtime(ref.vmid, began) < seconds
+
+    async def test_a_migration_that_fails_leaves_the_guest_where_it_runs(
+        self, hypervisor: ports.Hypervisor, world: worlds.World
+    ) -> None:
+        assert (await ended(hypervisor, await hypervisor.start(VM, "pve1"))).succeeded
+        world.guests.refusing.add("pve3")
+        task = await ended(hypervisor, await hypervisor.migrate(VM, "pve1", "pve3"))
+        assert not task.succeeded
+        runtime = await hypervisor.guest_runtime(VM, "pve1")
+        assert (runtime.status, runtime.lock) == ("running", None)
+
+    async def test_the_move_of_a_managed_guest_is_the_crms(
+        self, hypervisor: ports.Hypervisor, world: worlds.World
+    ) -> None:
+        await hypervisor.migrate_service(MANAGED, "pve1")
+        commands = [words for tree in world.fs.trees.values() for words in tree.commands]
+        status = await hypervisor.ha_status()
+        assert ("migrate", "vm:102", "pve1") in commands or status.services["vm:102"].state == "migrate"
+        with pytest.raises(errors.OutsideError):
+            await hypervisor.migrate_service(VM, "pve1")
+
     async def test_what_is_not_there_is_not_found(self, hypervisor: ports.Hypervisor) -> None:
         with pytest.raises(errors.NotFound):
             await hypervisor.guest_runtime(VM, "pve3")

@@ -249,7 +249,9 @@ def canned(method: str, path: str) -> web.Response:
     }
     if method == "GET" and path in names:
         return server.data(recorded.answer(names[path]).data)
-    if path.endswith("/status/start"):
+    if path.startswith("/cluster/ha/resources/") and path.endswith(("/migrate", "/relocate")):
+        return server.data(recorded.answer("ha_relocate").data)
+    if path.endswith(("/status/start", "/100/migrate", "/101/migrate")):
         return server.data(UPID)
     if path.endswith(f"/tasks/{UPID}/status"):
         return server.data({"upid": UPID, "status": "stopped", "exitstatus": "OK"})
@@ -284,6 +286,14 @@ class TestCalls:
                 ],
                 "delete_ha_resource": [hypervisor.delete_ha_resource("vm:100")],
                 "start": [hypervisor.start(VM, "pve1"), hypervisor.start(CONTAINER, "pve1")],
+                "migrate": [
+                    hypervisor.migrate(VM, "pve1", "pve2"),
+                    hypervisor.migrate(CONTAINER, "pve1", "pve2"),
+                ],
+                "migrate_service": [
+                    hypervisor.migrate_service(VM, "pve2"),
+                    hypervisor.migrate_service(CONTAINER, "pve2"),
+                ],
                 "task": [hypervisor.task(UPID)],
                 "guest_runtime": [
                     hypervisor.guest_runtime(VM, "pve1"),
@@ -313,6 +323,16 @@ class TestCalls:
         assert (
             len(collections.Counter((method, recorded.template(path)) for method, path, _ in node.seen)) >= 15
         )
+
+    async def test_a_move_that_ha_rules_forbid_is_refused(self) -> None:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            return server.data(recorded.answer("ha_migrate_negative_affinity_conflict").data)
+
+        async with server.Server(handler) as node:
+            hypervisor = node.client()
+            with pytest.raises(errors.Refused, match="apart from vm:100"):
+                await hypervisor.migrate_service(guests.GuestRef(102, guests.GuestKind.VM), "pve1")
+            await hypervisor.close()
 
     @pytest.mark.parametrize(
         ("token", "missing"),

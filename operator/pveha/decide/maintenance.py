@@ -98,7 +98,7 @@ def _followed(
     if state is not None and state.outcome is None:
         return move
     if state is not None and state.outcome is not None and not state.outcome.error:
-        return dataclasses.replace(move, sent_at=state.outcome.at)
+        return dataclasses.replace(move, sent_at=state.outcome.at, seen_moving=in_motion(guest, seen))
     if in_motion(guest, seen):
         return dataclasses.replace(move, seen_moving=True)
     if guest.node != move.source:

@@ -100,12 +100,14 @@ def _judge(shown: certificates.Shown, where: str, *, pinned: bool) -> list[findi
 async def token(patient: Patient) -> list[finding.Finding]:
     """The token's privileges, with the lines that grant what is missing."""
     permissions = await patient.permissions()
-    lacking = access.missing(permissions, access.ENFORCE)
+    lacking = access.missing(permissions, access.EVERYTHING)
     if not lacking:
         return [finding.ok(f"{patient.token.id} holds what pveha needs")]
     lines = "; ".join(access.grants(permissions, lacking, patient.token.id))
     remedy = f"as root on a node: {lines} (pveha: the role of docs/getting-started.md)"
     message = f"{patient.token.id} lacks {', '.join(map(str, lacking))}"
+    if not access.missing(permissions, access.ENFORCE):
+        return [finding.warning(f"{message}: no node can be drained, all else works", remedy)]
     looking = not access.missing(permissions, access.OBSERVE)
     if looking and patient.spec.mode is api.hacluster.Mode.OBSERVE:
         return [finding.warning(f"{message}, which mode Enforce needs", remedy)]

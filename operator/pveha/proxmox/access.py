@@ -51,6 +51,11 @@ POWER = frozenset({Need("/vms", "VM.PowerMgmt", below=True)})
 OBSERVE = INVENTORY | HA_READ | REPLICATION
 ENFORCE = OBSERVE | HA_WRITE | POWER
 
+MIGRATE = frozenset({Need("/vms", "VM.Migrate", below=True)})
+"""`POST .../migrate`: draining nodes. Without it all else works."""
+
+EVERYTHING = ENFORCE | MIGRATE
+
 
 def missing(permissions: Permissions, needs: Collection[Need]) -> list[Need]:
     """Those of `needs` that are not met, with the paths below where an ACL of its own takes a privilege away.
@@ -105,7 +110,7 @@ def _granted_at(permissions: Permissions, need: Need) -> str:
 def remedy(token: str) -> str:
     """The lines to type on a node so that the token may do all that pveha does."""
     user = token.partition("!")[0]
-    wanted = ",".join(sorted({need.privilege for need in ENFORCE}))
+    wanted = ",".join(sorted({need.privilege for need in EVERYTHING}))
     return (
         f'Grant it as root on a node: pveum role add pveha --privs "{wanted}"; '
         f"pveum acl modify / --users '{user}' --tokens '{token}' --roles pveha"

@@ -8,8 +8,8 @@ import pytest
 from typing_extensions import override
 
 from act_fakes import World, a_fence, a_takeover, an_item, perform, process
-from pveha.act import context, epoch, fence, registration, takeover
-from pveha.model import cluster, errors, operations
+from pveha.act import context, epoch, fence, migrate, registration, takeover
+from pveha.model import cluster, errors, guests, operations
 
 Operation = Callable[[context.Context], Coroutine[Any, Any, operations.Outcome]]
 
@@ -35,7 +35,15 @@ def edit(desired: bool, expected: bool) -> Operation:
     return lambda with_: registration.edit(operations.EditHA("edit.1", (change,)), with_)
 
 
+def move(*, managed: bool) -> Operation:
+    ref = guests.GuestRef(102 if managed else 103, guests.GuestKind.VM)
+    operation = operations.Migrate("migrate.1", ref, "pve1", "pve3", managed)
+    return lambda with_: migrate.migrate(operation, with_)
+
+
 EFFECTS: dict[str, Operation] = {
+    "migrate": move(managed=False),
+    "migrate_service": move(managed=True),
     "begin": lambda with_: epoch.begin(operations.Begin("begin.1", "pve1", "me"), with_),
     "force_off": lambda with_: fence.fence(a_fence(), with_),
     "kill": lambda with_: takeover.take_over(a_takeover(an_item(lock="migrate")), with_),

@@ -18,6 +18,13 @@ STATUS_SECONDS = 2.0
 """Until statuses show what has just been done."""
 NET_SECONDS = 300.0
 """What pveha took out of native HA is back by then, with pveha gone, while a CRM master flushes (S10)."""
+DRAINED_GUESTS = 20
+DRAIN_MIGRATIONS = 4
+"""safety.maxConcurrentMigrations."""
+DRAIN_SECONDS = 300.0
+"""Twenty guests, four at a time, each batch two rounds of the CRM."""
+PAUSE_SECONDS = 1.0
+"""A live migration halts the guest for a moment, which is no downtime."""
 NATIVE_SECONDS = 240.0
 """Proxmox's own HA takes 135-178 s."""
 
@@ -207,6 +214,42 @@ async def api_flap(on: Stage) -> Result:
     return Result(figures, tuple(_common(figures, [], fencings=0)))
 
 
+async def drain(on: Stage) -> Result:
+    """A node with 20 guests is drained: it empties by live migration, and no guest is down."""
+    on.guests = 3 * DRAINED_GUESTS
+    await _protected(on)
+    before = await on.world.ask("state")
+    began: float = await on.world.ask("now")
+    on.fault()
+    await on.set_availability(on.victim, "Drain", migrations=DRAIN_MIGRATIONS)
+    victims = _on(before, on.victim)
+    empty = "the node is empty"
+    await on.until(lambda: _has_condition(on, "Drained", "OK"), DRAIN_SECONDS, empty, since=began, pause=1.0)
+    ended: float = await on.world.ask("now")
+    await on.until(lambda: _settled(on), 60, "Proxmox HA has every guest where it is", since=began)
+    await on.show("get", "hacluster")
+    await on.show("get", "pvm")
+    after = await on.world.ask("state")
+    left = [vmid for vmid in _on(after, on.victim) if after["guests"][vmid]["state"] != "stopped"]
+    downtimes = await on.world.ask(f"downtimes {began}")
+    worst = max(downtimes.values(), default=0.0)
+    figures = await _figures(on, before, began, victims) | {
+        "engine": "Migration",
+        "left": len(left),
+        "drained_after_s": round(ended - began, 1),
+        "longest_pause_s": round(worst, 2),
+        "down": sum(each > PAUSE_SECONDS for each in downtimes.values()),
+    }
+    complaints = _common(figures, victims, fencings=0)
+    if left:
+        complaints.append(f"{len(left)} guests are left on {on.victim}")
+    if len(victims) < DRAINED_GUESTS:
+        complaints.append(f"only {len(victims)} guests were on {on.victim}")
+    if figures["down"]:
+        complaints.append(f"{figures['down']} guests were down for up to {worst:.1f} s")
+    return Result(figures, tuple(complaints))
+
+
 async def canary(on: Stage) -> Result:
     """A BMC acknowledges the off and does nothing; an operator that believes it is caught in double runs."""
     counted = {}
@@ -245,6 +288,7 @@ ALL: dict[str, Scenario] = {
     "isolated": isolated,
     "planned-reboot": planned_reboot,
     "api-flap": api_flap,
+    "drain": drain,
     "canary": canary,
 }
 

@@ -103,6 +103,19 @@ class Stage:
     async def kubectl(self, *arguments: str) -> str:
         return await asyncio.to_thread(self.kube.kubectl, *arguments)
 
+    async def set_availability(self, node: str, word: str, *, migrations: int) -> None:
+        """A user pauses, drains or activates a node, and says how many guests may be moved at a time."""
+        cluster = await self.cluster()
+        nodes = [
+            {**each, "availability": word} if each["name"] == node else each
+            for each in cluster["spec"]["nodes"]
+        ]
+        safety = {**cluster["spec"].get("safety", {}), "maxConcurrentMigrations": migrations}
+        patch = json.dumps({"spec": {"nodes": nodes, "safety": safety}})
+        name = cluster["metadata"]["name"]
+        await self.kubectl("patch", "hacluster", name, "--type=merge", "-p", patch, "--namespace", NAMESPACE)
+        print(f"\n{time.strftime('%H:%M:%S')}  {node} is to be {word}", flush=True)
+
     async def show(self, *arguments: str) -> None:
         """Show a kubectl command and what it prints."""
         print(f"\n$ kubectl {' '.join(arguments)}")

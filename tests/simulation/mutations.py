@@ -205,7 +205,9 @@ MUTATIONS: Mapping[str, Story] = {
     "claim without reading ignored": Story(
         claim_without_reading_ignored, ("owner-at-effect",), "disowned before moved"
     ),
-    "no epoch in claim": Story(claim_without_epoch, ("leader-stopped-sending",), "epoch at effect"),
+    "no epoch in claim": Story(
+        claim_without_epoch, ("leader-stopped-sending",), "epoch at effect", fault_count=1
+    ),
     "skip the process scan": Story(
         skip_the_process_scan, ("migration-halfway", "moved-then-lost"), "one writer"
     ),

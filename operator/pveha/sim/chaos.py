@@ -296,9 +296,11 @@ def _leader_stopped_sending(dice: Dice, about: config.Config) -> Lines:
     Not before a forced off, which has no token (S15).
     """
     verb = dice.rng.choice(["claim", "claim", "claim", "start", "update_ha", "create_ha", "begin", "kill"])
+    node = dice.node()
     return [
         (0.0, f"freeze leader {round(dice.rng.uniform(14.0, 32.0), 1)} at {verb}"),
-        (0.1, f"power off {dice.node()}"),
+        (0.1, f"power off {node}"),
+        (dice.seconds(60, 300), f"power on {node}"),
     ]
 
 

@@ -39,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pveha.sim", description="A simulated data centre.")
     option = parser.add_argument
     option("--nodes", type=int, default=3, help="number of nodes (default: 3)")
+    option("--pdus", default="", metavar="NAME,...", help="PDUs that feed every node, instead of BMCs")
     option("--qdevice", action="store_true", help="with a QDevice, for an even number of nodes")
     option("--guests", type=int, default=12, help="number of guests, spread over the nodes (default: 12)")
     option("--on", default="", metavar="NODE", help="put all guests on this node instead")
@@ -74,6 +75,7 @@ def data_centre(
     *,
     on: str = "",
     qdevice: bool = False,
+    pdus: tuple[str, ...] = (),
     containers: int = 0,
     guest_mib: int = 1024,
     managed: bool = False,
@@ -89,7 +91,9 @@ def data_centre(
         if managed:
             guest = dataclasses.replace(guest, ha=cluster.HAResource(guest.ref.sid))
         listed.append(guest)
-    machines = tuple(config.Node(name, boot_seconds=boot_seconds) for name in names)
+    machines = tuple(
+        config.Node(name, boot_seconds=boot_seconds, pdus=pdus, has_bmc=not pdus) for name in names
+    )
     device = config.Qdevice() if qdevice else None
     return config.Config(machines, guests=tuple(listed), qdevice=device, seed=seed)
 
@@ -100,6 +104,7 @@ def _of_options(arguments: argparse.Namespace) -> _Service:
         arguments.guests,
         on=arguments.on,
         qdevice=arguments.qdevice,
+        pdus=tuple(pdu for pdu in arguments.pdus.split(",") if pdu),
         containers=arguments.containers,
         guest_mib=arguments.guest_mib,
         managed=arguments.managed,

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import asyncssh
 
 from pveha.model import errors
-from pveha.sim import api, api_access, certificates, config, https, redfish, ssh, world
+from pveha.sim import api, api_access, certificates, config, https, pdu_face, redfish, ssh, world
 
 TOKEN_USER = "pveha@pve"
 SSH_USER = "root"
@@ -66,6 +66,7 @@ class NodeAccess:
     address: str
     fingerprint: str
     bmc: Bmc | None
+    pdus: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,6 +97,8 @@ class Connection:
     ssh_private_key: str
     known_hosts: str
     nodes: tuple[NodeAccess, ...]
+    pdu: tuple[str, int] | None = None
+    """Address of all PDUs together."""
 
     def node(self, name: str) -> NodeAccess:
         return next(node for node in self.nodes if node.name == name)
@@ -213,7 +216,11 @@ class DataCenter:
             self._shells.append(shell)
             self._faces.append(shell)
             bmc = self._bmc(node, f"{net}.{_FIRST_BMC + number}", bmc_port) if node.has_bmc else None
-            accesses.append(NodeAccess(node.name, node.address, certificate[node.name].fingerprint, bmc))
+            fingerprint = certificate[node.name].fingerprint
+            accesses.append(NodeAccess(node.name, node.address, fingerprint, bmc, node.pdus))
+        pdu = (f"{net}.{_FIRST_BMC}", _free_port(f"{net}.{_FIRST_BMC}")) if simulated.pdus.names else None
+        if pdu is not None:
+            self._faces.append(pdu_face.PduFace(simulated, pdu))
         self.connection = Connection(
             cluster=self._about.cluster_name,
             api_port=api_port,
@@ -229,6 +236,7 @@ class DataCenter:
                 for node in nodes
             ),
             nodes=tuple(accesses),
+            pdu=pdu,
         )
         simulated.start()
         for face in self._faces:
@@ -291,6 +299,15 @@ def _manifests(
 
 
 def _cluster_spec(connection: Connection, name: str, mode: str) -> dict[str, Any]:
+    pdus = sorted({pdu for node in connection.nodes for pdu in node.pdus})
+    bmcs = any(node.bmc for node in connection.nodes)
+    methods: list[dict[str, Any]] = [{"name": "bmc", "redfish": {}}] if bmcs or not pdus else []
+    for pdu in pdus:
+        assert connection.pdu is not None
+        host, port = connection.pdu
+        given = {"ip": host, "ipport": str(port), "switch": pdu}
+        agent = {"name": "fence_sim", "parameters": _parameters(given)}
+        methods.append({"name": pdu, **({"level": 2} if bmcs else {}), "agent": agent})
     return {
         "mode": mode,
         "endpoints": [{"host": node.address, "port": connection.api_port} for node in connection.nodes],
@@ -304,16 +321,19 @@ def _cluster_spec(connection: Connection, name: str, mode: str) -> dict[str, Any
                 "port": connection.ssh_port,
             },
         },
-        "fencing": {"methods": [{"name": "bmc", "redfish": {}}]},
-        "nodes": [
-            {
-                "name": node.name,
-                "address": node.address,
-                **({"fencing": [_fencing(name, node.name, node.bmc)]} if node.bmc else {}),
-            }
-            for node in connection.nodes
-        ],
+        "fencing": {"methods": methods},
+        "nodes": [_node(name, node) for node in connection.nodes],
     }
+
+
+def _node(cluster: str, node: NodeAccess) -> dict[str, Any]:
+    fencing = [_fencing(cluster, node.name, node.bmc)] if node.bmc else []
+    fencing += [{"method": pdu, "parameters": _parameters({"plug": node.name})} for pdu in node.pdus]
+    return {"name": node.name, "address": node.address, **({"fencing": fencing} if fencing else {})}
+
+
+def _parameters(given: dict[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in given.items()]
 
 
 def _fencing(name: str, node: str, bmc: Bmc) -> dict[str, Any]:

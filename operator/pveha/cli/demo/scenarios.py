@@ -2,11 +2,13 @@
 
 import asyncio
 import dataclasses
+import re
 import statistics
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from pveha.api import meta
 from pveha.cli.demo.stage import Stage, say
 
 FAST_BOUND_SECONDS = 10.0
@@ -59,6 +61,53 @@ async def containers(on: Stage) -> Result:
     mixed = 0 < len(those) < len(victims)
     complaints = () if mixed else (f"{len(those)} of {len(victims)} guests were containers",)
     return Result(result.figures | {"containers": len(those)}, result.complaints + complaints)
+
+
+async def pdu_two_psus(on: Stage) -> Result:
+    """Nodes without BMC, two power supplies each: one hangs, and both of its outlets must prove it off."""
+    await on.open("--pdus", "a,b", of="three nodes at two PDUs")
+    await on.drilled()
+    on.start_operator()
+    await on.until_protected()
+    before = await on.world.ask("state")
+    cut = await _break(on, f"hang node {on.victim}")
+    victims = _on(before, on.victim)
+    await on.until(lambda: _recovered(on, victims), 60, "the hung node's guests run elsewhere", since=cut)
+    await on.until(lambda: _settled(on), 90, "Proxmox HA holds every guest again", since=cut)
+    figures = await _figures(on, before, cut, victims)
+    switched = sorted(each["name"] for each in await on.world.ask("bmc_log") if each["command"] == "off")
+    complaints = _common(figures, victims, fencings=1)
+    if switched != [f"a/{on.victim}", f"b/{on.victim}"]:
+        complaints.append(f"switched off were {', '.join(switched)}")
+    return Result(figures | {"outlets": len(switched)}, tuple(complaints))
+
+
+async def manual_fence(on: Stage) -> Result:
+    """A node dies with its BMC; a person makes sure that it is off and confirms it, and its guests run."""
+    await on.open()
+    await on.add_person()
+    on.start_operator()
+    await on.until_protected()
+    before = await on.world.ask("state")
+    await on.world.ask(f"kill bmc {on.victim}")
+    cut = await _break(on, f"power off {on.victim}")
+    victims = _on(before, on.victim)
+    asked: list[str] = []
+
+    async def is_asked() -> bool:
+        asked[:] = re.findall(rf"{meta.CONFIRM_OFF_ANNOTATION}=\S+", await on.reason(on.victim))
+        return bool(asked)
+
+    await on.until(is_asked, 30, "a condition asks for a person's word", since=cut)
+    moved = [line for line in await on.world.ask(f"log {cut}") if "configuration moved" in line]
+    await on.show("annotate", "hacluster", "--all", asked[0])
+    await on.until(lambda: _recovered(on, victims), 45, "the dead node's guests run elsewhere", since=cut)
+    await on.until(lambda: _settled(on), 90, "Proxmox HA holds every guest again", since=cut)
+    figures = await _figures(on, before, cut, victims)
+    complaints = _common(figures, victims, fencings=0)
+    if moved:
+        complaints.append(f"something was done before anybody had confirmed: {moved}")
+    return Result(figures, tuple(complaints))
 
 
 async def _power_loss(on: Stage, bound: float) -> Result:
@@ -281,6 +330,8 @@ ALL: dict[str, Scenario] = {
     "node-loss": node_loss,
     "two-node-qdevice": two_node_qdevice,
     "containers": containers,
+    "pdu-two-psus": pdu_two_psus,
+    "manual-fence": manual_fence,
     "operator-crash": operator_crash,
     "operator-gone": operator_gone,
     "bmc-dead": bmc_dead,
@@ -358,7 +409,7 @@ async def _has_condition(on: Stage, type_: str, reason: str) -> bool:
 
 
 async def _figures(on: Stage, before: dict[str, Any], cut: float, victims: list[str]) -> dict[str, Any]:
-    after = await on.world.ask("state")
+    after, commands = await on.world.ask("state"), await on.world.ask("bmc_log")
     downtimes = await on.world.ask(f"downtimes {cut}")
     own = sorted(downtimes[vmid] for vmid in victims)
     lost = {name for name, node in after["nodes"].items() if not node["quorate"]} | {on.victim}
@@ -369,7 +420,7 @@ async def _figures(on: Stage, before: dict[str, Any], cut: float, victims: list[
         "downtime_p50_s": round(statistics.median(own), 2) if own else 0.0,
         "downtime_p95_s": round(own[max(0, -(-len(own) * 95 // 100) - 1)], 2) if own else 0.0,
         "double_runs": await on.world.ask("double_runs"),
-        "fencings": len({each["name"] for each in await on.world.ask("bmc_log") if each["command"] == "off"}),
+        "fencings": len({each["name"].rpartition("/")[2] for each in commands if each["command"] == "off"}),
         "engine": "Fast",
         "others_untouched": all(
             after["guests"][vmid] == before["guests"][vmid] and downtimes[vmid] == 0 for vmid in others

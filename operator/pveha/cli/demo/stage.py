@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from pveha import api
-from pveha.api import schema
+from pveha.api import fencing, schema
 from pveha.devkube import access, binaries, controlplane, process
 from pveha.model import errors
-from pveha.sim import client
+from pveha.sim import client, pdu_face
 
 NAMESPACE = "demo"
 READY_SECONDS = 120.0
@@ -87,9 +87,53 @@ class Stage:
             command = [sys.executable, "-m", "pveha.sim.sabotage", sabotage, kubeconfig, NAMESPACE]
         else:
             options = ["--health-host", "127.0.0.1", "--health-port", "0"]
+            options += ["--fence-agents", str(self._agents())]
             command = [sys.executable, "-m", "pveha.cli", "run", "--kubeconfig", kubeconfig]
             command += ["--namespace", NAMESPACE, *options]
         self._operator = process.Process(command, self.folder / "operator.log")
+
+    def _agents(self) -> Path:
+        """A folder with the fence agent of the simulated PDUs."""
+        file = self.folder / "agents" / "fence_sim"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"#!{sys.executable} -IS\n{pdu_face.AGENT}", encoding="utf-8")
+        file.chmod(0o755)
+        return file.parent
+
+    async def drilled(self) -> None:
+        """Let the outlets be bound, as a drill would have done."""
+        say("its outlets count as bound by a drill")
+        cluster = api.HACluster.model_validate(await self.cluster())
+        bindings = [
+            {
+                "name": node.name,
+                "methods": [
+                    {"name": method.name, "drill": fencing.device(method, entry)}
+                    for _, level in cluster.spec.levels(node.name)
+                    for method, entry in level
+                ],
+            }
+            for node in cluster.spec.nodes
+        ]
+        patch = json.dumps({"status": {"bindings": bindings}})
+        what = ("patch", "hacluster", cluster.name, "--namespace", NAMESPACE)
+        await self.kubectl(*what, "--subresource=status", "--type=merge", "-p", patch)
+
+    async def add_person(self) -> None:
+        """Let a person's word count as the last level of fencing, for every node."""
+        cluster = await self.cluster()
+        spec = cluster["spec"]
+        spec["fencing"]["methods"].append({"name": "person", "level": 9, "manual": {}})
+        for node in spec["nodes"]:
+            node["fencing"].append({"method": "person"})
+        patch = json.dumps({"spec": {"fencing": spec["fencing"], "nodes": spec["nodes"]}})
+        name = cluster["metadata"]["name"]
+        await self.kubectl("patch", "hacluster", name, "--namespace", NAMESPACE, "--type=merge", "-p", patch)
+
+    async def reason(self, node: str) -> str:
+        """Why a node is not Online, as the status has it."""
+        found = (await self.cluster()).get("status", {}).get("notOnline", [])
+        return next((str(each["reason"]) for each in found if each["name"] == node), "")
 
     def stop_operator(self) -> None:
         if self._operator is not None:

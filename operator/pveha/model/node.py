@@ -16,8 +16,8 @@ class Votes:
     expected: int
     total: int
     unsafe_options: frozenset[str]
-    """Those of two_node, last_man_standing, auto_tie_breaker, allow_downscale, expected_votes that are
-    set."""
+    """Those of two_node, last_man_standing, auto_tie_breaker, allow_downscale, expected_votes that are set,
+    and a QDevice's algorithm that votes for every part."""
 
     @property
     def trustworthy(self) -> bool:

@@ -357,7 +357,11 @@ def read_corosync(text: str) -> dict[str, Any]:
 
 
 def read_votes(system: System) -> dict[str, Any]:
-    """Votes configured and live (S6). What cannot be read is 0, which no check takes for enough."""
+    """Votes configured and live (S6). What cannot be read is 0, which no check takes for enough.
+
+    A QDevice without `votes` has one less than all nodes; with its algorithm `test` it votes for every part
+    at once (corosync-qdevice(8) and its source).
+    """
     try:
         conf = read_corosync(system.read_text("/etc/pve/corosync.conf"))
     except OSError:
@@ -369,15 +373,15 @@ def read_votes(system: System) -> dict[str, Any]:
     }
     quorum: dict[str, Any] = next(iter(conf.get("quorum{", [])), {})
     devices = quorum.get("device{", [])
+    algorithms = [net.get("algorithm") for device in devices for net in device.get("net{", [])]
+    unsafe = [name for name in UNSAFE_OPTIONS if quorum.get(name, "0").lower() not in ("", "0", "no", "off")]
     live = dict(re.findall(r"^(Expected votes|Total votes):\s*([0-9]+)", system.quorum_tool(), re.MULTILINE))
     return {
         "configured": configured,
-        "qdevice": sum(_number(device.get("votes", "1")) for device in devices),
+        "qdevice": sum(_number(device.get("votes", str(sum(configured.values()) - 1))) for device in devices),
         "expected": _number(live.get("Expected votes", "0")),
         "total": _number(live.get("Total votes", "0")),
-        "unsafe_options": [
-            name for name in UNSAFE_OPTIONS if quorum.get(name, "0").lower() not in ("", "0", "no", "off")
-        ],
+        "unsafe_options": unsafe + ["device.net.algorithm=test"] * ("test" in algorithms),
     }
 
 

@@ -93,7 +93,8 @@ class Crm:
         if works:
             self._turn(world.fs.trees[node.name])
         length = world.timings.crm_round if self.state == "master" else world.timings.crm_wait
-        node.later(max(0.0, begun_at + length - world.now()), self._tick)
+        shortest = world.timings.crm_round_takes[1]
+        node.later(max(shortest, begun_at + length - world.now()), self._tick)
 
     def _turn(self, tree: pmxcfs.Tree) -> None:
         node, world = self._node, self._world

@@ -452,6 +452,7 @@ class Invariants:
         `gone`: no operator is left, so that what Kubernetes shows is old."""
         world, problems = self._world, list(self._rig.failures)
         tree = world.newest
+        anyway |= frozenset(wanted) if world.fs.forked else frozenset()
         copied = {guests.GuestRef(v, kind).sid for v in self.copies_of_others for kind in guests.GuestKind}
         anyway |= copied
         for sid, found in self._rig.marks().items():

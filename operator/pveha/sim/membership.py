@@ -182,9 +182,14 @@ class Membership:
             self.qdevice.decide(sorted(parts, key=sorted))
         for ring in sorted(parts, key=sorted):
             if ring and self.quorate(min(ring)) != before[min(ring)]:
+                self._look_for_fork(ring)
                 self._tell(ring)
         self._wake()
         self._world.changed()
+
+    def _look_for_fork(self, ring: frozenset[str]) -> None:
+        if self.qdevice.votes and any(map(self.quorate, ring)):
+            self._world.fs.note_fork(ring)
 
     def _tell(self, ring: frozenset[str]) -> None:
         word = "quorate" if any(map(self.quorate, ring)) else "not quorate"
@@ -214,6 +219,7 @@ class Membership:
             self._joinable_since.pop(name, None)
         self.qdevice.decide(self._parts(ring), ring)
         self._world.fs.split(ring)
+        self._look_for_fork(ring)
         self._tell(ring)
         self._wake()
         self._world.changed()

@@ -140,6 +140,9 @@ class Pmxcfs:
     def __init__(self, world: "worlds.World") -> None:
         self._world = world
         self.trees: dict[str, Tree] = {}
+        self.forked = False
+        """Whether a quorate membership has ever gone on from a state that others had left behind: a node that
+        was off meanwhile and booted alone, with a QDevice's vote. What either side writes may be lost."""
 
     def tree(self, node: str) -> Tree:
         """What `node` reads: current in a quorate membership, old elsewhere. ENOTCONN when its pmxcfs is
@@ -338,6 +341,11 @@ class Pmxcfs:
     def restarted(self, node: str) -> None:
         """pmxcfs starts with what its disk holds; what its memory held (when locks were noticed) is gone."""
         self.trees[node] = self.trees[node].copy()
+
+    def note_fork(self, ring: Iterable[str]) -> None:
+        """A membership is quorate: see whether others had gone further than its nodes know."""
+        known = max(self.trees[name].version for name in ring)
+        self.forked = self.forked or any(tree.version > known for tree in self.trees.values())
 
     def split(self, ring: Iterable[str]) -> None:
         """Give the nodes of a new membership one tree: the newest of theirs; others keep copies of what they

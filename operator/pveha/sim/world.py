@@ -523,8 +523,9 @@ class World:
         tree.version += 1
 
     def _some_tree(self) -> pmxcfs.Tree:
-        """The tree of a quorate node; `NoQuorum` without one."""
-        for name, node in self.machines.items():
+        """The tree of a quorate node, rather of one that can write now; `NoQuorum` without one."""
+        for name in sorted(self.machines, key=self.fs.blocked):
+            node = self.machines[name]
             if node.up and self.membership.quorate(name) and node.services["pmxcfs"] == "running":
                 return self.fs.trees[name]
         message = f"no node of {self.config.cluster_name} is quorate"

@@ -89,6 +89,15 @@ def test_votes_of_a_qdevice(tree: Tree) -> None:
     device = "quorum {\n  device {\n    model: net\n    net {\n      host: q\n    }\n    votes: 2\n  }\n"
     tree.write("/etc/pve/corosync.conf", COROSYNC.replace("quorum {\n", device))
     assert tree.result("status")["votes"]["qdevice"] == 2
+    tree.write("/etc/pve/corosync.conf", COROSYNC.replace("quorum {\n", device.replace("    votes: 2\n", "")))
+    assert tree.result("status")["votes"]["qdevice"] == 3, "one less than the nodes have"
+
+
+@pytest.mark.parametrize(("algorithm", "unsafe"), [("ffsplit", []), ("test", ["device.net.algorithm=test"])])
+def test_a_qdevice_that_votes_for_everybody(tree: Tree, algorithm: str, unsafe: list[str]) -> None:
+    device = f"quorum {{\n  device {{\n    net {{\n      algorithm: {algorithm}\n    }}\n    votes: 1\n  }}\n"
+    tree.write("/etc/pve/corosync.conf", COROSYNC.replace("quorum {\n", device))
+    assert tree.result("status")["votes"]["unsafe_options"] == unsafe
 
 
 def test_live_votes_that_cannot_be_read_are_zero(tree: Tree) -> None:

@@ -180,6 +180,17 @@ def test_the_qdevice_is_in_the_configuration_and_in_no_list_of_members() -> None
     assert ran.membership.members_file("a")["cluster"]["nodes"] == 2
 
 
+def test_a_node_that_boots_alone_with_an_old_state_forks_history() -> None:
+    guests = [config.managed(100, "a"), config.managed(101, "b")]
+
+    def forked(*timeline: tuple[float, str]) -> bool:
+        return sim_worlds.after(two(guests=tuple(guests), master="b"), 400, *timeline).fs.forked
+
+    off = ((5.0, "power off a"), (60.0, "set vm:101 stopped"))
+    assert not forked(*off, (90, "power on a"))
+    assert forked(*off, (90, "power off b"), (120, "power on a"))
+
+
 def test_two_halves_of_four_nodes_with_a_qdevice() -> None:
     about = config.Config(tuple(config.Node(f"pve{n}") for n in range(1, 5)), qdevice=config.Qdevice())
     ran = sim_worlds.after(world.World(about), 60, (5, "partition pve1 pve2 | pve3 pve4"))

@@ -16,6 +16,8 @@ FAST_BOUND_SECONDS = 10.0
 QDEVICE_BOUND_SECONDS = 20.0
 """The same with two nodes and a QDevice: its host waits 12 s for the dead node before it votes, and one node
 starts all guests of the other."""
+CONTAINERS_BOUND_SECONDS = 12.0
+"""The same with containers, most of which one survivor starts."""
 STATUS_SECONDS = 2.0
 """Until statuses show what has just been done."""
 NET_SECONDS = 300.0
@@ -55,7 +57,7 @@ async def containers(on: Stage) -> Result:
     """A node with virtual machines and containers loses power; all of them run elsewhere."""
     await _protected(on, "--containers", str(on.guests // 2), of="three nodes, half of them containers,")
     victims = _on(await on.world.ask("state"), on.victim)
-    result = await _power_loss(on, FAST_BOUND_SECONDS)
+    result = await _power_loss(on, CONTAINERS_BOUND_SECONDS)
     state = await on.world.ask("state")
     those = [vmid for vmid in victims if f"ct:{vmid}" in state["ha"]]
     mixed = 0 < len(those) < len(victims)

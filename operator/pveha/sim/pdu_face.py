@@ -1,7 +1,7 @@
 """The simulated PDUs at one TCP address: a line asks, a line answers.
 
-`status|on|off PDU OUTLET` is answered by `ON`, `OFF`, `OK`, or `ERROR`. `AGENT` is the fence agent that speaks
-this, a program of its own with nothing but Python's standard library.
+`status|on|off PDU OUTLET` is answered by `ON`, `OFF`, `OK`, or `ERROR`. `AGENT` is the fence agent that
+speaks this, a program of its own with nothing but Python's standard library.
 """
 
 import asyncio

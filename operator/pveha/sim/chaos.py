@@ -17,6 +17,9 @@ SPAN_SECONDS = 1500.0
 """Faults begin within this time after the first one; whatever lasts longer is mended at its end."""
 FEWEST_FAULTS = 10
 MOST_FAULTS = 14
+AUTO_TAG = "auto"
+AUTO_PROTECT = [{"name": "auto", "tags": [AUTO_TAG]}]
+"""spec.autoProtect of every random run: it protects the guests that nobody has written a ProtectedVM for."""
 CLOSE_SECONDS = 45.0
 """Most faults begin so soon after another one: that is where protocols break."""
 
@@ -366,6 +369,22 @@ def _user_unprotects(dice: Dice, about: config.Config) -> Lines:
     return [(0.0, f"unprotect {vmid}"), (dice.seconds(1, 200), f"protect {vmid}")]
 
 
+def _tags_edited(dice: Dice, about: config.Config) -> Lines:
+    """Somebody gives a guest the tag that AUTO_PROTECT selects, or takes it away, mostly for a while."""
+    vmid, words = dice.guest(), dice.rng.choice([("none", AUTO_TAG), (AUTO_TAG, "none")])
+    lines: Lines = [(0.0, f"tag guest {vmid} {words[0]}")]
+    if dice.sometimes(0.7):
+        lines.append((dice.seconds(1, 200), f"tag guest {vmid} {words[1]}"))
+    return lines
+
+
+def _auto_protect_edited(dice: Dice, about: config.Config) -> Lines:
+    return [
+        (0.0, f"auto protect {dice.rng.choice(['none', 'another', f'another,{AUTO_TAG}'])}"),
+        (dice.seconds(1, 200), f"auto protect {AUTO_TAG}"),
+    ]
+
+
 def _user_pauses(dice: Dice, about: config.Config) -> Lines:
     begin, end = dice.rng.choice([("pause", "unpause"), ("mode Observe", "mode Enforce")])
     return [(0.0, begin), (dice.seconds(5, 200), end)]
@@ -588,6 +607,8 @@ KINDS: dict[str, Kind] = {
     "user-starts-or-stops": _user_starts_and_stops,
     "user-unprotects": _user_unprotects,
     "user-pauses": _user_pauses,
+    "tags-edited": _tags_edited,
+    "autoprotect-edited": _auto_protect_edited,
     "guest-crash": _guest_crash,
     "guest-locked": _lock,
     "planned": _planned,
@@ -666,6 +687,11 @@ def plan(
         at += dice.seconds(CLOSE_SECONDS, SPAN_SECONDS / 4) if far else dice.seconds(0.0, CLOSE_SECONDS)
         at = min(at, FIRST_FAULT_SECONDS + SPAN_SECONDS)
     protect = tuple(guest.vmid for guest in about.guests if rng.random() < 0.9)
+    tagged = tuple(
+        guest if guest.vmid in protect else dataclasses.replace(guest, tags=(AUTO_TAG,))
+        for guest in about.guests
+    )
+    about = dataclasses.replace(about, guests=tagged)
     calm_at = round(max(at for fault in faults for at, _ in fault.steps) + 30.0, 2)
     stays_off = rng.choice([*dice.names, "", ""])
     return Plan(seed, about, ("a", "b"), protect, tuple(faults), calm_at, mended(about, stays_off))

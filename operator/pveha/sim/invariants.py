@@ -74,6 +74,9 @@ class Invariants:
         self._could_undo: frozenset[str] = frozenset()
         self._lines = 0
         self._forbidden: dict[str, float] = {}
+        self._naming: dict[int, set[str]] = {}
+        """By vmid: names of ProtectedVMs that a watch has told of."""
+        self._named_since: dict[int, float] = {}
         self.kept_away: dict[str, float] = {}
         """Nodes that users have paused or drain, since when."""
         self._draining: dict[str, float] = {}
@@ -306,6 +309,8 @@ class Invariants:
                 self._fencing(effect.subject)
             case "create_ha" | "update_ha" if effect.resource is not None:
                 self._writing(effect.resource)
+            case "delete_ha":
+                self._unregistering(effect.subject)
             case "claim":
                 self._new_operation(f"claim of {effect.vmids} from {effect.subject}")
                 self._going_to(effect.on, f"claim of {effect.vmids}")
@@ -343,6 +348,16 @@ class Invariants:
         before = mark.parse(present.comment).mark if present else None
         if resource.state is cluster.HAState.IGNORED and found is not None and before is None:
             self._new_operation(f"disowning of {resource.sid}")
+
+    def _unregistering(self, sid: str) -> None:
+        """Only what pveha registered, and what no ProtectedVM has named for a while."""
+        ref = guests.parse_sid(sid)
+        present = self._world.newest.resources.get(sid)
+        if present is not None and mark.parse(present.comment).owner != rig.OWNER:
+            self.violated("what is not ours stays", f"{sid} is removed, which pveha has not made")
+        since = self._named_since.get(ref.vmid) if ref is not None else None
+        if since is not None and self._world.now() - since > FORBIDDEN_SECONDS and not self._deaf():
+            self.violated("protected stays registered", f"{sid} is removed, protected since {since:.1f}")
 
     def _starting(self, vmid: int, on: str) -> None:
         file = self._world.newest.guests.get(vmid)
@@ -403,9 +418,12 @@ class Invariants:
         return any(replica.deaf or replica.wire.kubernetes_down for replica in self._rig.operators.values())
 
     def _spec_changed(self, event: str, obj: kubernetes.Manifest) -> None:
+        now = self._world.now()
+        if obj["kind"] == "ProtectedVM":
+            self._names(obj, now, event == "DELETED")
         if obj["kind"] != "HACluster":
             return
-        spec, now = obj["spec"], self._world.now()
+        spec = obj["spec"]
         words = {each["name"]: each.get("availability", "Active") for each in spec.get("nodes", ())}
         closed = {name: self.kept_away.get(name, now) for name, word in words.items() if word != "Active"}
         draining = {name: self._draining.get(name, now) for name, word in words.items() if word == "Drain"}
@@ -415,6 +433,15 @@ class Invariants:
         self._forbidden = {
             reason: self._forbidden.get(reason, now) for reason, holds in reasons.items() if holds
         }
+
+    def _names(self, pvm: kubernetes.Manifest, now: float, gone: bool) -> None:
+        vmid, name = int(pvm["spec"]["vmid"]), str(pvm["metadata"]["name"])
+        names = self._naming.setdefault(vmid, set())
+        (names.discard if gone else names.add)(name)
+        if names:
+            self._named_since.setdefault(vmid, now)
+        else:
+            self._named_since.pop(vmid, None)
 
     # Configurations that move
 

@@ -5,7 +5,7 @@ import collections
 import dataclasses
 import re
 
-from pveha.model import cluster
+from pveha.model import cluster, mark
 from pveha.sim import chaos, clock, invariants, rig, wires
 
 PATIENCE_SECONDS = 900.0
@@ -52,7 +52,10 @@ class _Play:
 
     def __init__(self, plan: chaos.Plan, skip_polls: bool) -> None:
         self._plan = plan
-        self._rig = rig.Rig(plan.about, protect=plan.protect, operators=plan.operators, skip_polls=skip_polls)
+        spec = {"autoProtect": chaos.AUTO_PROTECT}
+        self._rig = rig.Rig(
+            plan.about, spec, protect=plan.protect, operators=plan.operators, skip_polls=skip_polls
+        )
         self._invariants = invariants.Invariants(self._rig)
         self._wanted: dict[str, cluster.HAResource | None] = {}
         self._anyway: set[str] = set()
@@ -109,7 +112,8 @@ class _Play:
         for file in tree.guests.values():
             resource = tree.resources.get(file.ref.sid)
             protected = file.ref.vmid in self._plan.protect
-            if resource is not None or protected:
+            enrolled = resource is not None and mark.parse(resource.comment).owner == rig.OWNER
+            if protected or (resource is not None and not enrolled):
                 self._wanted[file.ref.sid] = resource
 
     async def _settle(self) -> None:

@@ -142,6 +142,36 @@ def test_a_guest_is_given_back_that_the_crm_has_elsewhere() -> None:
     assert "dropped before given back" in broken(give_back)
 
 
+@pytest.mark.parametrize("verb", ["migrate", "claim"])
+def test_a_guest_is_sent_to_a_node_that_takes_none(verb: str) -> None:
+    async def send_it(on: rig.Rig) -> None:
+        on.apply("availability pve3 Pause")
+        on.apply("availability pve2 Drain")
+        await asyncio.sleep(invariants.FORBIDDEN_SECONDS + 1)
+        on.sending(wires.Effect("a", verb, "pve3", vmids=(102,), on="pve3"))
+
+    assert set(broken(send_it, running=False)) >= {"kept away"}
+
+
+def test_a_guest_of_a_node_that_is_not_drained_is_moved() -> None:
+    async def send_it(on: rig.Rig) -> None:
+        send(on, "migrate", "pve3", vmids=(102,))
+
+    assert "only what is drained moves" in broken(send_it)
+
+
+def test_a_guest_goes_down_for_a_drain() -> None:
+    async def drain(on: rig.Rig) -> None:
+        on.apply("availability pve2 Drain")
+        on.world.set_service("pve2", "pve-ha-lrm", "hung")
+        await asyncio.sleep(invariants.STEADY_SECONDS + 1)
+        send(on, "migrate", "pve3", vmids=(102,))
+        on.world.kill_guest(102, "pve2")
+        await asyncio.sleep(invariants.MOST_DOWN_SECONDS + 1)
+
+    assert "no guest is down for a drain" in broken(drain, running=False)
+
+
 def test_native_ha_dies() -> None:
     async def die(on: rig.Rig) -> None:
         on.world.say("crm pve1", "got unexpected error - recover vm:102: unable to steal config")

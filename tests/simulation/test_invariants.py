@@ -56,6 +56,16 @@ def test_a_healthy_member_is_fenced() -> None:
     assert "no live node is fenced" in broken(fence)
 
 
+def test_the_entry_of_a_protected_guest_or_of_somebody_else_is_removed() -> None:
+    async def remove(on: rig.Rig) -> None:
+        send(on, "delete_ha", "vm:101")
+
+    assert broken(remove) == {
+        "what is not ours stays": "vm:101 is removed, which pveha has not made",
+        "protected stays registered": "vm:101 is removed, protected since 0.5",
+    }
+
+
 def test_a_node_that_said_it_would_go_is_fenced() -> None:
     async def fence(on: rig.Rig) -> None:
         on.world.shutdown("pve2")

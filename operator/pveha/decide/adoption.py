@@ -23,8 +23,12 @@ would be half of what the net on the nodes allows (S10)."""
 DUPLICATE = "duplicate-suspected"
 """Stands for the node in a mark that holds native HA, and the timer on the nodes (S10), back from starting a
 second copy. No node is called so: it ends only when a person sets the HA state (S17)."""
+REPAIR = "repair"
+"""Stands for the operation in a mark that no takeover has set."""
 BLOCKING = frozenset({FailoverReady.DUPLICATE_SUSPECTED, FailoverReady.NODE_SHELL_UNREACHABLE})
 """Why a guest was not started that must not be started by native HA either (S17)."""
+MOVING = frozenset({"migrate", "relocate", "request_start_balance"})
+"""CRM states in which a live LRM moves the guest's file before the CRM's record follows."""
 FLUSHES = 2
 """Flushes of the CRM without the guest before it is given back (S8)."""
 
@@ -60,7 +64,7 @@ def edits(
             if not awaited:
                 edit = edit or _stale_record(sid, resource, comment, guest, verdicts, seen, memo)
         elif comment.mark.hold:
-            edit = _release(sid, resource, comment, verdicts)
+            edit = _release(sid, resource, comment, guest, verdicts, seen, memo)
         elif guest is None or where is None:
             edit = None
         else:
@@ -92,7 +96,7 @@ def _finish(
     without_mark = str(comment.with_mark(None))
     listed = sid in seen.ha_status.services
     if resource.state is not cluster.HAState.IGNORED and _misplaced(sid, where.node, seen):
-        return _again(sid, resource, comment, seen, remembered)
+        return _again(sid, resource, comment, seen, memo)
     if resource.state is not cluster.HAState.IGNORED and resource.state is not comment.mark.was:
         return operations.Edit(
             sid, resource, dataclasses.replace(resource, comment=without_mark), "changed by somebody else"
@@ -114,26 +118,20 @@ def _finish(
                 undone = dataclasses.replace(adopted, comment=without_mark)
                 return operations.Edit(sid, resource, undone, "never claimed: left to native HA")
             return None
-        if remembered.problem is FailoverReady.DUPLICATE_SUSPECTED:
+        starts = comment.mark.was is cluster.HAState.STARTED
+        if remembered.problem is FailoverReady.DUPLICATE_SUSPECTED and starts:
             held = mark.Mark(comment.mark.was, hold=DUPLICATE)
             held_back = dataclasses.replace(resource, comment=str(comment.with_mark(held)))
             return operations.Edit(sid, resource, held_back, "it may run twice: only a person releases it")
-        if doubted and not remembered.verified and comment.mark.was is cluster.HAState.STARTED:
+        if doubted and not remembered.verified and starts:
             held = mark.Mark(comment.mark.was, hold=doubted)
             held_back = dataclasses.replace(resource, comment=str(comment.with_mark(held)))
             return operations.Edit(
                 sid, resource, held_back, f"{doubted} may still run it after all: native HA is held back"
             )
-        if comment.mark.was is cluster.HAState.STARTED and (
-            remembered.problem in BLOCKING or not placement.lrm_alive(where.node, seen, memo)
-        ):
+        if starts and (remembered.problem in BLOCKING or not placement.lrm_alive(where.node, seen, memo)):
             return None
-        done = (
-            remembered.verified
-            or not ours
-            or comment.mark.was is not cluster.HAState.STARTED
-            or remembered.attempts >= recall.MAX_ATTEMPTS
-        )
+        done = remembered.verified or not ours or not starts or remembered.attempts >= recall.MAX_ATTEMPTS
         if done and len(remembered.dropped_flushes) >= FLUSHES:
             return operations.Edit(sid, resource, adopted, "the CRM has dropped it: adopted")
         return None
@@ -156,7 +154,7 @@ def _finish(
 def _misplaced(sid: str, file_on: str, seen: snapshot.Snapshot) -> bool:
     """Whether the CRM has the guest on another node than its file is on, and not because it moves it."""
     record = seen.ha_status.services.get(sid) if seen.ha_status is not None else None
-    return record is not None and record.node != file_on and record.state not in failover.LRM_BUSY
+    return record is not None and record.node != file_on and record.state not in MOVING
 
 
 def _again(
@@ -164,16 +162,19 @@ def _again(
     resource: cluster.HAResource,
     comment: mark.Comment,
     seen: snapshot.Snapshot,
-    remembered: memory.GuestMemory,
+    memo: memory.Memory,
 ) -> operations.Edit | None:
     """Its owner gave a guest that we had moved back to the CRM before that had dropped it: with its old
-    record HA of the whole cluster would stop (S8). It is ignored once more, and then gets the state its owner
-    wants."""
+    record HA of the whole cluster would stop, or the guest would never get the state its owner wants (S8). It
+    is ignored once more, and then gets it."""
     assert comment.mark is not None
-    since = remembered.stale_since
+    since = memo.guest(sid).stale_since
     if since is None or seen.now - since < STALE_SECONDS:
         return None
-    marked = comment.with_mark(dataclasses.replace(comment.mark, was=resource.state))
+    repair = mark.Mark(resource.state, op=REPAIR, epoch=memo.epoch or 0)
+    marked = comment.with_mark(
+        repair if comment.mark.hold else dataclasses.replace(comment.mark, was=resource.state)
+    )
     ignored = dataclasses.replace(resource, state=cluster.HAState.IGNORED, comment=str(marked))
     return operations.Edit(sid, resource, ignored, "given back too early by somebody else: ignored once more")
 
@@ -227,7 +228,7 @@ def _stale_record(
     gone = there is not None and (there.lost or (searching and there.state is evidence.State.ONLINE))
     if not gone or here is None or here.state is not evidence.State.ONLINE:
         return None
-    marked = comment.with_mark(mark.Mark(resource.state, op="repair", epoch=memo.epoch or 0))
+    marked = comment.with_mark(mark.Mark(resource.state, op=REPAIR, epoch=memo.epoch or 0))
     ignored = dataclasses.replace(resource, state=cluster.HAState.IGNORED, comment=str(marked))
     return operations.Edit(
         sid, resource, ignored, f"the CRM still has it on {record.node}, its file is on {guest.node}"
@@ -263,14 +264,31 @@ def _hold_back(
 
 
 def _release(
-    sid: str, resource: cluster.HAResource, comment: mark.Comment, verdicts: Mapping[str, evidence.Verdict]
+    sid: str,
+    resource: cluster.HAResource,
+    comment: mark.Comment,
+    guest: cluster.GuestResource | None,
+    verdicts: Mapping[str, evidence.Verdict],
+    seen: snapshot.Snapshot,
+    memo: memory.Memory,
 ) -> operations.Edit | None:
-    """End a hold when its node is back, or proven off, or when a person has set another state."""
+    """End a hold when its node is back, or proven off, or when a person has set another state.
+
+    A guest that we had moved before it was held, and that the CRM still has where it was, is given back like
+    any other that we have moved (S8)."""
     assert comment.mark is not None
     where = verdicts.get(comment.mark.hold)
     over = where is not None and where.state in (evidence.State.ONLINE, evidence.State.FENCED)
     if resource.state is cluster.HAState.IGNORED and not over:
         return None
+    misplaced = guest is not None and _misplaced(sid, guest.node, seen)
+    if misplaced and resource.state is not cluster.HAState.IGNORED:
+        return _again(sid, resource, comment, seen, memo)
+    why = f"{comment.mark.hold} is no longer in doubt"
+    if misplaced:
+        repair = mark.Mark(comment.mark.was, op=REPAIR, epoch=memo.epoch or 0)
+        waiting = dataclasses.replace(resource, comment=str(comment.with_mark(repair)))
+        return operations.Edit(sid, resource, waiting, f"{why}: it waits for the CRM to drop it")
     state = comment.mark.was if resource.state is cluster.HAState.IGNORED else resource.state
     freed = dataclasses.replace(resource, state=state, comment=str(comment.with_mark(None)))
-    return operations.Edit(sid, resource, freed, f"{comment.mark.hold} is no longer in doubt")
+    return operations.Edit(sid, resource, freed, why)

@@ -14,8 +14,8 @@ ALIVE_SECONDS = 10.0
 """An LRM's timestamp that moves this long after a loss was written after it: what is read may be a round
 old."""
 TOLD_ANEW_SECONDS = 30.0
-"""What the cluster shows of the guests of a node that has just come back is what it told before it went,
-until it tells anew: every 10 s."""
+"""What the cluster shows of the guests of a node that has just come back is what it told before it went, and
+of a guest that has just been moved what its old node told, until its node tells anew: every 10 s."""
 NATIVE_AHEAD = frozenset({"fence", "recovery"})
 """CRM states in which native HA recovers the guest itself."""
 AWAITED = frozenset(
@@ -536,7 +536,7 @@ def finished_by_others(
     The time is that of finding it: at most too late. What else such a record says is not acted on, as it may
     be older than the mark on the guest.
     """
-    failovers = dict(memo.failovers)
+    failovers, found = dict(memo.failovers), {}
     for vmid, guest in protected.guests.items():
         begun = guest.pvm.status.last_failover
         if (
@@ -544,25 +544,38 @@ def finished_by_others(
             or begun is None
             or begun.completion_time is not None
             or begun.start_time is None
+            or not _runs_at(begun.to, guest, seen, memo, verdicts)
         ):
             continue
-        where = verdicts.get(guest.seen.node)
-        verified = guest.comment.mark is None or memo.guest(guest.sid).verified
-        online_since = memo.node(guest.seen.node).online_since
-        if (
-            guest.seen.node == begun.to
-            and where is not None
-            and where.state is evidence.State.ONLINE
-            and online_since is not None
-            and seen.now - online_since >= TOLD_ANEW_SECONDS
-            and verified
-            and guest.seen.status == "running"
-        ):
+        found[vmid] = memo.found_running.get(vmid, seen.now)
+        verified = guest.comment.mark is not None
+        if verified or seen.now - found[vmid] >= TOLD_ANEW_SECONDS:
             start = begun.start_time.timestamp()
             failovers[vmid] = memory.Failover(
                 begun.id, begun.from_, begun.to, begun.cause, start, max(start, seen.wall)
             )
-    return dataclasses.replace(memo, failovers=failovers)
+    return dataclasses.replace(memo, failovers=failovers, found_running=found)
+
+
+def _runs_at(
+    target: str,
+    guest: protection.Protected,
+    seen: snapshot.Snapshot,
+    memo: memory.Memory,
+    verdicts: Mapping[str, evidence.Verdict],
+) -> bool:
+    """Whether a guest is shown running at a node that has been back for long enough to tell."""
+    where = verdicts.get(target)
+    online_since = memo.node(target).online_since
+    return (
+        guest.seen.node == target
+        and where is not None
+        and where.state is evidence.State.ONLINE
+        and online_since is not None
+        and seen.now - online_since >= TOLD_ANEW_SECONDS
+        and (guest.comment.mark is None or memo.guest(guest.sid).verified)
+        and guest.seen.status == "running"
+    )
 
 
 def _cancellations(

@@ -223,6 +223,8 @@ class Memory:
     """By vmid."""
     moves: Mapping[int, Move] = dataclasses.field(default_factory=dict)
     """By vmid."""
+    found_running: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    """By vmid: since when a guest is shown running where an earlier leader was taking it to."""
     failure: Failure | None = None
     reported_loss: str = ""
     """Node whose loss an earlier leader has reported to its end."""
@@ -232,6 +234,8 @@ class Memory:
     """The storm that rages, or that has ended less than its cooldown ago."""
     unquorate_since: float | None = None
     """Since when nodes answer and none is quorate."""
+    quorate_since: float = float("-inf")
+    """When quorum was last seen to return: what was read before came from a node that knew nothing newer."""
     sight_since: float | None = None
     """Since when any node has answered in each round."""
     traced: bool = False

@@ -22,6 +22,9 @@ REFUSED_RETRY_SECONDS = 1.0
 resources that were broken off, for instance because the Lease had not enough time left."""
 BEGIN_RETRY_SECONDS = 5.0
 EDIT_RETRY_SECONDS = 10.0
+CATCH_UP_SECONDS = 1.0
+"""After quorum has returned, until all that is read was asked for, and answered with what the newest of the
+members knows."""
 
 
 def first(status: hacluster.HAClusterStatus) -> memory.Memory:
@@ -58,6 +61,8 @@ def recall(
 ) -> memory.Memory:
     """The memory as of this snapshot; `rebind` names nodes whose voided bindings a person wants cleared,
     `confirmed` failures whose node a person says is off."""
+    if members.quorate and memo.unquorate_since is not None:
+        memo = dataclasses.replace(memo, quorate_since=seen.now)
     rebound = rebind if memo.rebound is None else memo.rebound & rebind
     nodes = {
         name: _node(name, seen, spec, members, memo.node(name), name in rebind - rebound, confirmed)
@@ -295,12 +300,12 @@ def _void_by_others(
 
 
 def is_current(seen: snapshot.Snapshot, memo: memory.Memory) -> bool:
-    """Whether guests and HA resources were read after our last change of them."""
-    return (
-        seen.inventory is not None
-        and seen.ha_config is not None
-        and min(seen.inventory.answered_at, seen.ha_config.answered_at) > memo.acted_at
-    )
+    """Whether guests and HA resources were read after our last change of them, and since the cluster has
+    quorum: a node that has just booted shows, until it has joined, what was true when it went."""
+    if seen.inventory is None or seen.ha_config is None:
+        return False
+    since = max(memo.acted_at, memo.quorate_since + CATCH_UP_SECONDS)
+    return min(seen.inventory.answered_at, seen.ha_config.answered_at) > since
 
 
 def _guests(seen: snapshot.Snapshot, memo: memory.Memory) -> dict[str, memory.GuestMemory]:
@@ -325,6 +330,9 @@ def _guests(seen: snapshot.Snapshot, memo: memory.Memory) -> dict[str, memory.Gu
             continue
         listed = sid in seen.ha_status.services
         new = dataclasses.replace(old, stale_since=None)
+        if found.hold and resource.state is not cluster.HAState.IGNORED:
+            # A person has decided: what kept it from being started is looked at anew.
+            new = dataclasses.replace(new, problem="", problem_message="", attempts=0, retry_at=0.0)
         if resource.state is not cluster.HAState.IGNORED and _is_stale(sid, seen):
             new = dataclasses.replace(new, stale_since=old.stale_since or seen.now)
         if resource.state is cluster.HAState.IGNORED:

@@ -19,6 +19,8 @@ from pveha.sim import rig, wires
 
 PERSON = "a person"
 NATIVE = "native HA"
+LEFTOVERS = frozenset({"inmigrate", "paused", "postmigrate"})
+"""States of the processes of a migration that did not come to its end."""
 LOWERED_SECONDS = 240.0
 """How long after a node was last quorate by lowered votes native HA may still recover its guests: it waits
 60 s, and then up to 120 s for the node's lock."""
@@ -30,6 +32,8 @@ class Move:
 
     source: str
     target: str
+    by: str
+    """Which program moved it, as the world tells."""
     doer: str
     """Who makes the second copy if the guest still runs on `source`; empty: pveha."""
 
@@ -54,6 +58,15 @@ class Copies:
         last = self._last.get(vmid)
         return last.doer if last is not None and {last.source, last.target} <= set(nodes) else ""
 
+    def left_alone(self, vmid: int, node: str) -> bool:
+        """Whether what a broken migration has left on a node, unable to write, stays there because a person
+        or native HA moved the guest last: those end nothing elsewhere."""
+        last = self._last.get(vmid)
+        process = self._world.machines[node].processes.get(vmid)
+        if last is None or process is None or node == last.target:
+            return False
+        return last.by in ("user", "crm") and process.state in LEFTOVERS
+
     def _sent(self, effect: wires.Effect) -> None:
         resource = effect.resource
         if resource is None or resource.state is not cluster.HAState.STARTED:
@@ -76,7 +89,7 @@ class Copies:
                 self._lowered = self._world.now()
 
     def _moved(self, vmid: int, source: str, target: str, by: str) -> None:
-        self._last[vmid] = Move(source, target, self._doer(vmid, source, by))
+        self._last[vmid] = Move(source, target, by, self._doer(vmid, source, by))
         if by.startswith("pveha-node"):
             self._unguarded[vmid] = target
 

@@ -117,9 +117,9 @@ class Invariants:
         members = self._world.membership
         for name in sorted(self._world.machines, key=members.is_forming):
             on = self._world.machines[name]
-            if on.corosync_talks and on.runs("pmxcfs") and members.quorate(name):
-                ring = self._world.membership.rings[name]
-                return frozenset(each for each in ring if self._world.membership.sees(name, each))
+            alive = on.corosync_talks and on.runs("pmxcfs") and not members.left_behind(name)
+            if alive and members.quorate(name):
+                return frozenset(each for each in members.rings[name] if members.sees(name, each))
         return frozenset()
 
     @property
@@ -519,7 +519,11 @@ class Invariants:
             return []
         if not world.machines[file.node].up and self.planned(file.node):
             return []
-        running = [name for name, on in world.machines.items() if ref.vmid in on.processes]
+        running = [
+            name
+            for name, on in world.machines.items()
+            if ref.vmid in on.processes and not self._copies.left_alone(ref.vmid, name)
+        ]
         if resource.state is cluster.HAState.STARTED and running != [file.node]:
             return [f"{sid} runs on {running}, its file is on {file.node}, the CRM has {service}"]
         if resource.state in (cluster.HAState.STOPPED, cluster.HAState.DISABLED) and running:

@@ -81,6 +81,12 @@ class Membership:
             peer in self._broken_since or self.rings[peer] != ring for peer in ring
         )
 
+    def left_behind(self, node: str) -> bool:
+        """Whether members of the node's ring have another one by now: it stood still meanwhile, and nobody
+        takes its writes."""
+        ring = self.rings[node]
+        return any(self.rings[peer] and self.rings[peer] != ring for peer in ring)
+
     @property
     def unsafe_options(self) -> frozenset[str]:
         """Options with which quorum does not exclude a second quorate membership."""

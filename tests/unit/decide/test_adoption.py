@@ -10,6 +10,7 @@ from pveha.decide import adoption, enrolment, rounds
 from pveha.model import cluster, mark, operations
 
 STARTED, STOPPED, IGNORED = cluster.HAState.STARTED, cluster.HAState.STOPPED, cluster.HAState.IGNORED
+DISABLED = cluster.HAState.DISABLED
 OP = "t2.0"
 
 
@@ -192,6 +193,60 @@ def test_it_is_not_undone_while_the_crm_has_it_elsewhere() -> None:
     assert until_edit(scene, 120)[1] is None
 
 
+def held(misplaced: bool) -> Scene:
+    """A guest of pve2 that was claimed for pve1 is held back, as pve2 may run it after all."""
+    scene = disowned(reason=FailoverReady.DUPLICATE_SUSPECTED)
+    comment = mark.Comment("of the shop", mark=mark.Mark(STARTED, hold="pve2"))
+    scene.set_resource("vm:102", state=IGNORED, comment=str(comment))
+    scene.end(operations.EditHA)
+    if not misplaced:
+        del scene.services["vm:102"]
+    return scene
+
+
+@pytest.mark.parametrize("record", ["started", "request_stop", "error"])
+def test_a_held_guest_that_its_owner_disables_while_the_crm_has_it_elsewhere_is_ignored_until_it_has_not(
+    record: str,
+) -> None:
+    scene = held(misplaced=True)
+    scene.services["vm:102"] = cluster.ServiceStatus(record, "pve2")
+    scene.set_resource("vm:102", state=DISABLED)
+    scene.nodes["pve2"].online = True
+    _, edit = until_edit(scene, 30)
+    assert edit is not None
+    assert edit.desired is not None
+    assert edit.desired.state is IGNORED
+    assert mark.parse(edit.desired.comment).mark == mark.Mark(DISABLED, op="repair", epoch=2)
+
+    scene.resources["vm:102"] = edit.desired
+    scene.end(operations.EditHA)
+    scene.drop_at_flush.add("vm:102")
+    _, edit = until_edit(scene, 60)
+    assert edit is not None
+    assert edit.desired is not None
+    assert edit.desired.state is DISABLED
+
+
+def test_a_held_guest_whose_node_is_back_is_given_back_once_the_crm_has_dropped_it() -> None:
+    scene = held(misplaced=True)
+    scene.nodes["pve2"].online, scene.nodes["pve2"].bmc = True, ON
+    scene.set_answers("pve2", answers=True)
+    _, edit = until_edit(scene, 30)
+    assert edit is not None
+    assert edit.desired is not None
+    assert edit.desired.state is IGNORED
+    assert mark.parse(edit.desired.comment).mark == mark.Mark(STARTED, op="repair", epoch=2)
+
+
+def test_a_held_guest_that_its_owner_disables_is_his_once_the_crm_has_dropped_it() -> None:
+    scene = held(misplaced=False)
+    scene.set_resource("vm:102", state=DISABLED)
+    _, edit = until_edit(scene, 30)
+    assert edit is not None
+    assert edit.desired is not None
+    assert (edit.desired.state, mark.parse(edit.desired.comment).mark) == (DISABLED, None)
+
+
 def unprovable(lrm: str) -> tuple[Scene, rounds.Decision]:
     scene = Scene().settle()
     scene.nodes["pve2"].lrm_state = lrm
@@ -342,6 +397,7 @@ def test_a_suspected_duplicate_is_held_back_until_a_person_sets_its_state() -> N
     scene.set_resource("vm:102", state=IGNORED, comment=edit.desired.comment)
     scene.end(operations.EditHA)
     assert until_edit(scene, 400)[1] is None
+    del scene.services["vm:102"]
     scene.set_resource("vm:102", state=STARTED, comment=edit.desired.comment)
     _, edit = until_edit(scene, 30)
     assert edit is not None

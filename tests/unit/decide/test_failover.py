@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from decide_scene import GIB, OFF, ON, Scene, condition, kinds
-from pveha.decide import rounds
+from pveha.decide import recall, rounds
 from pveha.model import cluster, node, operations
 
 
@@ -35,6 +35,19 @@ def test_a_lost_nodes_guest_is_taken_over_to_the_node_it_was_planned_for() -> No
     assert [each.identities for each in takeover.proven_by] == [{"uuid-pve2"}]
     (item,) = takeover.items
     assert (item.ref.vmid, item.was, item.claimed) == (102, cluster.HAState.STARTED, False)
+
+
+def test_what_was_read_before_quorum_returned_is_not_acted_on() -> None:
+    scene = Scene().settle()
+    scene.quorate = False
+    scene.step(2)
+    before = scene.snapshot()
+    scene.quorate = True
+    scene.step(0.1)
+    assert not recall.is_current(before, scene.memory)
+    scene.step(2)
+    assert not recall.is_current(before, scene.memory)
+    assert recall.is_current(scene.snapshot(), scene.memory)
 
 
 CASES: list[tuple[dict[str, Any], str]] = [

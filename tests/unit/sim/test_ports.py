@@ -165,6 +165,23 @@ def test_a_stale_digest_conflicts() -> None:
     play(script)
 
 
+def test_people_write_nothing_on_a_node_that_stands_still() -> None:
+    """It goes on believing in a membership that the others have left."""
+
+    async def script(running: world.World, outside: Outside) -> None:
+        faults.apply(running, "hang node pve1")
+        await asyncio.sleep(20)
+        running.set_ha_state("vm:102", "stopped")
+        assert running.fs.trees["pve2"].resources["vm:102"].state is cluster.HAState.STOPPED
+        faults.apply(running, "power off pve3")
+        await asyncio.sleep(20)
+        assert not running.writable
+        with pytest.raises(errors.NoQuorum):
+            running.set_ha_state("vm:102", "started")
+
+    play(script)
+
+
 def test_writes_without_quorum_fail_with_no_quorum() -> None:
     async def script(running: world.World, outside: Outside) -> None:
         for line in ("power off pve2", "power off pve3"):

@@ -280,3 +280,85 @@ def test_a_copy_of_what_pveha_moved_is_pvehas() -> None:
         await asyncio.sleep(5.0)
 
     assert "one writer" in broken(claim)
+
+
+def test_something_that_nobody_expected_goes_wrong() -> None:
+    async def fail(on: rig.Rig) -> None:
+        on.world.say("operator a", "BUG: a round failed: KeyError('pve9')")
+        on.world.changed()
+
+    assert set(broken(fail)) == {"no bugs"}
+
+
+class Disturbed(simulation._Play):
+    """A run without operators in which something goes on after everything has been mended."""
+
+    def __init__(self, happens: Callable[[rig.Rig], object], after: float) -> None:
+        about = config.three_nodes([config.managed(101, "pve1")], master="pve1")
+        lines = ((60.0, "power off pve2"),)
+        calm = chaos.mended(about, "", ())
+        super().__init__(chaos.Plan(0, about, (), (), (chaos.Fault("by hand", lines),), 90.0, calm), True)
+        self._happens, self._after = happens, after
+
+    async def _settle(self) -> None:
+        if self._after:
+            self._again()
+        else:
+            self._happens(self._rig)
+        await super()._settle()
+
+    def _again(self) -> None:
+        self._rig.world.later(self._after, self._happen)
+
+    def _happen(self) -> None:
+        self._happens(self._rig)
+        self._again()
+
+
+def test_a_settled_world_is_written_to() -> None:
+    def write(on: rig.Rig) -> None:
+        send(on, "status", "dc1")
+
+    result = clock.run(Disturbed(write, 30.0).run())
+    assert rules(result) == {"quiet is quiet"}
+    assert rules(clock.run(Disturbed(write, 5000.0).run())) == set()
+
+
+def test_what_came_right_does_not_stay_so() -> None:
+    def stop(on: rig.Rig) -> None:
+        on.world.set_ha_state("vm:101", "stopped")
+
+    assert rules(clock.run(Disturbed(stop, simulation.SLOW_SECONDS / 2).run())) == {"stays right"}
+
+
+def test_what_never_comes_right() -> None:
+    def stop(on: rig.Rig) -> None:
+        on.world.set_ha_state("vm:101", "stopped")
+
+    assert rules(clock.run(Disturbed(stop, 0.0).run())) == {"comes right"}
+
+
+@pytest.mark.parametrize(
+    ("state", "moved", "problem"),
+    [("paused", "", False), ("running", "", True), ("paused", "pveha-node claim --epoch 1 --op t1.0", True)],
+)
+def test_a_process_elsewhere_is_excused_only_if_a_migration_left_it_and_pveha_came_before(
+    state: str, moved: str, problem: bool
+) -> None:
+    async def story() -> list[str]:
+        on = rig.Rig(config.three_nodes([config.managed(101, "pve1")], master="pve1"), operators=())
+        watching = invariants.Invariants(on)
+        on.world.start()
+        await on.settle(10.0)
+        file = on.world.guest_file(101)
+        on.world.guests.create(on.world.machines["pve3"], file, state)
+        await asyncio.sleep(5.0)
+        if moved:
+            target = file.path.replace("pve1", "pve2")
+            on.world.guests.end(on.world.machines["pve1"].processes[101], "moved")
+            on.world.fs.rename("pve2", file.path, target, moved)
+            on.world.guests.create(on.world.machines["pve2"], on.world.guest_file(101))
+        wanted = {"vm:101": on.world.newest.resources["vm:101"]}
+        return watching.at_end(dict(wanted), frozenset(), gone=True)
+
+    assert bool(clock.run(story())) == problem

@@ -40,7 +40,8 @@ def follow(
         if members.reachable and not members.quorate
         else None,
     )
-    if not members.reachable or members.split:
+    passing = members.split and seen.now - (memo.split_since or seen.now) < guards.SPLIT_SECONDS
+    if not members.reachable or passing:
         return memo
     if not members.quorate:
         since = memo.unquorate_since
@@ -52,6 +53,8 @@ def follow(
     if len(lost) > allowed:
         cause = f"{len(lost)} of {len(verdicts)} nodes were lost at once ({', '.join(lost)})"
         return _rages(memo, seen, memory.Storm(seen.wall, cause, len(lost), allowed))
+    if members.split:
+        return memo
     return _over(_passes(_traces(memo, seen, spec, verdicts), seen, lost, allowed), seen, spec)
 
 

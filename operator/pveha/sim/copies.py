@@ -32,8 +32,6 @@ class Move:
 
     source: str
     target: str
-    by: str
-    """Which program moved it, as the world tells."""
     doer: str
     """Who makes the second copy if the guest still runs on `source`; empty: pveha."""
 
@@ -44,6 +42,8 @@ class Copies:
     def __init__(self, watched: rig.Rig) -> None:
         self._world = about = watched.world
         self._last: dict[int, Move] = {}
+        self._taken_over: dict[int, float] = {}
+        """When pveha last moved a guest."""
         self._lowered = float("-inf")
         """When a node was last quorate by lowered votes alone."""
         self._unguarded: dict[int, str] = {}
@@ -59,13 +59,12 @@ class Copies:
         return last.doer if last is not None and {last.source, last.target} <= set(nodes) else ""
 
     def left_alone(self, vmid: int, node: str) -> bool:
-        """Whether what a broken migration has left on a node, unable to write, stays there because a person
-        or native HA moved the guest last: those end nothing elsewhere."""
-        last = self._last.get(vmid)
-        process = self._world.machines[node].processes.get(vmid)
-        if last is None or process is None or node == last.target:
+        """Whether what a broken migration has left on a node, unable to write, stays there: native HA and
+        people end nothing elsewhere, and pveha only what it finds when it moves the guest (S17)."""
+        file, process = self._world.newest.guests.get(vmid), self._world.machines[node].processes.get(vmid)
+        if file is None or process is None or node == file.node or process.state not in LEFTOVERS:
             return False
-        return last.by in ("user", "crm") and process.state in LEFTOVERS
+        return process.started_at > self._taken_over.get(vmid, float("-inf"))
 
     def _sent(self, effect: wires.Effect) -> None:
         resource = effect.resource
@@ -89,9 +88,10 @@ class Copies:
                 self._lowered = self._world.now()
 
     def _moved(self, vmid: int, source: str, target: str, by: str) -> None:
-        self._last[vmid] = Move(source, target, by, self._doer(vmid, source, by))
+        self._last[vmid] = Move(source, target, self._doer(vmid, source, by))
         if by.startswith("pveha-node"):
             self._unguarded[vmid] = target
+            self._taken_over[vmid] = self._world.now()
 
     def _doer(self, vmid: int, source: str, by: str) -> str:
         on = self._world.machines[source]

@@ -54,6 +54,32 @@ def test_nothing_is_begun_until_the_cooldown_is_over(scene: Scene) -> None:
     assert acting(scene) == "OK"
 
 
+def test_losses_while_a_frozen_node_believes_in_an_old_membership_are_a_storm_too(scene: Scene) -> None:
+    """pve3's corosync hangs: it stays quorate in its own eyes, and answers. Then pve4 is lost."""
+    scene.lose("pve3", answers=True, bmc=ON)
+    scene.views["pve3"] = dict.fromkeys(FIVE, True)
+    scene.step(10)
+    scene.lose("pve4", bmc=None)
+    scene.step(20)
+    assert acting(scene) == "NotQuorate"
+    scene.views.clear()
+    rejoin(scene, "pve3")
+    scene.step(1)
+    assert acting(scene) == "StormCooldown"
+
+
+def test_views_that_contradict_each_other_for_a_moment_are_no_storm(scene: Scene) -> None:
+    scene.lose("pve4", bmc=None)
+    scene.step(20)
+    scene.lose("pve3", answers=True, bmc=ON)
+    scene.views["pve3"] = dict.fromkeys(FIVE, True)
+    scene.step(1)
+    scene.views.clear()
+    rejoin(scene, "pve3")
+    scene.step(1)
+    assert acting(scene) == "OK"
+
+
 def test_the_message_says_why_how_long_and_that_native_ha_goes_on(scene: Scene) -> None:
     storm(scene, "pve4", "pve5")
     told = next(each for each in scene.decide().report.cluster.conditions if each.type == "Acting")

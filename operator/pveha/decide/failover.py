@@ -543,7 +543,6 @@ def finished_by_others(
             vmid in failovers
             or begun is None
             or begun.completion_time is not None
-            or begun.start_time is None
             or not _runs_at(begun.to, guest, seen, memo, verdicts)
         ):
             continue

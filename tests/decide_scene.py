@@ -207,7 +207,7 @@ class Scene:
 
     def _enrolled(self, vmid: int, entry: str) -> api.ProtectedVM:
         spec = {"clusterRef": {"name": "dc1"}, "vmid": vmid, "policyRef": {"name": "gold"}}
-        made = _object(api.ProtectedVM, f"dc1-{vmid}", spec)
+        made: api.ProtectedVM = _object(api.ProtectedVM, f"dc1-{vmid}", spec)
         owner = api_meta.OwnerReference(kind="HACluster", name="dc1", uid=self.uid)
         fields = {
             "labels": {api_meta.AUTO_PROTECT_LABEL: entry},

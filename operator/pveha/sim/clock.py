@@ -6,13 +6,15 @@ time.
 
 import asyncio
 import collections
+import contextvars
 import heapq
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from typing_extensions import override
+from typing_extensions import TypeVarTuple, Unpack, override
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class NothingScheduledError(RuntimeError):
@@ -24,12 +26,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
     callbacks."""
 
     _ready: collections.deque[asyncio.Handle]
-    _scheduled: list[asyncio.TimerHandle]
-    _timer_cancelled_count: int
 
     def __init__(self, start: float = 0.0) -> None:
         super().__init__()
         self._now = start
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        """A heap; of timers for the same moment the one made first is first."""
+        self._made = 0
         self._broken: BaseException | None = None
         self.set_exception_handler(VirtualLoop._failed)
 
@@ -44,24 +47,58 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if "handle" in context and isinstance(loop, VirtualLoop):
             loop._broken = context.get("exception")
 
+    @override
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._made += 1
+        heapq.heappush(self._timers, (when, self._made, handle))
+        return handle
+
+    @override
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    @override
+    def call_soon(
+        self,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """A cancelled timer stays in the heap until its moment."""
+
     def _run_once(self) -> None:
         """One turn, called by `run_forever`: move due timers to the ready queue, then run what is ready."""
-        ready, scheduled = self._ready, self._scheduled
-        while scheduled and scheduled[0].cancelled():
-            self._timer_cancelled_count -= 1
-            heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]
+        ready, timers = self._ready, self._timers
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
         if not ready:
-            if not scheduled:
+            if not timers:
                 raise NothingScheduledError(f"at {self._now:.3f} s nothing is scheduled")
-            self._now = max(self._now, scheduled[0].when())
-        while scheduled and scheduled[0].when() <= self._now:
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False  # type: ignore[attr-defined]
-            ready.append(handle)
+            self._now = max(self._now, timers[0][0])
+        while timers and timers[0][0] <= self._now:
+            ready.append(heapq.heappop(timers)[2])
         for _ in range(len(ready)):
-            handle_ = ready.popleft()
-            if not handle_.cancelled():
-                handle_._run()
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
         if self._broken is not None:
             broken, self._broken = self._broken, None
             raise broken

@@ -127,7 +127,7 @@ class WiredHypervisor:
         self._inner = inner
 
     async def membership(self, witness: str) -> cluster.MembershipView:
-        return await self._wire.poll(lambda: self._inner.membership(witness), ("membership ",), 2.5)
+        return await self._wire.poll(lambda: self._inner.membership(witness), ("membership ",), 4.0)
 
     async def inventory(self) -> cluster.Inventory:
         return await self._wire.poll(self._inner.inventory, ("inventory",), 10.0)

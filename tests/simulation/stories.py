@@ -57,8 +57,8 @@ SAFETY = frozenset(
         "what was stopped stays stopped",
     }
 )
-"""Rules whose violation could make a second copy, or cut or wake a guest. The others say that everything comes
-right again; docs/simulation.md says how far that is reached."""
+"""Rules whose violation could make a second copy, or cut or wake a guest. The others say that everything
+comes right again; docs/simulation.md says how far that is reached."""
 
 
 def judge(result: simulation.Result) -> None:

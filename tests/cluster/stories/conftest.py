@@ -1,4 +1,5 @@
-"""Plays all selected stories at once, in a thread beside all other tests: they mostly wait for timers.
+"""Plays all selected stories at once (heavy ones after the others), in a thread beside all other tests: they
+mostly wait for timers.
 
 Their tests come last and wait for how they end.
 """
@@ -96,11 +97,14 @@ class Playing:
 
     async def _play_all(self, kube: target.Target, folder: Path) -> None:
         self._all = asyncio.current_task()
-        async with asyncio.TaskGroup() as group:
-            for number, (play, end) in enumerate(self.ends.items()):
-                own = folder / re.sub(r"\W", "-", play.__name__)
-                own.mkdir()
-                group.create_task(_play(play, end, theatre.Theatre(kube, own), number * STAGGER_SECONDS))
+        for heavy in (False, True):
+            plays = [play for play in self.ends if (play in theatre.HEAVY) is heavy]
+            async with asyncio.TaskGroup() as group:
+                for number, play in enumerate(plays):
+                    own = folder / re.sub(r"\W", "-", play.__name__)
+                    own.mkdir()
+                    on = theatre.Theatre(kube, own)
+                    group.create_task(_play(play, self.ends[play], on, number * STAGGER_SECONDS))
 
 
 async def _play(

@@ -40,6 +40,16 @@ def story(play: Story) -> Any:
     return test
 
 
+HEAVY: set[Story] = set()
+"""Stories that take the processor from all others, and are therefore played when those have ended."""
+
+
+def heavy_story(play: Story) -> Any:
+    """A story that does more than wait."""
+    HEAVY.add(play)
+    return story(play)
+
+
 class Place:
     """A namespace, a data centre, and the data centre's manifests in the namespace."""
 

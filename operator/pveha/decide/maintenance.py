@@ -232,17 +232,27 @@ def _sent(memo: memory.Memory, operation: operations.Migrate, seen: snapshot.Sna
 
 
 def _is_left(guest: cluster.GuestResource, where: evidence.Verdict, seen: snapshot.Snapshot) -> bool:
-    """Whether the guest runs there, as far as anybody knows. Nothing is known any more of the guests of a
-    node that has been away for 300 s: then those are left that HA is to keep running."""
-    if guest.template or guest.status == "stopped":
+    """Whether the guest runs there, as far as anybody knows, or is about to: HA starts it. Nothing is known
+    any more of the guests of a node that has been away for 300 s: then those are left that HA is to keep
+    running."""
+    online = where.state is evidence.State.ONLINE
+    if guest.template or (guest.status == "stopped" and not (online and _is_starting(guest, seen))):
         return False
-    if guest.status != "unknown" or where.state is evidence.State.ONLINE:
+    if guest.status != "unknown" or online:
         return True
     resource = seen.ha_config.resources.get(guest.ref.sid) if seen.ha_config is not None else None
     if resource is None:
         return False
     found = mark.parse(resource.comment).mark
     return (found.was if found is not None else resource.state) is cluster.HAState.STARTED
+
+
+def _is_starting(guest: cluster.GuestResource, seen: snapshot.Snapshot) -> bool:
+    """Whether native HA is to start a guest that is stopped."""
+    resource = seen.ha_config.resources.get(guest.ref.sid) if seen.ha_config is not None else None
+    service = seen.ha_status.services.get(guest.ref.sid) if seen.ha_status is not None else None
+    wanted = resource is not None and resource.state is cluster.HAState.STARTED
+    return wanted and service is not None and service.state in ("started", "request_start")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -295,6 +305,8 @@ class _Node:
         move = self.memo.moves.get(guest.ref.vmid)
         if in_motion(guest, self.seen) or (move is not None and move.sent_at is not None):
             return Left(guest.ref, Standing.MOVING)
+        if guest.status == "stopped":
+            return Left(guest.ref, Standing.WAITS, "Proxmox HA is to start it")
         if why := self._why_it_stays(guest):
             return Left(guest.ref, Standing.STAYS, why)
         if why := self._why_it_waits(guest):

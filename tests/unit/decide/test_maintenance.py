@@ -169,9 +169,14 @@ def test_who_waits_and_who_stays(change: dict[str, Any], standing: str, why: str
     assert why in told(decision)[2]
 
 
-def test_a_stopped_guest_is_not_left() -> None:
+def test_a_stopped_guest_is_not_left_unless_ha_is_to_start_it() -> None:
     scene = Scene()
     scene.set_guest(102, status="stopped")
+    assert "HA is to start it" in told(drained(scene).step(0.1))[2]
+    scene = Scene()
+    scene.set_guest(102, status="stopped")
+    scene.set_resource("vm:102", state=cluster.HAState.STOPPED)
+    scene.services["vm:102"] = cluster.ServiceStatus("stopped", "pve2")
     assert told(drained(scene).step(0.1))[:2] == ("True", "OK")
 
 
@@ -319,12 +324,13 @@ def test_a_new_leader_waits_for_what_is_on_the_way() -> None:
 def test_a_drained_node_may_be_switched_off() -> None:
     scene = Scene()
     scene.set_guest(102, status="stopped")
+    scene.set_resource("vm:102", state=cluster.HAState.STOPPED)
+    scene.services["vm:102"] = cluster.ServiceStatus("stopped", "pve2")
     scene = drained(scene)
     scene.nodes["pve2"].lrm_mode = "shutdown"
     scene.step(0.5)
     scene.lose("pve2", bmc=OFF)
     scene.set_guest(102, status="unknown")
-    scene.set_resource("vm:102", state=cluster.HAState.STOPPED)
     assert told(scene.step(400))[:2] == ("True", "OK")
 
 

@@ -16,7 +16,8 @@ REASONS = [
 
 NEED_NO_REMEDY = {
     *("OK", "None", "Starting", "Pending", "Protected", "TakingOver", "Recovering", "NodePlannedDown"),
-    *("NativeAhead", "Busy", "NotClaimed", "NotInUse", "Unknown", "NotRequested", "Draining"),
+    *("NativeAhead", "Native", "NotUsed", "Busy", "NotClaimed", "NotInUse", "Unknown", "NotRequested"),
+    "Draining",
 }
 
 

@@ -59,7 +59,13 @@ class GuestCondition(Documented):
     """Condition types of ProtectedVM."""
 
     READY = "Ready", "The guest is found, is the one that was meant, and is registered with Proxmox's own HA."
-    FAILOVER_READY = "FailoverReady", "pveha would recover the guest within seconds if its node died now."
+    FAILOVER_READY = (
+        "FailoverReady",
+        (
+            "The guest would be recovered if its node died now: by pveha within seconds, with engine Native "
+            "by Proxmox's own HA within minutes."
+        ),
+    )
 
 
 class ClusterReady(Documented):
@@ -141,7 +147,7 @@ class Connected(Documented):
     VERSION_UNSUPPORTED = (
         "VersionUnsupported",
         "This version of Proxmox VE is not supported.",
-        "Upgrade the nodes to Proxmox VE 9.",
+        "Upgrade the nodes to Proxmox VE 9: nothing is registered, fenced or recovered by pveha before.",
     )
     STARTING = "Starting", "No endpoint has been asked yet."
 
@@ -167,6 +173,10 @@ class Owned(Documented):
     """Reasons of HACluster's Owned."""
 
     OK = "OK", "The Proxmox cluster's epoch register names this HACluster."
+    NOT_USED = (
+        "NotUsed",
+        "Engine Native without node shell needs no epoch: HA resources themselves name their owner.",
+    )
     ANOTHER_OPERATOR = (
         "AnotherOperator",
         "The Proxmox cluster is owned by another HACluster, perhaps of another Kubernetes cluster.",
@@ -182,6 +192,7 @@ class FencingReady(Documented):
     """Reasons of HACluster's FencingReady."""
 
     OK = "OK", "Every node has a level of fencing methods that answer and are bound to it."
+    NOT_USED = "NotUsed", "No fencing is configured, and spec.recovery.engine Native needs none."
     NOT_CONFIGURED = (
         "NotConfigured",
         "No fencing is configured for the nodes in the message. Their guests are left to Proxmox's own HA.",
@@ -238,6 +249,7 @@ class FastReady(Documented):
     """Reasons of HACluster's FastReady."""
 
     OK = "OK", "The node shell answers on every online node and the cluster's votes are safe."
+    NOT_USED = "NotUsed", "No node shell is configured, and spec.recovery.engine Native can do without."
     NOT_CONFIGURED = (
         "NotConfigured",
         "spec.recovery.nodeShell is not set.",
@@ -382,6 +394,10 @@ class Acting(Documented):
     """Reasons of HACluster's Acting: OK, or what keeps pveha from acting."""
 
     OK = "OK", "Nothing keeps pveha from acting."
+    NATIVE = (
+        "Native",
+        "Engine Native: pveha keeps guests registered, and Proxmox's own HA acts when a node dies.",
+    )
     OBSERVE = "Observe", "spec.mode is Observe: pveha says what it would do.", "Set spec.mode to Enforce."
     PAUSED = "Paused", "spec.pauseRequests is not empty.", "Remove the requests when their reason has gone."
     BLAST_RADIUS = (
@@ -530,6 +546,31 @@ class FailoverReady(Documented):
     """Reasons of ProtectedVM's FailoverReady: OK, or why the guest would be left to Proxmox's own HA."""
 
     OK = "OK", "The guest would be started on status.failoverPlan.targetNode."
+    NATIVE = (
+        "Native",
+        (
+            "Engine Native: Proxmox's own HA would start the guest on another node, after 135 to 180 s as "
+            "measured."
+        ),
+    )
+    NOT_REGISTERED = (
+        "NotRegistered",
+        "The guest is not registered with Proxmox's own HA, which therefore would not recover it.",
+        "See the condition Ready.",
+    )
+    LRM_NOT_ACTIVE = (
+        "LRMNotActive",
+        (
+            "The LRM of the guest's node is not active: the node would not reset itself when cut off, and "
+            "native HA is held back from the guest then."
+        ),
+        "Look at `journalctl -u pve-ha-lrm` and at the watchdog on the node that the message names.",
+    )
+    DISKS_UNKNOWN = (
+        "DisksUnknown",
+        "Without a node shell nobody tells pveha where the guest's disks are. All else is in order.",
+        "Set spec.recovery.nodeShell, or see to it that the guest's disks are on shared storage.",
+    )
     NOT_READY = "NotReady", "The guest is not protected at all.", "See the condition Ready."
     NATIVE_ONLY = (
         "NativeOnly",

@@ -48,14 +48,43 @@ class Failback(Model):
     Proxmox moves it back to the node its rules prefer, which for a container is a stop and a start."""
 
 
-class Native(Model):
-    """Limits written into Proxmox's own HA when the guest is registered; they count when that one recovers
-    it."""
+class AfterRestarts(StrEnum):
+    """What happens to a guest that could not be restarted on its node."""
 
-    max_restart: Annotated[int, Field(ge=0, le=10)] = 1
-    """How often Proxmox tries to start the guest again on the same node after a failed start."""
-    max_relocate: Annotated[int, Field(ge=0, le=10)] = 1
-    """How often Proxmox tries another node after that. Raise it if starts fail on single nodes only."""
+    RELOCATE = "Relocate"
+    STOP = "Stop"
+
+
+class Restart(Model):
+    """Tries on the node where the guest is."""
+
+    attempts: Annotated[int, Field(ge=0, le=10)] = 1
+    """How often Proxmox starts the guest again on the same node after a failed start (`max_restart`)."""
+
+
+class Relocate(Model):
+    """Tries on other nodes."""
+
+    attempts: Annotated[int, Field(ge=1, le=10)] = 1
+    """On how many other nodes Proxmox tries after that (`max_relocate`). Raise it if starts fail on single
+    nodes only."""
+
+
+class GuestFailure(Model):
+    """What happens when the guest crashes or cannot be started, while its node is well."""
+
+    restart: Restart = Restart()
+    """First it is started again where it is."""
+    then: AfterRestarts = AfterRestarts.RELOCATE
+    """Then, Relocate: it is tried on other nodes, as often as `relocate` says. Stop: it is left there in HA
+    state error for a person to look at, for guests that run on one node only."""
+    relocate: Relocate = Relocate()
+    """How often other nodes are tried, if `then` is Relocate."""
+
+    @property
+    def max_relocate(self) -> int:
+        """What Proxmox calls the tries on other nodes."""
+        return self.relocate.attempts if self.then is AfterRestarts.RELOCATE else 0
 
 
 class Maintenance(Model):
@@ -76,8 +105,9 @@ class FailoverPolicySpec(Model):
     """What happens when the failed node is back."""
     maintenance: Maintenance = Maintenance()
     """What happens when the guest's node is drained."""
-    native: Native = Native()
-    """Limits written into Proxmox's own HA when the guest is registered."""
+    guest_failure: GuestFailure = GuestFailure()
+    """What happens when the guest itself fails: Proxmox's own HA does it, with either engine. These limits
+    and failback are kept in the HA resources that pveha has made."""
 
 
 class FailoverPolicyStatus(Status):

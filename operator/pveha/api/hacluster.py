@@ -40,6 +40,7 @@ class Engine(StrEnum):
     """Who starts the guests of a dead node."""
 
     FAST = "Fast"
+    NATIVE = "Native"
 
 
 Tag = Annotated[
@@ -126,9 +127,17 @@ class Recovery(Model):
 
     engine: Engine = Engine.FAST
     """Fast: pveha itself starts the guests of a node that is proven dead, within seconds. Proxmox's own HA
-    stays registered underneath and recovers what pveha does not."""
+    stays registered underneath and recovers what pveha does not. Native: Proxmox's own HA alone recovers
+    them, within minutes; pveha keeps them registered there and reports, and never fences or moves anything.
+    For clusters whose nodes cannot be fenced, or where minutes are soon enough."""
     node_shell: NodeShell | None = None
-    """Needed by the Fast engine. Without it pveha can observe and register guests, and FastReady is False."""
+    """Needed by the Fast engine: without it FastReady is False. With Native it is of use too: only the node
+    shell tells where the disks of a guest are, without which FailoverReady stays Unknown."""
+
+    @property
+    def registers_alone(self) -> bool:
+        """Whether there is no node shell and none is needed: no epoch is opened then."""
+        return self.engine is Engine.NATIVE and self.node_shell is None
 
 
 class Detection(Model):

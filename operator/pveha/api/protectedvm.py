@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from pveha.api.hacluster import Engine
 from pveha.api.meta import Column, Model, NameRef, Resource, Rule, Status, Time, cel
 
 
@@ -96,6 +97,8 @@ class LastFailover(Model):
     """When the guest ran again; absent while it does not."""
     downtime_seconds: Annotated[int, Field(ge=0)] | None = None
     """From the first sign of the loss until it ran again, in whole seconds."""
+    engine: Engine | None = None
+    """Who started it again: pveha (Fast) or Proxmox's own HA (Native); absent while it does not run."""
 
 
 class ProtectedVMStatus(Status):

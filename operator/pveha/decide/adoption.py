@@ -8,6 +8,7 @@ only loses the mark.
 import dataclasses
 from collections.abc import Mapping
 
+from pveha.api import hacluster
 from pveha.api.conditions import FailoverReady
 from pveha.decide import evidence, failover, memory, placement, protection, recall
 from pveha.model import cluster, guests, mark, operations, snapshot
@@ -39,12 +40,16 @@ def edits(
     verdicts: Mapping[str, evidence.Verdict],
     protected: protection.Protection,
     recoveries: Mapping[str, failover.Recovery],
+    recovery: hacluster.Recovery,
     may_begin: bool,
 ) -> list[operations.Edit]:
     """Changes of HA resources that finish, undo or repair takeovers.
 
-    Taking a resource out of native HA that is not yet out of it is something new: only if `may_begin`.
+    Taking a resource out of native HA that is not yet out of it is something new: only if `may_begin`. With
+    engine Native that is done only to keep native HA from harm: from a second copy (S11), and from a record
+    that would stop it (S9). Without a node shell a claimed guest is given back without having been started.
     """
+    native = recovery.engine is hacluster.Engine.NATIVE
     if seen.ha_config is None or seen.ha_status is None or seen.inventory is None or not seen.ha_status.armed:
         return []
     in_flight = failover.running_items(seen)
@@ -59,19 +64,19 @@ def edits(
         if comment.mark is None:
             if not may_begin:
                 continue
-            edit = _hold_back(sid, resource, comment, guest, where, seen, memo, protected)
-            awaited = any(ref.vmid in recovery.stranded for recovery in recoveries.values())
+            edit = _hold_back(sid, resource, comment, guest, where, seen, protected, native)
+            awaited = any(ref.vmid in each.stranded for each in recoveries.values())
             if not awaited:
                 edit = edit or _stale_record(sid, resource, comment, guest, verdicts, seen, memo)
         elif comment.mark.hold:
-            edit = _release(sid, resource, comment, guest, verdicts, seen, memo)
+            edit = _release(sid, resource, comment, guest, verdicts, seen, memo, native)
         elif guest is None or where is None:
             edit = None
         else:
             retried = guest.node in recoveries and ref.vmid in recoveries[guest.node].items
-            ours = ref.vmid in protected.guests
+            ours = ref.vmid in protected.guests and recovery.node_shell is not None
             doubted = failover.doubted_source(ref.vmid, memo, verdicts)
-            edit = _finish(sid, resource, comment, where, seen, memo, retried, ours, doubted)
+            edit = _finish(sid, resource, comment, where, seen, memo, retried, ours, doubted, native)
             if may_begin:
                 edit = edit or _stale_record(sid, resource, comment, guest, verdicts, seen, memo)
         if edit is not None:
@@ -89,6 +94,7 @@ def _finish(
     retried: bool,
     ours: bool,
     doubted: str,
+    native: bool,
 ) -> operations.Edit | None:
     assert comment.mark is not None
     assert seen.ha_status is not None
@@ -106,7 +112,7 @@ def _finish(
         if where.state is not evidence.State.ONLINE:
             if retried and remembered.attempts < recall.MAX_ATTEMPTS and _retried_soon(where, seen.now):
                 return None
-            if (held := _hold_mark(comment.mark, where, seen)) is not None:
+            if (held := _hold_mark(comment.mark, where, seen, native)) is not None:
                 held_back = dataclasses.replace(resource, comment=str(comment.with_mark(held)))
                 return operations.Edit(
                     sid, resource, held_back, f"{where.node} may still run it: native HA is held back"
@@ -179,10 +185,22 @@ def _again(
     return operations.Edit(sid, resource, ignored, "given back too early by somebody else: ignored once more")
 
 
-def _hold_mark(found: mark.Mark, where: evidence.Verdict, seen: snapshot.Snapshot) -> mark.Mark | None:
+def _in_doubt(where: evidence.Verdict, native: bool) -> bool:
+    """Whether a lost node may run its guests for ever, for all that is going to be proven."""
+    if native and where.lost:
+        return where.state is not evidence.State.FENCED and not where.reads_off
+    return where.state in (evidence.State.UNPROVABLE, evidence.State.FENCE_FAILED)
+
+
+def _hold_mark(
+    found: mark.Mark, where: evidence.Verdict, seen: snapshot.Snapshot, native: bool
+) -> mark.Mark | None:
     """The mark that holds native HA back where undoing a takeover would let it start a second copy (S11)."""
-    unprovable = where.state in (evidence.State.UNPROVABLE, evidence.State.FENCE_FAILED)
-    if not unprovable or found.was is not cluster.HAState.STARTED or _will_reset(where.node, seen):
+    if (
+        not _in_doubt(where, native)
+        or found.was is not cluster.HAState.STARTED
+        or _will_reset(where.node, seen)
+    ):
         return None
     return mark.Mark(found.was, hold=where.node)
 
@@ -242,17 +260,16 @@ def _hold_back(
     guest: cluster.GuestResource | None,
     where: evidence.Verdict | None,
     seen: snapshot.Snapshot,
-    memo: memory.Memory,
     protected: protection.Protection,
+    native: bool,
 ) -> operations.Edit | None:
     """Keep native HA from recovering a guest of a node that nobody proves dead and no watchdog will reset
     (S11)."""
     assert seen.ha_status is not None
     if guest is None or where is None or guest.ref.vmid not in protected.guests:
         return None
-    unprovable = where.state in (evidence.State.UNPROVABLE, evidence.State.FENCE_FAILED)
     if (
-        not unprovable
+        not _in_doubt(where, native)
         or _will_reset(guest.node, seen)
         or resource.state is not cluster.HAState.STARTED
         or guest.status != "running"
@@ -271,6 +288,7 @@ def _release(
     verdicts: Mapping[str, evidence.Verdict],
     seen: snapshot.Snapshot,
     memo: memory.Memory,
+    native: bool,
 ) -> operations.Edit | None:
     """End a hold when its node is back, or proven off, or when a person has set another state.
 
@@ -278,7 +296,10 @@ def _release(
     any other that we have moved (S8)."""
     assert comment.mark is not None
     where = verdicts.get(comment.mark.hold)
-    over = where is not None and where.state in (evidence.State.ONLINE, evidence.State.FENCED)
+    over = where is not None and (
+        where.state in (evidence.State.ONLINE, evidence.State.FENCED)
+        or (native and where.lost and where.reads_off)
+    )
     if resource.state is cluster.HAState.IGNORED and not over:
         return None
     misplaced = guest is not None and _misplaced(sid, guest.node, seen)

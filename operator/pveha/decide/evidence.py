@@ -66,6 +66,11 @@ class Verdict:
         """Whether it is in one of the states of `LOST`."""
         return self.state in LOST
 
+    @property
+    def reads_off(self) -> bool:
+        """Whether a level of fencing methods shows it without power."""
+        return self.level is not None and self.level.state is power.PowerState.OFF
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Membership:
@@ -186,6 +191,11 @@ def _verdict(
     since = remembered.offline_since if remembered.offline_since is not None else seen.now
     if not announcements_read(seen, since) and seen.now - since < ANNOUNCEMENT_SECONDS:
         return verdict(State.UNCONFIRMED, "gone; whether that was announced is being read")
+    native = spec.recovery.engine is hacluster.Engine.NATIVE
+    if native and level is None:
+        if answers:
+            return verdict(State.ISOLATED, "out of the cluster, still answering; left to Proxmox's own HA")
+        return verdict(State.DOWN, "out of the cluster and silent; left to Proxmox's own HA")
     if awaited and seen.now - since < levels_.READING_SECONDS:
         return verdict(State.UNCONFIRMED, "gone; its BMC is being read")
     if level is None:

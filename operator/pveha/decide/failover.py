@@ -16,6 +16,9 @@ old."""
 TOLD_ANEW_SECONDS = 30.0
 """What the cluster shows of the guests of a node that has just come back is what it told before it went, and
 of a guest that has just been moved what its old node told, until its node tells anew: every 10 s."""
+KNOWN_AGAIN_SECONDS = 900.0
+"""How long ago a loss that an earlier leader has not reported to its end may have begun to be the one seen
+now."""
 NATIVE_AHEAD = frozenset({"fence", "recovery"})
 """CRM states in which native HA recovers the guest itself."""
 AWAITED = frozenset(
@@ -50,10 +53,13 @@ def recover(
     """Operations to start, ids to cancel, the memory, and per lost node what is planned for it."""
     start: list[operations.Operation] = []
     recoveries: dict[str, Recovery] = {}
+    native = spec.recovery.engine is hacluster.Engine.NATIVE
     for name, verdict in verdicts.items():
         if not verdict.lost:
             continue
-        recovery = _recovery(name, seen, spec, memo, verdicts, protected)
+        recovery = (
+            Recovery(name, {}, {}, {}) if native else _recovery(name, seen, spec, memo, verdicts, protected)
+        )
         recoveries[name] = recovery
         memo = _record(name, verdict, memo, seen, protected, recovery)
         if not allowed.begin or memo.epoch is None or _fencing(seen) or start:
@@ -65,8 +71,8 @@ def recover(
             if allowed.begin and verdicts[name].state is evidence.State.FENCED:
                 batches, memo = _batches(recovery, seen, spec, memo, members, protected)
                 start.extend(batches)
-        if allowed.finish:
-            resumed, memo = _resume(seen, memo, members, verdicts, protected)
+        if allowed.finish and spec.recovery.node_shell is not None:
+            resumed, memo = _resume(seen, memo, members, verdicts, protected, claimed_only=native)
             start.extend(resumed)
     memo = _complete(memo, seen, verdicts)
     return start, _cancellations(seen, memo, members, allowed), memo, recoveries
@@ -187,17 +193,17 @@ def _item(
     named = {guest.service.node, guest.service.target} if guest.service else set()
     return operations.TakeoverItem(
         guest.ref,
-        _was(guest),
+        wanted_state(guest),
         guest.lock,
         frozenset(name for name in {*last_seen, *named} - {dead} if name and name not in proven),
         guest.registered,
-        registration.entry(guest, _was(guest), owner),
+        registration.entry(guest, wanted_state(guest), owner),
         claimed,
         here,
     )
 
 
-def _was(guest: protection.Protected) -> cluster.HAState:
+def wanted_state(guest: protection.Protected) -> cluster.HAState:
     """HA state to restore: what its owner last wanted. For a guest not registered yet, whether it ran."""
     if guest.registered is not None:
         ignored = guest.registered.state is cluster.HAState.IGNORED
@@ -392,9 +398,11 @@ def _resume(
     members: evidence.Membership,
     verdicts: Mapping[str, evidence.Verdict],
     protected: protection.Protection,
+    *,
+    claimed_only: bool,
 ) -> tuple[list[operations.Takeover], memory.Memory]:
-    """Start what an interrupted takeover has claimed, and what a migration from or to a lost node left behind
-    (S16)."""
+    """Start what an interrupted takeover has claimed, and unless `claimed_only`, what a migration from or to
+    a lost node left behind (S16)."""
     in_flight = running_items(seen)
     lost = {name for name, verdict in verdicts.items() if verdict.state is evidence.State.FENCED}
     chosen: dict[tuple[str, str], list[operations.TakeoverItem]] = {}
@@ -413,7 +421,7 @@ def _resume(
             continue
         ours = guest.comment.mark is not None and guest.comment.mark.op != ""
         ignored = guest.registered is not None and guest.registered.state is cluster.HAState.IGNORED
-        if ours and ignored and _was(guest) is cluster.HAState.STARTED:
+        if ours and ignored and wanted_state(guest) is cluster.HAState.STARTED:
             begun = memo.failovers.get(guest.vmid)
             if doubted_source(guest.vmid, memo, verdicts):
                 continue
@@ -421,7 +429,8 @@ def _resume(
             item = _item(guest, "", seen.owner, frozenset(came_from), lost, claimed=True)
             chosen.setdefault(("", where), []).append(item)
         elif (
-            (from_lost := _stranded(guest, lost))
+            not claimed_only
+            and (from_lost := _stranded(guest, lost))
             and not protection.unrecoverable(guest, seen, memo)
             and not _not_now(guest, from_lost, seen, memo)
         ):
@@ -483,8 +492,9 @@ def _record(
     ran = frozenset(
         vmid
         for vmid, guest in protected.guests.items()
-        if guest.seen.node == name and _was(guest) is cluster.HAState.STARTED
+        if guest.seen.node == name and wanted_state(guest) is cluster.HAState.STARTED
     )
+    ran |= {vmid for vmid, loss in memo.losses.items() if loss.node == name}
     if not ran and memo.reported_loss == name:
         return memo
     failure = memory.Failure(
@@ -495,7 +505,42 @@ def _record(
         guests=ran,
         lost_timestamp=remembered.offline_timestamp,
     )
+    if (begun := _known_again(name, remembered, memo)) is not None:
+        done = frozenset(vmid for vmid, guest in protected.guests.items() if _recovered_in(guest, begun.id))
+        failure = dataclasses.replace(
+            failure,
+            id=begun.id,
+            cause=begun.cause,
+            start=begun.start_time.timestamp(),
+            guests=ran | done,
+            recovered=done,
+        )
+        nodes = {**memo.nodes, name: dataclasses.replace(remembered, failure=begun.id)}
+        losses = {
+            vmid: dataclasses.replace(loss, failure=begun.id, start=failure.start)
+            if loss.node == name
+            else loss
+            for vmid, loss in memo.losses.items()
+        }
+        memo = dataclasses.replace(memo, nodes=nodes, losses=losses)
     return dataclasses.replace(memo, failure=failure)
+
+
+def _known_again(
+    name: str, remembered: memory.NodeMemory, memo: memory.Memory
+) -> hacluster.LastFailure | None:
+    """The loss of node `name` that an earlier leader has begun to report, if it is the one seen now."""
+    begun = memo.unended
+    if begun is None or begun.node != name or memo.failure is not None:
+        return None
+    since = remembered.offline_timestamp - begun.start_time.timestamp()
+    return begun if -1.0 <= since <= KNOWN_AGAIN_SECONDS else None
+
+
+def _recovered_in(guest: protection.Protected, failure: str) -> bool:
+    """Whether an earlier leader has reported the guest recovered in this loss."""
+    last = guest.pvm.status.last_failover
+    return last is not None and last.id == failure and last.completion_time is not None
 
 
 def _complete(
@@ -515,7 +560,14 @@ def _complete(
         and seen.inventory.guests[vmid].node != failure.node
         and seen.inventory.guests[vmid].status == "running"
         and vmid not in running_items(seen)
+        and vmid not in memo.losses
     )
+    told = {
+        vmid
+        for vmid, done in memo.failovers.items()
+        if done.failure == failure.id and done.completion is not None
+    }
+    failure = dataclasses.replace(failure, recovered=failure.recovered | (failure.guests & told))
     back = verdicts.get(failure.node)
     over = failure.guests <= failure.recovered | elsewhere or (
         back is not None and back.state is evidence.State.ONLINE

@@ -18,6 +18,8 @@ HA_PRIVILEGE = "Sys.Console"
 """Proxmox demands it of who changes HA resources."""
 START_PRIVILEGE = "VM.PowerMgmt"
 """Proxmox demands it of who starts guests."""
+OLDEST_VERSION = 9
+"""Of Proxmox VE: 8 has HA groups in place of rules, and `nofailback` on them in place of `failback`."""
 STOPPING = frozenset({Acting.NOT_LEADER, Acting.NOT_OWNED, Acting.NOT_QUORATE})
 SPLIT_SECONDS = 3.0
 """Views read one after the other contradict each other for a moment whenever a node leaves or joins: nothing
@@ -65,7 +67,7 @@ def permission(
         )
     if lacking := lacking_privileges(seen):
         return Permission(False, True, Acting.NOT_CONNECTED, lacking)
-    if memo.epoch is None:
+    if memo.epoch is None and not spec.recovery.registers_alone:
         return Permission(
             True, False, Acting.STARTING, "opening an epoch on the Proxmox cluster before the first operation"
         )
@@ -116,7 +118,20 @@ def _stop(
         return Acting.NOT_CONNECTED, f"{' and '.join(stale)} of the cluster cannot be read"
     if memo.superseded:
         return Acting.NOT_OWNED, f"the Proxmox cluster is owned by {memo.superseded}"
+    if old := unsupported(seen.version):
+        return Acting.NOT_CONNECTED, old
     return None
+
+
+def unsupported(version: str) -> str:
+    """Why pveha does nothing on this version of Proxmox VE, or an empty string."""
+    major = version.partition(".")[0]
+    if not major.isdecimal() or int(major) >= OLDEST_VERSION:
+        return ""
+    return (
+        f"Proxmox VE {version} has HA groups, whose failback and affinities pveha does not know: nothing "
+        f"is done; upgrade the nodes to Proxmox VE {OLDEST_VERSION}, which turns groups into rules"
+    )
 
 
 def lacking_privileges(seen: snapshot.Snapshot) -> str:

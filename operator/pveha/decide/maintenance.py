@@ -200,7 +200,8 @@ def _hindrance(
 ) -> str:
     """Why no migration is begun, or an empty string. A dead node at rest, whose guests run elsewhere, is in
     nobody's way; nor is one that went down as announced, or empty."""
-    if not allowed.begin or allowed.reason is not Acting.OK or memo.epoch is None:
+    owned = memo.epoch is not None or spec.recovery.registers_alone
+    if not allowed.begin or allowed.reason is not Acting.OK or not owned:
         return allowed.message
     for name, verdict in verdicts.items():
         if verdict.state in (evidence.State.ONLINE, evidence.State.PLANNED_DOWN):
@@ -292,7 +293,7 @@ class _Node:
             if vmid not in targets:
                 continue
             if len(start) < room and current and online:
-                id_ = f"migrate.{self.memo.epoch}.{vmid}.{int(self.seen.wall)}"
+                id_ = f"migrate.{self.memo.epoch or 0}.{vmid}.{int(self.seen.wall)}"
                 managed = self._managed(guest) is not None
                 start.append(operations.Migrate(id_, guest.ref, self.name, targets[vmid], managed))
                 left[vmid] = Left(guest.ref, Standing.MOVING)

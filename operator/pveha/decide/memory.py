@@ -5,6 +5,7 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+from pveha.api import hacluster
 from pveha.model import operations
 
 NOTHING: Mapping[str, "NodeMemory"] = types.MappingProxyType({})
@@ -147,6 +148,25 @@ class Failover:
     start: float
     """Unix times."""
     completion: float | None
+    native: bool = False
+    """Proxmox's own HA did it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Loss:
+    """The loss of a node that took a guest down, until the guest is seen to run again."""
+
+    failure: str
+    node: str
+    start: float
+    """Unix time."""
+    seen_there_at: float | None = None
+    """When the guest was last seen on the lost node (the loop's time); None: not by this leader."""
+    uptime: float = 0.0
+    """What the lost node told last of the guest's uptime: a stale word that must not be taken for a new
+    one."""
+    ours: str = ""
+    """The node on which it ran before native HA had it back: pveha has started it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -225,9 +245,13 @@ class Memory:
     """By vmid."""
     found_running: Mapping[int, float] = dataclasses.field(default_factory=dict)
     """By vmid: since when a guest is shown running where an earlier leader was taking it to."""
+    losses: Mapping[int, Loss] = dataclasses.field(default_factory=dict)
+    """By vmid."""
     failure: Failure | None = None
     reported_loss: str = ""
     """Node whose loss an earlier leader has reported to its end."""
+    unended: hacluster.LastFailure | None = None
+    """The loss that an earlier leader has begun to report."""
     split_since: float | None = None
     """Since when quorate witnesses exclude each other."""
     storm: Storm | None = None

@@ -66,6 +66,12 @@ class Protected:
         return self.seen.lock or (self.config.lock if self.config else None)
 
     @property
+    def locks(self) -> frozenset[str]:
+        """Every lock that a source names."""
+        named = (self.seen.lock, self.config.lock if self.config else None)
+        return frozenset(lock for lock in named if lock)
+
+    @property
     def order(self) -> tuple[int, int, int]:
         """Sort key of recovery: higher priority first, then the larger guest, then the lower vmid."""
         return (-self.pvm.spec.priority, -self.memory, self.vmid)
@@ -188,6 +194,39 @@ def unrecoverable(guest: Protected, seen: snapshot.Snapshot, memo: memory.Memory
     """Why pveha would not take this guest over wherever it might go, or None."""
     if guest.policy.node_failure.action is failoverpolicy.NodeFailureAction.NATIVE:
         return Refusal(FailoverReady.NATIVE_ONLY, "its policy leaves it to Proxmox's own HA")
+    if refusal := unmanaged(guest):
+        return refusal
+    if guest.vmid in seen.replicated:
+        return Refusal(
+            FailoverReady.HAS_REPLICATION,
+            "it has a replication job, which this version does not take over; Proxmox's own HA recovers it",
+        )
+    if held := sorted(lock for lock in guest.locks if lock not in CLEARABLE_LOCKS):
+        return Refusal(
+            FailoverReady.LOCK_NOT_CLEARABLE,
+            f"it is locked ({', '.join(held)}): 'qm unlock {guest.vmid}' once you know why",
+        )
+    if len(str(guest.comment)) + MARK_ROOM > mark.COMMENT_LIMIT:
+        return Refusal(
+            FailoverReady.COMMENT_TOO_LONG,
+            f"the comment of {guest.sid} leaves no room for pveha's mark: shorten it to "
+            f"{mark.COMMENT_LIMIT - MARK_ROOM} characters",
+        )
+    if guest.config is None:
+        return Refusal(
+            FailoverReady.NODE_SHELL_UNREACHABLE,
+            "its configuration has not been read yet through the node shell",
+        )
+    if bound := bound_to_node(guest, seen):
+        return bound
+    problem = memo.guest(guest.sid)
+    if problem.problem == FailoverReady.DUPLICATE_SUSPECTED:
+        return Refusal(FailoverReady.DUPLICATE_SUSPECTED, problem.problem_message)
+    return None
+
+
+def unmanaged(guest: Protected) -> Refusal | None:
+    """Why Proxmox HA leaves the guest alone by what somebody set, or by its own judgement, or None."""
     if guest.registered is not None:
         if guest.registered.state is cluster.HAState.IGNORED and guest.comment.mark is None:
             return Refusal(
@@ -206,28 +245,13 @@ def unrecoverable(guest: Protected, seen: snapshot.Snapshot, memo: memory.Memory
             f"Proxmox HA has it in state error: look into why, then set {guest.sid} to disabled "
             "and to started again",
         )
-    if guest.vmid in seen.replicated:
-        return Refusal(
-            FailoverReady.HAS_REPLICATION,
-            "it has a replication job, which this version does not take over; Proxmox's own HA recovers it",
-        )
-    locks = {guest.seen.lock, guest.config.lock if guest.config else None} - {None}
-    if held := sorted(lock for lock in locks if lock and lock not in CLEARABLE_LOCKS):
-        return Refusal(
-            FailoverReady.LOCK_NOT_CLEARABLE,
-            f"it is locked ({', '.join(held)}): 'qm unlock {guest.vmid}' once you know why",
-        )
-    if len(str(guest.comment)) + MARK_ROOM > mark.COMMENT_LIMIT:
-        return Refusal(
-            FailoverReady.COMMENT_TOO_LONG,
-            f"the comment of {guest.sid} leaves no room for pveha's mark: shorten it to "
-            f"{mark.COMMENT_LIMIT - MARK_ROOM} characters",
-        )
+    return None
+
+
+def bound_to_node(guest: Protected, seen: snapshot.Snapshot) -> Refusal | None:
+    """What of the guest is on its node alone, by its configuration, or None."""
     if guest.config is None:
-        return Refusal(
-            FailoverReady.NODE_SHELL_UNREACHABLE,
-            "its configuration has not been read yet through the node shell",
-        )
+        return None
     if guest.config.local_devices:
         devices = ", ".join(sorted(guest.config.local_devices))
         return Refusal(FailoverReady.LOCAL_RESOURCES, f"it is bound to its node by {devices}")
@@ -237,9 +261,6 @@ def unrecoverable(guest: Protected, seen: snapshot.Snapshot, memo: memory.Memory
             FailoverReady.LOCAL_DISK_ONLY,
             f"it has volumes on storage {', '.join(local)}, which other nodes do not have",
         )
-    problem = memo.guest(guest.sid)
-    if problem.problem == FailoverReady.DUPLICATE_SUSPECTED:
-        return Refusal(FailoverReady.DUPLICATE_SUSPECTED, problem.problem_message)
     return None
 
 

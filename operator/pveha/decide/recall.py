@@ -45,6 +45,7 @@ def first(status: hacluster.HAClusterStatus) -> memory.Memory:
         )
     return memory.Memory(
         reported_loss=loss.node if loss is not None and loss.completion_time is not None else "",
+        unended=loss if loss is not None and loss.completion_time is None else None,
         nodes=nodes,
         storm=storm.remembered(status),
         unprotect=enrolment.remembered(status),

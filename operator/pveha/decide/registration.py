@@ -63,8 +63,8 @@ def entry(guest: protection.Protected, state: cluster.HAState, owner: str) -> cl
         state,
         str(mark.Comment(owner=owner)),
         guest.policy.failback.mode is failoverpolicy.FailbackMode.AUTOMATIC,
-        guest.policy.native.max_restart,
-        guest.policy.native.max_relocate,
+        guest.policy.guest_failure.restart.attempts,
+        guest.policy.guest_failure.max_relocate,
     )
 
 
@@ -82,8 +82,8 @@ def _tend(guest: protection.Protected, registered: cluster.HAResource) -> operat
         state,
         registered.comment,
         guest.policy.failback.mode is failoverpolicy.FailbackMode.AUTOMATIC,
-        guest.policy.native.max_restart,
-        guest.policy.native.max_relocate,
+        guest.policy.guest_failure.restart.attempts,
+        guest.policy.guest_failure.max_relocate,
     )
     if wanted == registered:
         return None

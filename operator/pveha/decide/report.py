@@ -23,6 +23,8 @@ def report(now: told_.Round) -> decision.Report:
 
 def _plans(now: told_.Round) -> dict[str, placement.Plan]:
     """For every online node, where its guests would go if it died now."""
+    if now.native:
+        return {}
     promised = failover.promised(now.seen, now.memo, now.protected)
     by_node: dict[str, list[protection.Protected]] = {}
     for guest in now.protected.guests.values():

@@ -58,13 +58,16 @@ def conditions_of(now: told_.Round) -> dict[conditions.ClusterCondition, told_.T
         conditions.ClusterCondition.DRAINED: report_maintenance.drained(now),
     }
     told[conditions.ClusterCondition.ACTING] = _acting(now, told)
-    told[conditions.ClusterCondition.READY] = _ready(told)
+    told[conditions.ClusterCondition.READY] = _ready(told, native=now.native)
     return told
 
 
 def _acting(now: told_.Round, told: Mapping[conditions.ClusterCondition, told_.Told]) -> told_.Told:
     if now.allowed.reason is not conditions.Acting.OK:
         return False, now.allowed.reason, now.allowed.message
+    if now.native:
+        text = "pveha keeps guests registered; Proxmox's own HA acts when a node dies (engine Native)"
+        return True, conditions.Acting.NATIVE, text
     fast = told[conditions.ClusterCondition.FAST_READY]
     fencing = told[conditions.ClusterCondition.FENCING_READY]
     if fast[0] is False:
@@ -91,12 +94,8 @@ def _connected(now: told_.Round) -> told_.Told:
             conditions.Connected.UNREACHABLE,
             "no node answers: " + ("; ".join(silent) or "no answer yet"),
         )
-    if now.seen.version and int(now.seen.version.partition(".")[0] or 0) < 9:
-        return (
-            False,
-            conditions.Connected.VERSION_UNSUPPORTED,
-            f"Proxmox VE {now.seen.version} has no HA rules: pveha needs 9",
-        )
+    if old := guards.unsupported(now.seen.version):
+        return False, conditions.Connected.VERSION_UNSUPPORTED, old
     lacking = guards.lacking_privileges(now.seen)
     if lacking and now.wanted.cluster.spec.mode is hacluster.Mode.ENFORCE:
         return False, conditions.Connected.PRIVILEGES_MISSING, lacking
@@ -126,11 +125,19 @@ def _owned(now: told_.Round) -> told_.Told:
         return False, conditions.Owned.ANOTHER_OPERATOR, text
     if now.memo.epoch is not None:
         return True, conditions.Owned.OK, "the epoch register names this HACluster"
+    if now.wanted.cluster.spec.recovery.registers_alone:
+        return None, conditions.Owned.NOT_USED, "no epoch is needed: HA resources themselves name their owner"
     return None, conditions.Owned.NOT_CLAIMED, "no epoch has been opened yet"
 
 
 def _fencing(now: told_.Round) -> told_.Told:
     spec = now.wanted.cluster.spec
+    if not spec.fencing.methods and now.native:
+        return (
+            None,
+            conditions.FencingReady.NOT_USED,
+            "no fencing is configured, and engine Native needs none",
+        )
     if not spec.fencing.methods:
         return (
             False,
@@ -189,6 +196,9 @@ def _has_bmc(name: str, now: told_.Round) -> bool:
 
 
 def _fast(now: told_.Round) -> told_.Told:
+    if now.wanted.cluster.spec.recovery.registers_alone:
+        text = "no node shell is configured, and engine Native can do without"
+        return None, conditions.FastReady.NOT_USED, text
     if now.wanted.cluster.spec.recovery.node_shell is None:
         return (
             False,
@@ -262,7 +272,7 @@ def _degraded(now: told_.Round) -> told_.Told:
     for state, reason in reasons.items():
         for name, verdict in now.verdicts.items():
             if verdict.state is state:
-                if state is evidence.State.UNPROVABLE and held:
+                if (state is evidence.State.UNPROVABLE or now.native) and held:
                     return (
                         True,
                         conditions.Degraded.HELD_BACK,
@@ -273,6 +283,12 @@ def _degraded(now: told_.Round) -> told_.Told:
                         True,
                         conditions.Degraded.RECOVERING,
                         f"the guests of {name} are being started elsewhere",
+                    )
+                if now.native and any(loss.node == name for loss in now.memo.losses.values()):
+                    return (
+                        True,
+                        conditions.Degraded.RECOVERING,
+                        f"{name}: {verdict.reason}, which takes minutes",
                     )
                 return True, reason, f"{name}: {verdict.reason}"
     for name, verdict in now.verdicts.items():
@@ -328,7 +344,11 @@ def _recovering(now: told_.Round, name: str) -> bool:
     return bool(now.recoveries[name].items) if name in now.recoveries else False
 
 
-def _ready(told: Mapping[conditions.ClusterCondition, told_.Told]) -> told_.Told:
+OF_FAST_ALONE = frozenset({conditions.ClusterCondition.FAST_READY, conditions.ClusterCondition.FENCING_READY})
+"""What engine Native can do without."""
+
+
+def _ready(told: Mapping[conditions.ClusterCondition, told_.Told], *, native: bool) -> told_.Told:
     order = (
         (conditions.ClusterCondition.CONNECTED, conditions.ClusterReady.NOT_CONNECTED),
         (conditions.ClusterCondition.QUORATE, conditions.ClusterReady.NOT_QUORATE),
@@ -339,14 +359,14 @@ def _ready(told: Mapping[conditions.ClusterCondition, told_.Told]) -> told_.Told
     )
     for type_, reason in order:
         status, _, message = told[type_]
-        if status is False:
+        if status is False and not (native and type_ in OF_FAST_ALONE):
             return False, reason, message
     whole = (
         conditions.ClusterCondition.CONNECTED,
         conditions.ClusterCondition.FAST_READY,
         conditions.ClusterCondition.FENCING_READY,
     )
-    if any(told[type_][0] is None for type_ in whole):
+    if any(told[type_][0] is None and not (native and type_ in OF_FAST_ALONE) for type_ in whole):
         return None, conditions.ClusterReady.STARTING, "the cluster has not been seen whole yet"
     return True, conditions.ClusterReady.OK, "pveha can protect this cluster's guests"
 

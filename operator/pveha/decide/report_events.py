@@ -23,9 +23,21 @@ def events_of(now: told_.Round, before: memory.Memory) -> tuple[list[decision.Ev
     for state in now.seen.operations:
         if state.outcome is not None:
             result.extend(_ended(state.operation, state.outcome, now))
+    result.extend(_recovered_by_native(now, before))
     due = dict(_once(now))
     result.extend(event for key, event in due.items() if key not in before.announced)
     return result, frozenset(due)
+
+
+def _recovered_by_native(now: told_.Round, before: memory.Memory) -> Iterable[decision.Event]:
+    for vmid, done in sorted(now.memo.failovers.items()):
+        guest = now.protected.guests.get(vmid)
+        if done.native and done.completion is not None and guest and before.failovers.get(vmid) != done:
+            text = (
+                f"{guest.ref} of {done.dead} is on {done.target}: Proxmox's own HA started it, "
+                f"{done.completion - done.start:.0f} s after the first sign of the loss"
+            )
+            yield decision.Event("Recovered", text, name=guest.name)
 
 
 def _ended(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from pveha.api import conditions, failoverpolicy, hacluster, protectedvm
-from pveha.decide import failover, placement, protection, recall
+from pveha.decide import failover, native, placement, protection, recall
 from pveha.decide import told as told_
 
 
@@ -103,6 +103,9 @@ def _last_failover(guest: protection.Protected, now: told_.Round) -> protectedvm
             "downtimeSeconds": max(0, round(done.completion - done.start))
             if done.completion is not None
             else None,
+            "engine": (hacluster.Engine.NATIVE if done.native else hacluster.Engine.FAST)
+            if done.completion is not None
+            else None,
         }
     )
 
@@ -148,6 +151,8 @@ def _failover_ready(
     cluster: Mapping[conditions.ClusterCondition, told_.Told],
     plans: Mapping[str, placement.Plan],
 ) -> told_.Told:
+    if now.native:
+        return _native_ready(guest, now, cluster)
     connected = cluster[conditions.ClusterCondition.CONNECTED]
     if connected[1] is conditions.Connected.PRIVILEGES_MISSING:
         return False, conditions.FailoverReady.FAST_NOT_READY, connected[2]
@@ -165,3 +170,27 @@ def _failover_ready(
     if refusal is not None:
         return False, refusal.reason, refusal.message
     return True, conditions.FailoverReady.OK, "it would be started on another node if its node died"
+
+
+def _native_ready(
+    guest: protection.Protected,
+    now: told_.Round,
+    cluster: Mapping[conditions.ClusterCondition, told_.Told],
+) -> told_.Told:
+    """Whether Proxmox's own HA would recover the guest, which alone does with engine Native."""
+    for type_ in (conditions.ClusterCondition.QUORATE, conditions.ClusterCondition.HA_HEALTHY):
+        status, reason, message = cluster[type_]
+        if status is False and reason is not conditions.HAHealthy.LRM_NOT_ALIVE:
+            return False, conditions.FailoverReady.HA_NOT_HEALTHY, message
+    where = now.verdicts.get(guest.seen.node)
+    if where is not None and where.lost:
+        text = f"its node {where.node} is lost: Proxmox's own HA recovers it, which takes minutes"
+        return False, conditions.FailoverReady.NATIVE_AHEAD, text
+    if refusal := native.unrecoverable(guest, now.seen, now.memo, now.verdicts):
+        return False, refusal.reason, refusal.message
+    if guest.config is None:
+        text = "whether other nodes reach its disks is known only with a node shell (spec.recovery.nodeShell)"
+        return None, conditions.FailoverReady.DISKS_UNKNOWN, text
+    seconds = native.downtime_seconds(guest, now.seen)
+    text = f"Proxmox's own HA would start it on another node, about {seconds} s after its node's death"
+    return True, conditions.FailoverReady.NATIVE, text

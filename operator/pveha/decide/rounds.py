@@ -13,6 +13,7 @@ from pveha.decide import (
     guards,
     maintenance,
     memory,
+    native,
     protection,
     quarantine,
     recall,
@@ -62,20 +63,22 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
     protected = protection.protect(seen, wanted, memo)
     memo = dataclasses.replace(memo, identities=_identities(memo, wanted, protected))
     memo = failover.finished_by_others(memo, seen, verdicts, protected)
+    memo = native.follow(memo, seen, verdicts, protected)
     memo = maintenance.follow(seen, spec, memo, verdicts)
     allowed = guards.permission(seen, spec, memo, members, verdicts)
 
     start, cancel, memo, recoveries = failover.recover(
         seen, spec, memo, members, verdicts, protected, allowed
     )
-    if memo.epoch is None and (allowed.begin or _may_own(wanted, allowed)):
+    alone = spec.recovery.registers_alone
+    if memo.epoch is None and not alone and (allowed.begin or _may_own(wanted, allowed)):
         start.extend(_begin(seen, wanted, memo, members))
     moves, memo, drains = maintenance.drain(seen, spec, memo, verdicts, protected, allowed, recoveries)
     start.extend(moves)
     enrolled, memo = enrolment.enrol(seen, wanted, memo, allowed)
     named = {pvm.spec.vmid for pvm in wanted.guests.values()}
     released = enrolled.released - named
-    edits = _edits(seen, memo, verdicts, protected, allowed, recoveries, start, released)
+    edits = _edits(seen, memo, verdicts, protected, allowed, recoveries, start, released, spec.recovery)
     start.extend(edits)
     if not start:
         start.extend(afterwards.power_on(seen, spec, memo, verdicts, recoveries, allowed))
@@ -168,6 +171,7 @@ def _edits(
     recoveries: Mapping[str, failover.Recovery],
     starting: list[operations.Operation],
     released: frozenset[int],
+    recovery: hacluster.Recovery,
 ) -> list[operations.Operation]:
     """One operation with all changes of HA resources that are due, if none is in flight.
 
@@ -175,14 +179,15 @@ def _edits(
     as long as a lost node stays away.
     """
     in_flight = any(isinstance(s.operation, operations.EditHA) and s.outcome is None for s in seen.operations)
-    if in_flight or memo.epoch is None or not allowed.finish or seen.now < memo.edit_retry_at:
+    owned = memo.epoch is not None or recovery.registers_alone
+    if in_flight or not owned or not allowed.finish or seen.now < memo.edit_retry_at:
         return []
     if not recall.is_current(seen, memo):
         return []
-    due = adoption.edits(seen, memo, verdicts, protected, recoveries, allowed.begin)
+    due = adoption.edits(seen, memo, verdicts, protected, recoveries, recovery, allowed.begin)
     if allowed.begin and not any(
-        recovery.items and verdicts[name].state is not evidence.State.UNPROVABLE
-        for name, recovery in recoveries.items()
+        each.items and verdicts[name].state is not evidence.State.UNPROVABLE
+        for name, each in recoveries.items()
     ):
         taken = {edit.sid for edit in due}
         taken |= {
@@ -201,7 +206,7 @@ def _edits(
     }
     busy |= {operation.ref.sid for operation in starting if isinstance(operation, operations.Migrate)}
     due = [edit for edit in due if edit.sid not in busy][:MAX_EDITS]
-    return [operations.EditHA(f"edit.{memo.epoch}.{int(seen.wall * 1000)}", tuple(due))] if due else []
+    return [operations.EditHA(f"edit.{memo.epoch or 0}.{int(seen.wall * 1000)}", tuple(due))] if due else []
 
 
 def _looking(

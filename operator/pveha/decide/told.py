@@ -5,7 +5,7 @@ import datetime
 from collections.abc import Mapping
 
 from pveha.api import conditions as words
-from pveha.api import meta
+from pveha.api import hacluster, meta
 from pveha.decide import enrolment, evidence, failover, guards, maintenance, memory, protection
 from pveha.model import snapshot, specs
 
@@ -27,6 +27,11 @@ class Round:
     recoveries: Mapping[str, failover.Recovery]
     drains: maintenance.Drains
     enrolled: enrolment.Enrolment
+
+    @property
+    def native(self) -> bool:
+        """Whether Proxmox's own HA alone recovers guests."""
+        return self.wanted.cluster.spec.recovery.engine is hacluster.Engine.NATIVE
 
 
 def time(timestamp: float) -> datetime.datetime:

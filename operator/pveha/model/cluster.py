@@ -55,6 +55,8 @@ class GuestResource:
     ha_state: str | None
     tags: frozenset[str] = frozenset()
     pool: str | None = None
+    uptime: float = dataclasses.field(default=0.0, compare=False)
+    """Seconds since its process was started, as last reported; stale like `status`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

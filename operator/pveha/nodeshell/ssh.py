@@ -111,7 +111,7 @@ class SshNodeShell:
         return answers.status(result, on, _now())
 
     async def other_command(self, on: str) -> str:
-        """"" if pveha-node refuses a command that is none of its own, else what came back instead."""
+        """ "" if pveha-node refuses a command that is none of its own, else what came back instead."""
         async with self._within(STATUS_SECONDS, on, "trying another command"), self._link(on).channels:
             connection = await self._connection(on)
             with connection.used():

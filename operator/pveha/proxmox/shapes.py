@@ -71,6 +71,7 @@ class GuestEntry(Shape):
     hastate: str | None = None
     tags: str = ""
     pool: str | None = None
+    uptime: float = 0
 
 
 class StorageEntry(Shape):
@@ -297,6 +298,7 @@ def inventory(data: Any, answered_at: float) -> cluster.Inventory:
                 ha_state=each.hastate or None,
                 tags=frozenset(_listed(each.tags)),
                 pool=each.pool or None,
+                uptime=each.uptime,
             )
             for each in entries
             if isinstance(each, GuestEntry)

@@ -13,7 +13,12 @@ _CONTENT = {True: "images,rootdir", False: "iso,vztmpl,backup,images,rootdir,sni
 
 
 async def version(call: api_call.Call) -> object:
-    return VERSION
+    return about_version(call.world.config.version)
+
+
+def about_version(number: str) -> dict[str, str]:
+    """`GET /version`."""
+    return VERSION | {"version": number, "release": ".".join(number.split(".")[:2])}
 
 
 async def permissions(call: api_call.Call) -> object:

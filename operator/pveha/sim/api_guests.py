@@ -101,7 +101,7 @@ def _resource(
         "maxcpu": int(guestfile.value(file.text, "cores") or 1),
         "maxmem": _memory(file),
         "maxdisk": _DISK,
-        "uptime": int(world.now() - process.started_at) if process else 0,
+        "uptime": int(views.guest_uptime(world, witness, file)) if running else 0,
     }
     if file.ref.kind is guests.GuestKind.VM:
         entry["memhost"] = 0

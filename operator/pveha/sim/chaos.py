@@ -20,6 +20,8 @@ MOST_FAULTS = 14
 AUTO_TAG = "auto"
 AUTO_PROTECT = [{"name": "auto", "tags": [AUTO_TAG]}]
 """spec.autoProtect of every random run: it protects the guests that nobody has written a ProtectedVM for."""
+NATIVE_SHARE = 0.15
+"""Of all runs, with engine Native."""
 CLOSE_SECONDS = 45.0
 """Most faults begin so soon after another one: that is where protocols break."""
 
@@ -43,6 +45,7 @@ class Plan:
     faults: tuple[Fault, ...]
     calm_at: float
     calm: tuple[str, ...]
+    engine: str = "Fast"
 
     @property
     def timeline(self) -> list[tuple[float, str]]:
@@ -694,7 +697,8 @@ def plan(
     about = dataclasses.replace(about, guests=tagged)
     calm_at = round(max(at for fault in faults for at, _ in fault.steps) + 30.0, 2)
     stays_off = rng.choice([*dice.names, "", ""])
-    return Plan(seed, about, ("a", "b"), protect, tuple(faults), calm_at, mended(about, stays_off))
+    engine = "Native" if random.Random(f"engine {seed}").random() < NATIVE_SHARE else "Fast"
+    return Plan(seed, about, ("a", "b"), protect, tuple(faults), calm_at, mended(about, stays_off), engine)
 
 
 def _data_centre(rng: random.Random, seed: int, nodes: int | None, guest_count: int | None) -> config.Config:

@@ -193,6 +193,8 @@ class Config:
     """Begin with every node switched off instead of in a steady state."""
     drilled: bool = True
     """Whether the outlets were bound by a drill before the world begins."""
+    version: str = "9.2.11"
+    """Of Proxmox VE; 8 has no HA rules."""
     repair_timer: bool = True
     """Whether the timer of `pveha-node repair` is installed on the nodes (S10)."""
     seed: int = 0

@@ -82,6 +82,11 @@ def _each(act: "Callable[[worlds.World, int, list[str]], object]") -> "Callable[
     return every
 
 
+def _limit(world: "worlds.World", sid: str, field: str, number: str) -> None:
+    value = bool(int(number)) if field == "failback" else int(number)
+    world.set_ha(dataclasses.replace(world.newest.resources[sid], **{field: value}))  # type: ignore[arg-type]
+
+
 FAULTS = (
     Fault("power off NODE", rf"power off {_NODE}", lambda w, n: w.power_off(n)),
     Fault("power on NODE", rf"power on {_NODE}", lambda w, n: w.power_on(n)),
@@ -150,6 +155,11 @@ FAULTS = (
         "set SID STATE",
         rf"set {_SID} (started|stopped|disabled|ignored)",
         lambda w, s, t: w.set_ha_state(s, t),
+    ),
+    Fault(
+        "set SID failback|max_restart|max_relocate N",
+        rf"set {_SID} (failback|max_restart|max_relocate) (\d+)",
+        _limit,
     ),
     Fault("register SID", rf"register {_SID}", lambda w, s: w.set_ha(cluster.HAResource(s))),
     Fault("remove SID", rf"remove {_SID}", lambda w, s: w.set_ha(None, s)),

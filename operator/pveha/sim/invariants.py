@@ -311,6 +311,8 @@ class Invariants:
                 self._writing(effect.resource)
             case "delete_ha":
                 self._unregistering(effect.subject)
+            case "claim" if self.native:
+                self.violated("native is left alone", f"{effect.vmids} are claimed from {effect.subject}")
             case "claim":
                 self._new_operation(f"claim of {effect.vmids} from {effect.subject}")
                 self._going_to(effect.on, f"claim of {effect.vmids}")
@@ -329,7 +331,15 @@ class Invariants:
             what = f"{effect.operator} sends {effect.verb} {effect.subject}, the Lease is {holder}'s"
             self.violated("nothing without the Lease", what)
 
+    @property
+    def native(self) -> bool:
+        """Whether Proxmox's own HA alone recovers guests: nothing is fenced, disowned or claimed then."""
+        spec = self._rig.kubernetes.get("HACluster", rig.NAMESPACE, rig.CLUSTER)["spec"]
+        return bool(spec["recovery"].get("engine") == "Native")
+
     def _fencing(self, name: str) -> None:
+        if self.native:
+            self.violated("native is left alone", f"{name} is switched off")
         now = self._world.now()
         self._new_operation(f"forced off of {name}")
         since = self._member_since.get(name)
@@ -346,6 +356,8 @@ class Invariants:
         found = mark.parse(resource.comment).mark
         present = self._world.newest.resources.get(resource.sid)
         before = mark.parse(present.comment).mark if present else None
+        if found is not None and found.op not in ("", "repair") and self.native:
+            self.violated("native is left alone", f"{resource.sid} is disowned: {found}")
         if resource.state is cluster.HAState.IGNORED and found is not None and before is None:
             self._new_operation(f"disowning of {resource.sid}")
 

@@ -118,6 +118,9 @@ class SimHypervisor:
         return await self._read(answer)
 
     async def ha_rules(self) -> tuple[cluster.HARule, ...]:
+        if self._world.config.version < "9":
+            message = "GET /cluster/ha/rules: not implemented"
+            raise errors.Refused(message)
         return await self._read(lambda at, tree: tuple(tree.rules.values()))
 
     async def ha_status(self) -> cluster.HAStatus:
@@ -155,7 +158,9 @@ class SimHypervisor:
     async def privileges(self) -> cluster.Privileges:
         vms = frozenset({"VM.Audit", "VM.PowerMgmt", "VM.Migrate"})
         storage = frozenset({"Datastore.Audit"})
-        return await self._read(lambda at, tree: cluster.Privileges(_FULL, vms, storage, "9.2.0"))
+        return await self._read(
+            lambda at, tree: cluster.Privileges(_FULL, vms, storage, self._world.config.version)
+        )
 
     async def create_ha_resource(self, resource: cluster.HAResource) -> None:
         def change(tree: pmxcfs.Tree) -> None:
@@ -420,6 +425,7 @@ class SimHypervisor:
             ha_state,
             frozenset(about.tags),
             pool,
+            int(views.guest_uptime(self._world, at, file)),
         )
 
 

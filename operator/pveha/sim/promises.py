@@ -166,6 +166,7 @@ class Promises:
             leader is not None
             and now - self._leads_since > LEADING_SECONDS
             and not self._truth.forbidden
+            and not self._truth.native
             and not (leader.wire.kubernetes_down or leader.wire.kubernetes_loses_answers or leader.deaf)
             and leader.wire.stands_still_until < now
             and not (world.operator_cut or world.deaf or world.isolated or world.links_down)

@@ -10,6 +10,7 @@ It is played as random runs are, and judged by the invariants alone:
       - {at: 45.0, do: [power off pve1]}
     calm_at: 900.0     from then on everything is mended, by `calm`, and has to come right by itself
     calm: [...]
+    engine: Fast
 """
 
 import itertools
@@ -36,13 +37,16 @@ class Replay(scenario.Strict):
     timeline: tuple[scenario.Step, ...]
     calm_at: float
     calm: tuple[str, ...]
+    engine: str = "Fast"
 
     def plan(self) -> chaos.Plan:
         """What to play."""
         steps = tuple((step.at or 0.0, line) for step in self.timeline for line in step.do)
         faults = (chaos.Fault("file", steps),)
         seed = self.world.seed
-        return chaos.Plan(seed, self.world, self.operators, self.protect, faults, self.calm_at, self.calm)
+        return chaos.Plan(
+            seed, self.world, self.operators, self.protect, faults, self.calm_at, self.calm, self.engine
+        )
 
 
 def load(path: pathlib.Path) -> chaos.Plan | None:
@@ -85,6 +89,7 @@ def document(plan: chaos.Plan, violations: Iterable[invariants.Violation]) -> di
         "timeline": list(_steps(plan)),
         "calm_at": plan.calm_at,
         "calm": list(plan.calm),
+        "engine": plan.engine,
     }
 
 

@@ -157,19 +157,26 @@ class Replica:
             return
         self.leadership = leadership
         identity = await kubernetes.identity()
-        await loop.run_linked(
-            key,
-            wanted,
-            self._rig.outside(self.wire),
-            lambda seen: None,
-            _never,
-            leadership,
-            reporter,
-            health,
-            f"{identity}/{key.namespace}/{key.name}",
-            recall.first(now.cluster.status),
-            self._rig.world.wall_now,
-        )
+        memo = recall.first(now.cluster.status)
+        while (now := wanted()) is not None:
+            shell = now.cluster.spec.recovery.node_shell is not None
+
+            async def changed(then: specs.Specs, shell: bool = shell) -> bool:
+                return (then.cluster.spec.recovery.node_shell is not None) is not shell
+
+            memo = await loop.run_linked(
+                key,
+                wanted,
+                self._rig.outside(self.wire, shell=shell),
+                lambda seen: None,
+                changed,
+                leadership,
+                reporter,
+                health,
+                f"{identity}/{key.namespace}/{key.name}",
+                memo,
+                self._rig.world.wall_now,
+            )
 
 
 class Lull:
@@ -335,11 +342,11 @@ class Rig:
             if again is not None:
                 self.world.later(again, replica.start)
 
-    def outside(self, wire: wires.Wire) -> watcher.Outside:
-        """The ports of one process."""
+    def outside(self, wire: wires.Wire, *, shell: bool) -> watcher.Outside:
+        """The ports of one process; `shell`: the HACluster names a node shell."""
         return watcher.Outside(
             wires.WiredHypervisor(wire, sim_ports.SimHypervisor(self.world)),
-            wires.WiredNodeShell(wire, sim_ports.SimNodeShell(self.world)),
+            wires.WiredNodeShell(wire, sim_ports.SimNodeShell(self.world)) if shell else None,
             wires.WiredPower(wire, sim_ports.SimPower(self.world)),
             dict.fromkeys(self._switches(), POWER_SECONDS),
         )
@@ -456,10 +463,6 @@ class Sentences(logging.Handler):
         self._world.say(_speaker.get(), record.getMessage())
         if record.exc_info and record.exc_info[1] is not None:
             self._world.say(_speaker.get(), f"BUG {record.exc_info[1]!r}")
-
-
-async def _never(now: specs.Specs) -> bool:
-    return False
 
 
 # Lines of a timeline about operators and Kubernetes

@@ -65,6 +65,9 @@ class Expect(Strict):
     """Nodes that the operator told a BMC, or the outlets of a level, to switch off, in order."""
     taken_over: tuple[str, ...] = ()
     """Guests, or ranges of them, that the operator itself brought back on another node."""
+    recovered_by_native: tuple[str, ...] = ()
+    """Guests, or ranges of them, that Proxmox's own HA brought back on another node, as their ProtectedVMs
+    tell; none given: not looked at."""
     downtime: dict[str, Bound] = {}
     """By vmid, range of vmids or `all`: seconds since the timeline began in which the guest ran nowhere."""
     double_runs: int = 0

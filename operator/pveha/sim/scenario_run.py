@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+from pveha.api import hacluster
 from pveha.model import cluster, guests, mark
 from pveha.sim import clock, resource_log, rig, scenario, scenario_steps, world
 
@@ -31,6 +32,7 @@ class Result:
     downtime: dict[int, float]
     fenced: tuple[str, ...]
     taken_over: tuple[int, ...]
+    recovered_by_native: tuple[int, ...]
     double_runs: int
     marks: dict[str, str]
     failures: tuple[str, ...]
@@ -133,19 +135,20 @@ class _Play:
             known,
             {vmid: self._world.downtime(vmid, self._began) for vmid in known},
             tuple(fenced),
-            tuple(vmid for vmid in known if self._was_taken_over(vmid)),
+            tuple(vmid for vmid in known if self._recovered_by(vmid) is hacluster.Engine.FAST),
+            tuple(vmid for vmid in known if self._recovered_by(vmid) is hacluster.Engine.NATIVE),
             self._world.double_runs,
             {sid: str(each)[len("[pveha ") : -1] for sid, each in found.items() if each is not None},
             (),
         )
         return dataclasses.replace(result, failures=tuple(self._failures(result, before)))
 
-    def _was_taken_over(self, vmid: int) -> bool:
+    def _recovered_by(self, vmid: int) -> hacluster.Engine | None:
         try:
             done = self._rig.guest_status(vmid).status.last_failover
         except KeyError:
-            return False
-        return done is not None and done.completion_time is not None
+            return None
+        return done.engine if done is not None else None
 
     # What should have come
 
@@ -154,10 +157,16 @@ class _Play:
         states = {vmid: f"{each['state']} on {each['node']}" for vmid, each in result.guests.items()}
         yield from _guest_failures(states, expect.guests)
         taken_over = [vmid for key in expect.taken_over for vmid in scenario.vmids(key, result.guests)]
+        native = [vmid for key in expect.recovered_by_native for vmid in scenario.vmids(key, result.guests)]
         for name, got, wanted in (
             ("nodes fenced", result.fenced, expect.fenced),
             ("guests taken over", result.taken_over, tuple(sorted(taken_over))),
             ("double runs", result.double_runs, expect.double_runs),
+            *(
+                [("guests recovered by native HA", result.recovered_by_native, tuple(sorted(native)))]
+                if native
+                else []
+            ),
         ):
             if got != wanted:
                 yield f"{name}: {got}, expected {wanted}"

@@ -52,9 +52,13 @@ class _Play:
 
     def __init__(self, plan: chaos.Plan, skip_polls: bool) -> None:
         self._plan = plan
-        spec = {"autoProtect": chaos.AUTO_PROTECT}
+        recovery = {"engine": plan.engine, "nodeShell": {"credentialsSecretRef": {"name": "ssh"}}}
         self._rig = rig.Rig(
-            plan.about, spec, protect=plan.protect, operators=plan.operators, skip_polls=skip_polls
+            plan.about,
+            {"recovery": recovery, "autoProtect": chaos.AUTO_PROTECT},
+            protect=plan.protect,
+            operators=plan.operators,
+            skip_polls=skip_polls,
         )
         self._invariants = invariants.Invariants(self._rig)
         self._wanted: dict[str, cluster.HAResource | None] = {}

@@ -54,6 +54,25 @@ def guest_status(world: "worlds.World", witness: str, file: guestfile.GuestFile)
     return "unknown"
 
 
+def guest_uptime(world: "worlds.World", witness: str, file: guestfile.GuestFile) -> float:
+    """A guest's `uptime` in `/cluster/resources`: as of the report that its status is from."""
+    places = [(file.node, file.since, world.now())]
+    if file.came_from:
+        places.append((*file.came_from, file.since))
+    for node, since, until in places:
+        report = last_report(world, witness, node, until)
+        if report >= since or since == 0.0:
+            return next(
+                (
+                    report - ran.start
+                    for ran in reversed(world.uptime(file.ref.vmid))
+                    if ran.node == node and ran.start <= report and (ran.end is None or ran.end >= report)
+                ),
+                0.0,
+            )
+    return 0.0
+
+
 def storage_available(world: "worlds.World", witness: str, node: str, storage: str) -> bool:
     """Whether a storage is shown as `available` on a node."""
     now = world.now()

@@ -198,7 +198,7 @@ class _Live:
             "comments": {sid: _plain(each) for sid, each in state["ha"].items()},
             "nodes fenced": sorted(set(fenced)),
             "fencings": fenced,
-            "guests taken over": sorted(v for v, last in failovers.items() if "completionTime" in last),
+            "guests taken over": sorted(v for v, last in failovers.items() if last.get("engine") == "Fast"),
             "conditions": {key: await self._reasons(key) for key in self._about.expect.conditions},
         }
 

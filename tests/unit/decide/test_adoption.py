@@ -363,7 +363,7 @@ def test_our_own_entry_is_kept_as_the_policy_says_and_removed_with_its_protected
 def test_a_guest_without_entry_is_registered_with_owner_and_policy() -> None:
     scene = Scene().settle()
     del scene.resources["vm:102"]
-    scene.policies["gold"] = {"failback": {"mode": "Automatic"}, "native": {"maxRestart": 3}}
+    scene.policies["gold"] = {"failback": {"mode": "Automatic"}, "guestFailure": {"restart": {"attempts": 3}}}
     scene.protected[102] = {"policyRef": {"name": "gold"}}
     scene.step(0.5)  # the configurations of this moment say that it still is the same guest
     desired = edits(scene.step(0.5))["vm:102"].desired

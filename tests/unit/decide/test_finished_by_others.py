@@ -53,10 +53,15 @@ def test_not_while_it_does_not_run_there() -> None:
     scene.set_guest(102, status="stopped")
     scene.step(60)
     assert scene.last().completion_time is None
-    scene.set_guest(102, status="running")
+
+
+def test_elsewhere_it_was_native_ha() -> None:
+    scene = Restarted(BEGUN)
     scene.move(102, "pve3")
     scene.step(60)
-    assert scene.last().completion_time is None
+    done = scene.last()
+    assert (done.id, done.from_, done.to, done.engine) == ("pve2-1", "pve2", "pve3", "Native")
+    assert done.completion_time is not None
 
 
 def test_not_by_what_its_old_node_told_before_native_ha_moved_it_there() -> None:

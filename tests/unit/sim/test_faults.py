@@ -31,6 +31,7 @@ WORDS = {
     "LOCK": "backup",
     "freeze|ignore": "freeze",
     "votes N": "votes 2",
+    "failback|max_restart|max_relocate N": "failback 0",
     "OPTION VALUE": "token 5000",
 }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 import re
 import statistics
 import time
@@ -9,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pveha.api import meta
-from pveha.cli.demo.stage import Stage, say
+from pveha.cli.demo.stage import NAMESPACE, Stage, say
 
 FAST_BOUND_SECONDS = 10.0
 """p95 from power cut to running elsewhere; with corosync's defaults membership shows the loss after 6.6 s."""
@@ -197,6 +198,30 @@ async def bmc_dead(on: Stage) -> Result:
     return Result(figures | {"started_by_pveha": starts}, tuple(complaints))
 
 
+async def native(on: Stage) -> Result:
+    """Engine Native: Proxmox's own HA recovers the guests of a dead node; pveha reports and does nothing."""
+    await on.open()
+    name = (await on.cluster())["metadata"]["name"]
+    change = '{"spec":{"recovery":{"engine":"Native"}}}'
+    await on.kubectl("patch", "hacluster", name, "-n", NAMESPACE, "--type", "merge", "-p", change)
+    on.start_operator()
+    await on.until_protected()
+    before = await on.world.ask("state")
+    cut = await _break(on, f"power off {on.victim}")
+    victims = _on(before, on.victim)
+    await on.until(
+        lambda: _recovered(on, victims), NATIVE_SECONDS, "native HA recovers the guests", since=cut, pause=1.0
+    )
+    await on.until(lambda: _reported(on, victims), 60, "every recovery is reported", since=cut, pause=1.0)
+    await on.show("get", "pvm")
+    figures = await _figures(on, before, cut, victims) | {"engine": "Native"}
+    claims = [line for line in await on.world.ask(f"log {cut}") if "by pveha-node" in line]
+    complaints = _common(figures, victims, fencings=0)
+    if claims or await on.world.unsettled():
+        complaints.append(f"pveha did something: {claims}")
+    return Result(figures, tuple(complaints))
+
+
 async def no_quorum(on: Stage) -> Result:
     """Two of three nodes lose power: the last is not quorate, nothing is done, an alarm is raised."""
     await _protected(on)
@@ -337,6 +362,7 @@ ALL: dict[str, Scenario] = {
     "operator-crash": operator_crash,
     "operator-gone": operator_gone,
     "bmc-dead": bmc_dead,
+    "native": native,
     "no-quorum": no_quorum,
     "isolated": isolated,
     "planned-reboot": planned_reboot,
@@ -394,6 +420,16 @@ async def _true(value: bool) -> bool:
 async def _recovered(on: Stage, victims: list[str]) -> bool:
     guests = (await on.world.ask("state"))["guests"]
     return all(guests[vmid]["node"] != on.victim and guests[vmid]["state"] == "running" for vmid in victims)
+
+
+async def _reported(on: Stage, victims: list[str]) -> bool:
+    """Whether the statuses say of all that Proxmox's own HA has recovered them."""
+    found = json.loads(await on.kubectl("get", "pvm", "-o", "json", "-n", NAMESPACE))["items"]
+    engines = {
+        str(each["spec"]["vmid"]): each.get("status", {}).get("lastFailover", {}).get("engine")
+        for each in found
+    }
+    return all(engines.get(str(vmid)) == "Native" for vmid in victims)
 
 
 async def _running_again(on: Stage, victims: list[str]) -> bool:

@@ -159,7 +159,8 @@ def _not_now(
 ) -> protection.Refusal | None:
     """What speaks against disowning the guest at this moment (S7)."""
     if guest.service is not None and guest.comment.mark is None:
-        if guest.service.state in NATIVE_AHEAD:
+        moved = guest.service.node != dead and guest.service.state not in LRM_BUSY and _older(seen)
+        if guest.service.state in NATIVE_AHEAD or moved:
             return protection.Refusal(
                 FailoverReady.NATIVE_AHEAD, "Proxmox's own HA is already recovering it and is left alone"
             )
@@ -177,6 +178,15 @@ def _not_now(
             "the CRM had not written its state for a minute when the node was lost",
         )
     return None
+
+
+def _older(seen: snapshot.Snapshot) -> bool:
+    """Whether guests were read before the CRM's records: where they were, not where it has moved them."""
+    return (
+        seen.inventory is not None
+        and seen.ha_status is not None
+        and seen.inventory.answered_at < seen.ha_status.answered_at
+    )
 
 
 def _item(

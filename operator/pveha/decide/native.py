@@ -124,7 +124,7 @@ def follow(
         if loss is None:
             losses.pop(vmid, None)
             continue
-        ran_at = _ran_at(guest, where, loss, seen)
+        ran_at = _ran_at(guest, where, loss, seen, memo)
         if _started_by_us(guest, memo, ran_at):
             loss = dataclasses.replace(loss, ours=guest.seen.node)
         losses[vmid] = loss
@@ -208,16 +208,26 @@ def _started_by_us(guest: protection.Protected, memo: memory.Memory, ran_at: flo
 
 
 def _ran_at(
-    guest: protection.Protected, where: evidence.Verdict, loss: memory.Loss, seen: snapshot.Snapshot
+    guest: protection.Protected,
+    where: evidence.Verdict,
+    loss: memory.Loss,
+    seen: snapshot.Snapshot,
+    memo: memory.Memory,
 ) -> float | None:
     """When the guest was started on another node than the lost one (the loop's time), or None.
 
-    Right after a configuration has moved, what is told of the guest is still what the lost node told.
+    Right after a configuration has moved, what is told of the guest is still what the lost node told; and
+    right after its new node has come back, what that one told before it went.
     """
     assert seen.inventory is not None
+    here, online_since = seen.inventory.nodes.get(where.node), memo.node(where.node).online_since
     if (
         guest.seen.node == loss.node
         or where.state is not evidence.State.ONLINE
+        or online_since is None
+        or seen.now - online_since < failover.TOLD_ANEW_SECONDS
+        or here is None
+        or (here.uptime or 0.0) < failover.TOLD_ANEW_SECONDS
         or guest.seen.status != "running"
     ):
         return None

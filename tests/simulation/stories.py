@@ -49,7 +49,6 @@ SAFETY = frozenset(
     {
         "epoch at effect",
         "no live node is fenced",
-        "nothing without quorum",
         "nothing without the Lease",
         "one writer",
         "planned is not dead",

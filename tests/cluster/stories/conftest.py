@@ -20,6 +20,9 @@ from pveha.devkube import cache, target
 
 STAGGER_SECONDS = 2.0
 """Between the beginnings of two stories: starting processes is what takes the processor."""
+AT_ONCE = 10
+"""Stories that are played side by side: with more, two cores have no room left for the API server, and leaders
+lose their Leases."""
 STORY_SECONDS = 600.0
 END_SECONDS = 120.0
 
@@ -97,6 +100,7 @@ class Playing:
 
     async def _play_all(self, kube: target.Target, folder: Path) -> None:
         self._all = asyncio.current_task()
+        places = asyncio.Semaphore(AT_ONCE)
         for heavy in (False, True):
             plays = [play for play in self.ends if (play in theatre.HEAVY) is heavy]
             async with asyncio.TaskGroup() as group:
@@ -104,22 +108,27 @@ class Playing:
                     own = folder / re.sub(r"\W", "-", play.__name__)
                     own.mkdir()
                     on = theatre.Theatre(kube, own)
-                    group.create_task(_play(play, self.ends[play], on, number * STAGGER_SECONDS))
+                    group.create_task(_play(play, self.ends[play], on, number * STAGGER_SECONDS, places))
 
 
 async def _play(
-    play: theatre.Story, end: concurrent.futures.Future[None], on: theatre.Theatre, delay: float
+    play: theatre.Story,
+    end: concurrent.futures.Future[None],
+    on: theatre.Theatre,
+    delay: float,
+    places: asyncio.Semaphore,
 ) -> None:
     try:
-        try:
-            await asyncio.sleep(delay)
-            async with asyncio.timeout(STORY_SECONDS):
-                await play(on)
-        except Exception as problem:
-            problem.add_note(on.tails())
-            raise
-        finally:
-            await on.close()
+        await asyncio.sleep(delay)
+        async with places:
+            try:
+                async with asyncio.timeout(STORY_SECONDS):
+                    await play(on)
+            except Exception as problem:
+                problem.add_note(on.tails())
+                raise
+            finally:
+                await on.close()
     except Exception as problem:
         end.set_exception(problem)
     else:

@@ -21,8 +21,8 @@ from pveha.devkube import cache, target
 STAGGER_SECONDS = 2.0
 """Between the beginnings of two stories: starting processes is what takes the processor."""
 AT_ONCE = 10
-"""Stories that are played side by side: with more, two cores have no room left for the API server, and leaders
-lose their Leases."""
+"""Stories that are played side by side: with more, two cores have no room left for the API server, and
+leaders lose their Leases."""
 STORY_SECONDS = 600.0
 END_SECONDS = 120.0
 

@@ -68,9 +68,13 @@ async def test_node_loss_and_farewell(on: Theatre) -> None:
     await place.world.ask(f"power on {victim}")
     await until_equal(lambda: _degraded(place), "None", "the node is back")
 
-    # Farewell, with the operator running: what is ours goes, what is not stays, guests run on.
+    # Farewell, with the operator running: what is ours goes once that is confirmed, what is not stays, guests
+    # run on.
     before = await place.state()
     await place.delete("protectedvms")
+    await until_equal(lambda: _held(place), "MassRemoval", "so many at once are held")
+    count = len(before["ha"]) - len(FOREIGN)
+    await place.kubectl("annotate", "hacluster", "dc1", f"pveha.dev/confirm-unprotect={count}")
     await until_equal(lambda: _registered(place), {f"vm:{vmid}" for vmid in FOREIGN}, "ours are unregistered")
     await place.delete(KINDS)
     assert (await place.state())["guests"] == before["guests"]
@@ -80,6 +84,10 @@ async def test_node_loss_and_farewell(on: Theatre) -> None:
 async def _operations(place: Place) -> tuple[list[object], bool]:
     status = await place.status()
     return status.get("operations", []), "completionTime" in status.get("lastFailure", {})
+
+
+async def _held(place: Place) -> str:
+    return (await place.condition("UnprotectHeld"))[1]
 
 
 async def _degraded(place: Place) -> str:

@@ -120,7 +120,7 @@ def _recovery(
     refusals: dict[int, protection.Refusal] = {}
     wanted = []
     for guest in protected.guests.values():
-        if guest.seen.node != dead:
+        if guest.seen.node != dead or _just_moved(guest, dead, seen):
             continue
         refusal = protection.unrecoverable(guest, seen, memo) or _not_now(guest, dead, seen, memo)
         if refusal:
@@ -159,8 +159,7 @@ def _not_now(
 ) -> protection.Refusal | None:
     """What speaks against disowning the guest at this moment (S7)."""
     if guest.service is not None and guest.comment.mark is None:
-        moved = guest.service.node != dead and guest.service.state not in LRM_BUSY and _older(seen)
-        if guest.service.state in NATIVE_AHEAD or moved:
+        if guest.service.state in NATIVE_AHEAD:
             return protection.Refusal(
                 FailoverReady.NATIVE_AHEAD, "Proxmox's own HA is already recovering it and is left alone"
             )
@@ -180,10 +179,14 @@ def _not_now(
     return None
 
 
-def _older(seen: snapshot.Snapshot) -> bool:
-    """Whether guests were read before the CRM's records: where they were, not where it has moved them."""
+def _just_moved(guest: protection.Protected, dead: str, seen: snapshot.Snapshot) -> bool:
+    """Whether the CRM's records, read after the guests, have it elsewhere: its place is about to be read."""
     return (
-        seen.inventory is not None
+        guest.comment.mark is None
+        and guest.service is not None
+        and guest.service.node != dead
+        and guest.service.state not in LRM_BUSY
+        and seen.inventory is not None
         and seen.ha_status is not None
         and seen.inventory.answered_at < seen.ha_status.answered_at
     )

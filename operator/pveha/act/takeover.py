@@ -31,6 +31,8 @@ async def take_over(operation: operations.Takeover, with_: context.Context) -> o
     results: Results = {}
     with_.step("Scanning")
     proof = _LastOff(operation.off_read_at)
+    # An HA configuration that cannot be read refuses the batch as a whole, before anything is disowned; each
+    # guest's resource is read anew when its turn comes.
     _, (told, silent), _ = await asyncio.gather(
         proof.refresh(operation, with_),
         witness.scan(with_.shell, operation.survivors),

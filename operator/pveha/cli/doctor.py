@@ -4,9 +4,9 @@ import argparse
 import asyncio
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pveha.cli import kubeconfig
 from pveha.model import errors
 
 if TYPE_CHECKING:
@@ -26,15 +26,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
         "looked at; 2 failures; 3 nothing could be examined.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="HAClusters; default: all of the namespace")
-    parser.add_argument(
-        "--kubeconfig",
-        type=Path,
-        metavar="FILE",
-        help="how to reach the API server; default: $KUBECONFIG, the pod's service account, ~/.kube/config",
-    )
-    parser.add_argument(
-        "--context", metavar="NAME", help="context of the kubeconfig; default: its current one"
-    )
+    kubeconfig.add_arguments(parser)
     parser.add_argument("-n", "--namespace", metavar="NAME", help="default: all namespaces")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON, see docs/doctor.md")
     parser.set_defaults(run=run)

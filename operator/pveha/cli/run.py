@@ -7,10 +7,10 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from pveha.cli import logs
+from pveha.cli import kubeconfig, logs
 
 LEAST_LEASE_SECONDS = 15
-"""A change of Proxmox's HA is sent only with 10 s of the Lease left, and a quarter of the Lease has gone
+"""A change of Proxmox's HA is sent only with 10 s of the Lease left, and a fifth of the Lease has gone
 by when it is renewed: a leader with a shorter one would hardly ever act."""
 
 
@@ -21,15 +21,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
         help="run the operator",
         description="Run the operator until SIGTERM. Any number of replicas may run; one leads each cluster.",
     )
-    parser.add_argument(
-        "--kubeconfig",
-        type=Path,
-        metavar="FILE",
-        help="how to reach the API server; default: $KUBECONFIG, the pod's service account, ~/.kube/config",
-    )
-    parser.add_argument(
-        "--context", metavar="NAME", help="context of the kubeconfig; default: its current one"
-    )
+    kubeconfig.add_arguments(parser)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument(
         "--namespace",

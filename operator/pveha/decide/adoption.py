@@ -178,11 +178,17 @@ def _again(
     if since is None or seen.now - since < STALE_SECONDS:
         return None
     repair = mark.Mark(resource.state, op=REPAIR, epoch=memo.epoch or 0)
-    marked = comment.with_mark(
-        repair if comment.mark.hold else dataclasses.replace(comment.mark, was=resource.state)
-    )
-    ignored = dataclasses.replace(resource, state=cluster.HAState.IGNORED, comment=str(marked))
-    return operations.Edit(sid, resource, ignored, "given back too early by somebody else: ignored once more")
+    ours = repair if comment.mark.hold else dataclasses.replace(comment.mark, was=resource.state)
+    return _ignore(sid, resource, comment, ours, "given back too early by somebody else: ignored once more")
+
+
+def _ignore(
+    sid: str, resource: cluster.HAResource, comment: mark.Comment, ours: mark.Mark, why: str
+) -> operations.Edit:
+    """Take a resource out of native HA, under a mark of ours."""
+    marked = str(comment.with_mark(ours))
+    ignored = dataclasses.replace(resource, state=cluster.HAState.IGNORED, comment=marked)
+    return operations.Edit(sid, resource, ignored, why)
 
 
 def _in_doubt(where: evidence.Verdict, native: bool) -> bool:
@@ -246,11 +252,9 @@ def _stale_record(
     gone = there is not None and (there.lost or (searching and there.state is evidence.State.ONLINE))
     if not gone or here is None or here.state is not evidence.State.ONLINE:
         return None
-    marked = comment.with_mark(mark.Mark(resource.state, op=REPAIR, epoch=memo.epoch or 0))
-    ignored = dataclasses.replace(resource, state=cluster.HAState.IGNORED, comment=str(marked))
-    return operations.Edit(
-        sid, resource, ignored, f"the CRM still has it on {record.node}, its file is on {guest.node}"
-    )
+    repair = mark.Mark(resource.state, op=REPAIR, epoch=memo.epoch or 0)
+    why = f"the CRM still has it on {record.node}, its file is on {guest.node}"
+    return _ignore(sid, resource, comment, repair, why)
 
 
 def _hold_back(
@@ -275,9 +279,8 @@ def _hold_back(
         or guest.status != "running"
     ):
         return None
-    held = comment.with_mark(mark.Mark(resource.state, hold=guest.node))
-    ignored = dataclasses.replace(resource, state=cluster.HAState.IGNORED, comment=str(held))
-    return operations.Edit(sid, resource, ignored, f"{guest.node} may still run it: native HA is held back")
+    hold = mark.Mark(resource.state, hold=guest.node)
+    return _ignore(sid, resource, comment, hold, f"{guest.node} may still run it: native HA is held back")
 
 
 def _release(

@@ -37,6 +37,8 @@ class State(enum.StrEnum):
     """How an Online node is shown to users that takes no guests (`quarantine`); no verdict."""
 
 
+PASSING = frozenset({State.SUSPECT, State.UNCONFIRMED, State.FENCING})
+"""On the way to another state: status shows them, but they make no Event."""
 LOST = frozenset(
     {State.DOWN, State.ISOLATED, State.UNPROVABLE, State.FENCING, State.FENCE_FAILED, State.FENCED}
 )

@@ -7,8 +7,6 @@ from pveha.decide import evidence, memory, quarantine, report_maintenance
 from pveha.decide import told as told_
 from pveha.model import decision, operations
 
-PASSING = frozenset({evidence.State.SUSPECT, evidence.State.UNCONFIRMED, evidence.State.FENCING})
-"""States on the way to another: status shows them, but they make no Event."""
 HARMLESS = frozenset({evidence.State.ONLINE, evidence.State.PLANNED_DOWN})
 
 
@@ -17,7 +15,7 @@ def events_of(now: told_.Round, before: memory.Memory) -> tuple[list[decision.Ev
     result = []
     for name, verdict in now.verdicts.items():
         old = before.node(name).state
-        if old and old != verdict.state and verdict.state not in PASSING:
+        if old and old != verdict.state and verdict.state not in evidence.PASSING:
             text = f"node {name} is {verdict.state}" + (f": {verdict.reason}" if verdict.reason else "")
             result.append(decision.Event(f"Node{verdict.state}", text, verdict.state not in HARMLESS))
     for state in now.seen.operations:

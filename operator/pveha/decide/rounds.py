@@ -32,10 +32,9 @@ CALM_SECONDS = 10.0
 MAX_EDITS = 50
 """Changes of HA resources in one operation: each takes about 65 ms under a cluster-wide lock."""
 
-PASSING = frozenset({evidence.State.SUSPECT, evidence.State.UNCONFIRMED, evidence.State.FENCING})
-"""States that are about to become another."""
 PASSING_SECONDS = 10.0
-"""A node that has been in one of them for longer is in no hurry: what changes is news, and wakes the loop."""
+"""A node that has been in a passing state for longer is in no hurry: what changes is news, and wakes the loop
+at once."""
 PRESSING_SECONDS = 45.0
 """The same for a lost node with guests: longer than any wait before its fence."""
 
@@ -246,7 +245,7 @@ def _looking(
 
 def _pressing(verdict: evidence.Verdict, since: float, recovery: failover.Recovery | None) -> bool:
     """Whether something about a suspected or lost node is due soon, by the clock alone."""
-    if verdict.state in PASSING and since < PASSING_SECONDS:
+    if verdict.state in evidence.PASSING and since < PASSING_SECONDS:
         return True
     if recovery is None or not recovery.items:
         return False

@@ -12,6 +12,7 @@ WALL = 1_795_000_000.0
 OWNER = "uid/default/dc1"
 GIB = 1 << 30
 ON, OFF = power.PowerState.ON, power.PowerState.OFF
+TIMER = node.Timer(True, 8.0)
 THREE = ("pve1", "pve2", "pve3")
 
 
@@ -30,6 +31,10 @@ class Node:
     lrm_lives: bool = True
     shell: bool = True
     votes: node.Votes | None = None
+    totem: node.Totem | None = None
+    clock: float = 0.0
+    """Seconds that it is ahead."""
+    timer: node.Timer | None = TIMER
     booted_at: float = -5000.0
 
 
@@ -47,6 +52,8 @@ class Scene:
         """What a witness sees, where that is not what everybody sees."""
         self.quorate = True
         self.armed = True
+        self.storages_offline: set[tuple[str, str]] = set()
+        """(node, storage)"""
         self.crm_lives = True
         self.drop_at_flush: set[str] = set()
         """Services that the CRM forgets in its next round."""
@@ -54,6 +61,7 @@ class Scene:
         self.rules: tuple[cluster.HARule, ...] = ()
         self.operations: list[operations.OperationState] = []
         self.problems: dict[str, snapshot.Problem] = {}
+        self.certificates: dict[str, float] | None = dict.fromkeys(names, WALL + 700 * 86400)
         self.lease = 60.0
         self.started_at = self.now
         self.flushed = WALL + self.now
@@ -137,7 +145,18 @@ class Scene:
                 identity = frozenset({f"uuid-{name}"})
                 epoch = self.memory.epoch or 0
                 shells[name] = node.NodeStatus(
-                    name, "1", True, online, votes, identity, epoch, OWNER, self.now
+                    name,
+                    "1",
+                    True,
+                    online,
+                    votes,
+                    identity,
+                    epoch,
+                    OWNER,
+                    self.now,
+                    WALL + self.now + each.clock,
+                    each.totem,
+                    each.timer,
                 )
         return snapshot.Snapshot(
             now=self.now,
@@ -158,6 +177,7 @@ class Scene:
             configs=node.GuestConfigs(dict(self.configs), self.now),
             problems=dict(self.problems),
             operations=tuple(self.operations),
+            certificates=self.certificates,
         )
 
     def _inventory(self) -> cluster.Inventory:
@@ -168,7 +188,9 @@ class Scene:
             for name, each in self.nodes.items()
         }
         storages = tuple(
-            cluster.StorageResource(name, store, store == "shared", each.online)
+            cluster.StorageResource(
+                name, store, store == "shared", each.online and (name, store) not in self.storages_offline
+            )
             for name, each in self.nodes.items()
             for store in ("shared", "local")
         )

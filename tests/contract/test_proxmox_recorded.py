@@ -279,6 +279,7 @@ class TestCalls:
                 "ha_status": [hypervisor.ha_status()],
                 "replicated_vmids": [hypervisor.replicated_vmids()],
                 "privileges": [hypervisor.privileges()],
+                "certificates": [hypervisor.certificates()],
                 "create_ha_resource": [hypervisor.create_ha_resource(resource)],
                 "update_ha_resource": [
                     hypervisor.update_ha_resource(resource, "d1"),

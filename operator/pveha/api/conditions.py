@@ -47,6 +47,10 @@ class ClusterCondition(Documented):
         "Many guests at once would lose their protection, and pveha waits for a confirmation. True is bad.",
     )
     DRAINED = "Drained", "Nothing that runs is left on any node whose availability is Drain."
+    SOUND = (
+        "Sound",
+        "Nothing is seen that works today and would hurt in the next failure, or break by itself soon.",
+    )
 
 
 class PolicyCondition(Documented):
@@ -362,6 +366,11 @@ class Degraded(Documented):
         "A node is a member and has power, but its API does not answer pveha. It is not touched for that.",
         "Look at the network between pveha and the node, and at pveproxy on the node.",
     )
+    NODE_UNTRUSTED = (
+        "NodeUntrusted",
+        "What answers at a node's address shows a certificate that spec.tls does not allow. It is not asked.",
+        "If the certificate was renewed, correct spec.tls; if not, find out who answers there.",
+    )
     NODE_QUARANTINED = (
         "NodeQuarantined",
         "A node was lost and returned too often within an hour: no guests are started on it for a while.",
@@ -459,6 +468,52 @@ class Drained(Documented):
         "The token may not migrate guests: nothing is drained. All else works.",
         "Add VM.Migrate to the role of the token and of its user, on /vms, with propagation.",
     )
+
+
+class Sound(Documented):
+    """Reasons of HACluster's Sound. The message has all that was found, the reason is that of the first."""
+
+    OK = "OK", "Nothing is found, of what can be seen all the time. `pveha doctor` looks at more."
+    QUORUM_FRAGILE = (
+        "QuorumFragile",
+        "The loss of one node would cost the rest its quorum: nobody would recover its guests.",
+        "Add a node, or a QDevice (`pvecm qdevice setup`).",
+    )
+    TIMER_SILENT = (
+        "TimerSilent",
+        (
+            "The timer of pveha-node is missing on a node or does not look: a guest that is taken over while "
+            "pveha dies could stay out of Proxmox HA."
+        ),
+        "`pveha node install`, with all nodes named; `systemctl status pveha-repair.timer` on the node.",
+    )
+    CLOCK_SKEWED = (
+        "ClockSkewed",
+        "A node's clock is wrong: ages of HA's timestamps are misjudged.",
+        "See `chronyc tracking` on the nodes that the message names.",
+    )
+    RECORD_STALE = (
+        "RecordStale",
+        (
+            "For more than a minute the CRM has placed a guest on another node than the one that holds its "
+            "configuration. When that node is fenced, HA stands still for the whole cluster."
+        ),
+        "Set the guest's HA state to ignored, wait for 30 s, set it back.",
+    )
+    STORAGE_OFFLINE = (
+        "StorageOffline",
+        "A storage of protected guests is offline on a node: they cannot be started there.",
+        "See `pvesm status` on the nodes that the message names.",
+    )
+    CERTIFICATE_EXPIRING = (
+        "CertificateExpiring",
+        "A certificate of the Proxmox API expires within two weeks; pveha will not trust it then.",
+        (
+            "`pvecm updatecerts --force` on that node; with spec.tls.fingerprints add the new certificate's "
+            "fingerprint before it is in use."
+        ),
+    )
+    UNKNOWN = "Unknown", "The cluster has not been seen whole yet.", "See the condition Connected."
 
 
 class PolicyReady(Documented):
@@ -678,6 +733,7 @@ BY_RESOURCE: Mapping[str, Reasons] = {
         ClusterCondition.ACTING: tuple(Acting),
         ClusterCondition.UNPROTECT_HELD: tuple(UnprotectHeld),
         ClusterCondition.DRAINED: tuple(Drained),
+        ClusterCondition.SOUND: tuple(Sound),
     },
     "FailoverPolicy": {PolicyCondition.READY: tuple(PolicyReady)},
     "ProtectedVM": {

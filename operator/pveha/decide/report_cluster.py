@@ -13,6 +13,7 @@ from pveha.decide import (
     protection,
     quarantine,
     report_maintenance,
+    report_sound,
 )
 from pveha.decide import told as told_
 from pveha.model import mark, operations, power, snapshot
@@ -56,6 +57,7 @@ def conditions_of(now: told_.Round) -> dict[conditions.ClusterCondition, told_.T
         conditions.ClusterCondition.DEGRADED: _degraded(now),
         conditions.ClusterCondition.UNPROTECT_HELD: _unprotect_held(now),
         conditions.ClusterCondition.DRAINED: report_maintenance.drained(now),
+        conditions.ClusterCondition.SOUND: report_sound.sound(now),
     }
     told[conditions.ClusterCondition.ACTING] = _acting(now, told)
     told[conditions.ClusterCondition.READY] = _ready(told, native=now.native)
@@ -214,7 +216,17 @@ def _fast(now: told_.Round) -> told_.Told:
         return None, conditions.FastReady.UNKNOWN, "the node shells have not answered yet"
     if unsafe := failover.votes_unsafe(now.seen, evidence.survivors(now.members)):
         return False, conditions.FastReady.VOTES_UNSAFE, unsafe
-    return True, conditions.FastReady.OK, "the node shells answer and the votes are safe"
+    return True, conditions.FastReady.OK, f"the node shells answer and the votes are safe{_detection(now)}"
+
+
+def _detection(now: told_.Round) -> str:
+    """How soon corosync notices a loss, from its timeouts: no takeover begins earlier."""
+    totems = [shell.totem for shell in now.seen.shells.values() if shell.totem is not None]
+    if not totems:
+        return ""
+    remaining = max(1, len(now.members.nodes) - 1)
+    seconds = max(totem.loss_seconds(remaining) for totem in totems)
+    return f"; corosync notices the loss of a node after {seconds:.1f} s, and no takeover begins earlier"
 
 
 def _ha_healthy(now: told_.Round) -> told_.Told:
@@ -302,6 +314,11 @@ def _degraded(now: told_.Round) -> told_.Told:
                     f"{name} went down as announced but is not back after {limit} s",
                 )
             return True, conditions.Degraded.NODE_PLANNED_DOWN, f"{name}: {verdict.reason}"
+    for name, verdict in now.verdicts.items():
+        probe = now.seen.probes.get(name)
+        silent = verdict.path_broken or verdict.state is evidence.State.SUSPECT
+        if silent and probe is not None and probe.kind == "Untrusted":
+            return True, conditions.Degraded.NODE_UNTRUSTED, f"{name}: {probe.problem}"[:4000]
     for name, verdict in now.verdicts.items():
         if verdict.path_broken:
             return True, conditions.Degraded.PATH_BROKEN, f"{name}: {verdict.reason}"

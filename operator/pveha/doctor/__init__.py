@@ -4,7 +4,7 @@ Nothing is changed. `examination` takes one HACluster after the other; `patient`
 asked of it, each question once, whoever asks first; a check is a function from a patient to findings
 (`finding`), a file for each part of the body:
 
-- `endpoints`: the API's addresses, their certificates (`certificates`), the token;
+- `endpoints`: the API's addresses, their certificates, the token;
 - `votes`: quorum, corosync's options, how soon a loss is noticed, clocks;
 - `fencing`: BMCs and whatever else proves a death, and whose they are;
 - `shell`: `pveha-node` on the nodes, its key, its timer, its register;

@@ -3,10 +3,10 @@
 import asyncio
 
 from pveha import api
-from pveha.doctor import certificates, finding
+from pveha.doctor import finding
 from pveha.doctor.patient import Patient
 from pveha.model import errors
-from pveha.proxmox import access, client
+from pveha.proxmox import access, certificates, client
 from pveha.proxmox import endpoints as proxmox_endpoints
 
 RENEWAL_DAYS = 14

@@ -87,10 +87,8 @@ def _judge(votes: node.Votes, *, whole: bool) -> Iterator[finding.Finding]:
         )
         remedy = f"'pvecm expected {wanted}' on a node, when no node that is away can still run guests"
         yield finding.failure(message, remedy)
-    majority = wanted // 2 + 1
-    fatal = [name for name, own in votes.configured.items() if wanted - own < majority]
-    if fatal:
-        lost = " or without ".join(sorted(fatal))
+    if votes.indispensable:
+        lost = " or without ".join(votes.indispensable)
         message = f"without {lost} the rest has no quorum: its guests come back nowhere"
         yield finding.failure(message, "add a node or a QDevice ('pvecm qdevice setup')")
     if whole and votes.qdevice and votes.total < wanted:

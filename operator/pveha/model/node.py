@@ -24,6 +24,12 @@ class Votes:
         """Whether quorum of these votes excludes a second quorate partition."""
         return not self.unsafe_options and self.expected == sum(self.configured.values()) + self.qdevice
 
+    @property
+    def indispensable(self) -> tuple[str, ...]:
+        """Nodes without any one of which the rest, with the QDevice, has no quorum."""
+        wanted = sum(self.configured.values()) + self.qdevice
+        return tuple(name for name, own in sorted(self.configured.items()) if wanted - own < wanted // 2 + 1)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Totem:

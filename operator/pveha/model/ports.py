@@ -33,6 +33,11 @@ class Hypervisor(Protocol):
 
     async def privileges(self) -> cluster.Privileges: ...
 
+    async def certificates(self) -> Mapping[str, float]:
+        """By address of the API: when the certificate that it shows now expires (Unix time). Addresses that
+        do not answer are left out."""
+        ...
+
     async def create_ha_resource(self, resource: cluster.HAResource) -> None: ...
 
     async def update_ha_resource(self, resource: cluster.HAResource, digest: str | None) -> None:

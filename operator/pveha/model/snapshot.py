@@ -16,6 +16,8 @@ class Probe:
     """When the first of the unanswered calls since the last answer was made; None if the last one was
     answered."""
     problem: str = ""
+    kind: str = ""
+    """Name of the error class of `problem`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,3 +59,5 @@ class Snapshot:
     operations: tuple[operations.OperationState, ...]
     privileges: cluster.Privileges | None = None
     """What the token may do; None: not asked yet."""
+    certificates: Mapping[str, float] | None = None
+    """By address of the API: when the certificate shown there expires (Unix time); None: not looked yet."""

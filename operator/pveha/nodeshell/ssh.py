@@ -158,7 +158,8 @@ class SshNodeShell:
         if not output:
             said = complaint.decode("utf-8", "replace").strip()[:200]
             message = (
-                f"{on} answered nothing (exit code {exit_status}), is pveha-node installed there? {said}"
+                f"{on} answered nothing (exit code {exit_status}): is pveha-node installed there, and the "
+                f"key's forced command? {said}"
             )
             raise errors.BadAnswer(message)
         return answers.read(output, on)

@@ -26,6 +26,8 @@ SUSPECT_POWER_SECONDS = 1.5
 """Between two reads of a suspected node's BMC: S2 wants two reads 3 s apart."""
 SLOW_SECONDS = 30.0
 """Between two reads of node shells and configurations while nothing happens."""
+HOURLY_SECONDS = 3600.0
+"""Between two looks at the certificates of the API's addresses."""
 RETRY_SECONDS = 5.0
 """After a slow read that failed."""
 POWER_DEADLINE_SECONDS = 5.0
@@ -73,6 +75,7 @@ class Watcher:
         self._ha_rules: tuple[cluster.HARule, ...] = ()
         self._replicated: frozenset[int] = frozenset()
         self._privileges: cluster.Privileges | None = None
+        self._certificates: Mapping[str, float] | None = None
         self._configs: node.GuestConfigs | None = None
         self._problems: dict[str, snapshot.Problem] = dict(outside.problems)
         self._nodes: dict[str, list[asyncio.Task[None]]] = {}
@@ -93,6 +96,7 @@ class Watcher:
             self._poll(self._read_ha_config, pace, "ha_config", eager=True),
             self._poll(self._read_ha_status, pace, "ha_status", eager=True),
             self._poll(self._read_rules, lambda: SLOW_SECONDS, "ha_rules"),
+            self._poll(self._read_certificates, lambda: HOURLY_SECONDS, "certificates"),
         ]
         if self._outside.shell is not None:
             self._tasks.append(self._poll(self._read_configs, lambda: SLOW_SECONDS, "configs"))
@@ -141,6 +145,7 @@ class Watcher:
             problems=dict(self._problems),
             operations=states,
             privileges=self._privileges,
+            certificates=self._certificates,
         )
 
     def _know(self, name: str) -> None:
@@ -242,7 +247,9 @@ class Watcher:
                 if old.failed_since is None and not isinstance(problem, errors.PvehaError):
                     log.error("reading the membership from %s failed", name, exc_info=problem)
                 failed_since = old.failed_since if old.failed_since is not None else asked_at
-                self._probes[name] = snapshot.Probe(asked_at, old.answered_at, failed_since, str(problem))
+                self._probes[name] = snapshot.Probe(
+                    asked_at, old.answered_at, failed_since, str(problem), type(problem).__name__
+                )
                 if old.failed_since is None:
                     self.news.set()
             else:
@@ -305,6 +312,11 @@ class Watcher:
     async def _read_rules(self) -> None:
         self._ha_rules = await self._outside.hypervisor.ha_rules()
         self._replicated = await self._outside.hypervisor.replicated_vmids()
+
+    async def _read_certificates(self) -> None:
+        old, self._certificates = self._certificates, await self._outside.hypervisor.certificates()
+        if old != self._certificates:
+            self.news.set()
 
     async def _read_power(self, switch: power.Switch) -> None:
         assert self._outside.power is not None

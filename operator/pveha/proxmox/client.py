@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from pveha import tls
 from pveha.model import cluster, errors, guests
-from pveha.proxmox import access, credentials, endpoints, shapes, tasks, transport
+from pveha.proxmox import access, certificates, credentials, endpoints, shapes, tasks, transport
 from pveha.proxmox import errors as failures
 
 PROBE_SECONDS = 1.5
@@ -56,6 +56,7 @@ class ProxmoxClient:
         self._endpoints = endpoints.Endpoints(hosts, nodes or {})
         self._transport = transport.Transport(token, trust)
         self._token_id = token.id
+        self._trust = trust
         self._probe_seconds = probe_seconds
         self._permissions: access.Permissions = {}
         self._permissions_until = 0.0
@@ -136,6 +137,20 @@ class ProxmoxClient:
             storage=access.throughout(self._permissions, "/storage"),
             version=version,
         )
+
+    async def certificates(self) -> Mapping[str, float]:
+        """Shakes hands with every address that is known, and sends nothing."""
+        addresses = [each.address for each in self._endpoints.ranked()]
+        shown = await asyncio.gather(
+            *(certificates.look(each, self._trust) for each in addresses), return_exceptions=True
+        )
+        found = {}
+        for address, each in zip(addresses, shown, strict=True):
+            if isinstance(each, certificates.Shown):
+                found[str(address)] = each.not_after.timestamp()
+            elif not isinstance(each, errors.Unreachable):
+                raise each
+        return found
 
     async def permissions(self) -> access.Permissions:
         """What the token may do, by path."""

@@ -9,7 +9,7 @@ import asyncio
 import functools
 import json
 import shlex
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pveha.model import cluster, errors, guests, node, power
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _PMXCFS_DOWN_SECONDS = 3.0
 _BMC_SECONDS = 5.0
+_CERTIFICATE_SECONDS = 2 * 365 * 86400.0
+"""Proxmox VE's own certificates are made for two years."""
 _FULL = frozenset({"Sys.Audit", "Sys.Console"})
 
 
@@ -161,6 +163,11 @@ class SimHypervisor:
         return await self._read(
             lambda at, tree: cluster.Privileges(_FULL, vms, storage, self._world.config.version)
         )
+
+    async def certificates(self) -> Mapping[str, float]:
+        world = self._world
+        reached = (name for name, on in world.machines.items() if on.up and world.reachable(name, "api"))
+        return dict.fromkeys(reached, world.config.start_timestamp + _CERTIFICATE_SECONDS)
 
     async def create_ha_resource(self, resource: cluster.HAResource) -> None:
         def change(tree: pmxcfs.Tree) -> None:

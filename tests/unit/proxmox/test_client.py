@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -413,3 +414,14 @@ class TestTasks:
             with pytest.raises(errors.BadAnswer, match="is not a UPID"):
                 await hypervisor.task(upid)
             assert nodes[0].seen == []
+
+
+async def test_certificates_are_seen_without_a_request() -> None:
+    async with Node("pve1") as one:
+        nobody = endpoints.Address(server.HOST, 1)
+        asking = one.client(nobody)
+        found = await asking.certificates()
+        await asking.close()
+        assert one.seen == []
+    days = {address: round((expires - time.time()) / 86400, 1) for address, expires in found.items()}
+    assert days == {str(one.address): 1.0}

@@ -147,6 +147,9 @@ class WiredHypervisor:
     async def privileges(self) -> cluster.Privileges:
         return await self._wire.read(self._inner.privileges)
 
+    async def certificates(self) -> Mapping[str, float]:
+        return await self._wire.read(self._inner.certificates)
+
     async def create_ha_resource(self, resource: cluster.HAResource) -> None:
         what = Effect(self._wire.name, "create_ha", resource.sid, resource)
         await self._wire.effect(what, lambda: self._inner.create_ha_resource(resource))

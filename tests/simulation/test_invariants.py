@@ -282,6 +282,44 @@ def test_a_copy_of_what_pveha_moved_is_pvehas() -> None:
     assert "one writer" in broken(claim)
 
 
+@pytest.mark.parametrize(("migrated", "decides"), [(True, {"vm:102"}), (False, set())])
+def test_who_unlocks_a_guest_that_is_half_migrated_decides_about_what_is_left(
+    migrated: bool, decides: set[str]
+) -> None:
+    """The source dies right after the file has moved: a paused process stays on the target."""
+    found = [config.managed(101, "pve1"), config.managed(102, "pve2"), config.managed(103, "pve3")]
+    about = config.three_nodes(found, master="pve1")
+    broken_off = ((60.0, "when guest 102 moves and 0.1 s power off pve2"), (61.0, "migrate guest 102 pve3"))
+    locked = ((60.0, "lock guest 102 migrate"),)
+    lines = (*(broken_off if migrated else locked), (90.0, "unlock guest 102"))
+    plan = chaos.Plan(0, about, (), (), (chaos.Fault("by hand", lines),), 95.0, chaos.mended(about, "", ()))
+    run = simulation._Play(plan, True)
+    clock.run(run.run())
+    assert run._anyway == decides
+
+
+def test_a_process_that_leads_again_begins_a_new_term() -> None:
+    """It remembers nothing of what it saw before, so what it owes is counted anew."""
+
+    async def story() -> None:
+        on = rig.Rig(config.three_nodes([config.managed(101, "pve1")], master="pve1"), protect=(101,))
+        on.world.start()
+        on.start_operator()
+        await on.settle(20.0)
+        leader = on.leader()
+        assert leader is not None
+        before = leader.term
+        on.apply("cut kubernetes a")
+        await asyncio.sleep(30.0)
+        on.apply("heal kubernetes a")
+        await asyncio.sleep(30.0)
+        assert on.leader() is leader
+        assert leader.term is not before
+        await on.kill_operator()
+
+    clock.run(story())
+
+
 def test_something_that_nobody_expected_goes_wrong() -> None:
     async def fail(on: rig.Rig) -> None:
         on.world.say("operator a", "BUG: a round failed: KeyError('pve9')")

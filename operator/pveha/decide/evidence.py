@@ -105,7 +105,19 @@ def membership(seen: snapshot.Snapshot, detection: hacluster.Detection) -> Membe
                     f"{view.witness} and {other.witness} are both quorate, but {view.witness} does not see "
                     f"{other.witness}"
                 )
-    return Membership(quorate, nodes, bool(quorate), bool(fresh), split)
+    return Membership(quorate, nodes, bool(quorate), bool(fresh), split or _denied(quorate, fresh))
+
+
+def _denied(quorate: tuple[cluster.MembershipView, ...], fresh: list[cluster.MembershipView]) -> str:
+    """How the only node that says it is quorate is contradicted by one that it counts as a member: it is
+    frozen, and quorum is lost (S6). Empty if there is no such contradiction."""
+    if len(quorate) != 1:
+        return ""
+    (alone,) = quorate
+    for view in fresh:
+        if not view.quorate and alone.online.get(view.witness, False):
+            return f"{alone.witness} is quorate with {view.witness}, but {view.witness} has no quorum"
+    return ""
 
 
 def is_offline(name: str, members: Membership) -> bool | None:

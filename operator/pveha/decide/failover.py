@@ -170,13 +170,23 @@ def _not_now(
         return protection.Refusal(
             FailoverReady.HA_NOT_HEALTHY, "Proxmox HA is disarmed: 'ha-manager crm-command arm-ha' arms it"
         )
-    since = memo.node(dead).offline_since
+    since = _left_at(memo.node(dead))
     if since is not None and since - memo.manager_moved_at > MANAGER_SILENT_SECONDS:
         return protection.Refusal(
             FailoverReady.HA_NOT_HEALTHY,
             "the CRM had not written its state for a minute when the node was lost",
         )
     return None
+
+
+def _left_at(lost: memory.NodeMemory) -> float | None:
+    """When a node left the membership (the loop's time): by the id of its loss, if an earlier leader saw it
+    leave, but not before the last report of its LRM. The CRM may have been on that node, and silent since."""
+    told = lost.failure.rpartition("-")[2]
+    if lost.offline_since is None or not told.isdecimal():
+        return lost.offline_since
+    earlier = max(0.0, lost.offline_timestamp - int(told))
+    return min(lost.offline_since, max(lost.offline_since - earlier, lost.lrm_moved_at))
 
 
 def _just_moved(guest: protection.Protected, dead: str, seen: snapshot.Snapshot) -> bool:

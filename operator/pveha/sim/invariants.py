@@ -90,7 +90,7 @@ class Invariants:
         self._calm_since = float("-inf")
         """When a storm that lasted ended."""
         self._stormed: object = None
-        """The leadership that has seen the last storm."""
+        """The term of the leader that has seen the last storm."""
         self._told: set[str] = set()
         self.copies_of_others: dict[int, str] = {}
         """Guests that came to have two writers, and who but pveha made the second."""
@@ -196,13 +196,13 @@ class Invariants:
             and not world.deaf
             and all(world.machines[n].runs(service) for n in self._majority for service in machine.SERVICES)
         ):
-            self._stormed = leader.leadership
+            self._stormed = leader.term
 
     def _in_storm(self) -> str:
         """Why the leader should begin nothing: it has seen a storm, or an earlier leader has told of it."""
         now, leader = self._world.now(), self._rig.leader()
         told = self._rig.cluster_status().status.storm is not None
-        if leader is None or not (told or leader.leadership is self._stormed):
+        if leader is None or not (told or leader.term is self._stormed):
             return ""
         if self._storm_since is not None and now - self._storm_since > FORBIDDEN_SECONDS:
             return "in a storm"

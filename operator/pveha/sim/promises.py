@@ -115,7 +115,7 @@ class Promises:
 
     def _follow(self, now: float) -> None:
         leader = self._rig.leader()
-        who = leader.leadership if leader is not None else None
+        who = leader.term if leader is not None else None
         if who is not self._leader:
             self._leader, self._leads_since = who, now
             self._due.clear()

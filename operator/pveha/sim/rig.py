@@ -50,6 +50,8 @@ class Replica:
         self.wire = wires.Wire(name, rig.sending, rig.sent)
         self.leadership: ports.Leadership | None = None
         """Of its elector, while its loop runs."""
+        self.term: object = None
+        """Another one each time its loop begins, with an empty memory: also of a process that leads again."""
         self.store = store.Store()
         self.deaf = False
         """Its watch is broken without noticing: no event arrives until it lists anew."""
@@ -155,7 +157,7 @@ class Replica:
         now = wanted()
         if now is None:
             return
-        self.leadership = leadership
+        self.leadership, self.term = leadership, object()
         identity = await kubernetes.identity()
         memo = recall.first(now.cluster.status)
         while (now := wanted()) is not None:

@@ -6,7 +6,7 @@ import dataclasses
 import re
 
 from pveha.model import cluster, mark
-from pveha.sim import chaos, clock, invariants, rig, wires
+from pveha.sim import chaos, clock, copies, invariants, rig, wires
 
 PATIENCE_SECONDS = 900.0
 """How long a mended world may take until everything is as it should be."""
@@ -105,11 +105,24 @@ class _Play:
         elif match := re.fullmatch(
             r"(?:(?:start|stop|migrate|unlock|lock|crash) guest|move config) (\d+).*", line
         ):
+            by_hand = line.startswith(("start", "stop", "move"))
+            blindly = line.startswith("unlock") and self._is_half_migrated(int(match[1]))
             for sid in (f"vm:{match[1]}", f"ct:{match[1]}"):
-                if sid in self._wanted and line.startswith(("start", "stop", "move")):
+                if sid in self._wanted and (by_hand or blindly):
                     self._anyway.add(sid)
         elif match := re.fullmatch(r"unprotect (\d+)", line):
             self._anyway |= {f"vm:{match[1]}", f"ct:{match[1]}"}
+
+    def _is_half_migrated(self, vmid: int) -> bool:
+        """Whether a guest's lock is all that tells a paused process of it for what its broken migration has
+        left, from one that its owner has paused: pveha ends only the former (S17). Who takes the lock away
+        without looking has the other left to decide about."""
+        world = self._rig.world
+        file = world.newest.guests.get(vmid)
+        if file is None or file.lock != "migrate":
+            return False
+        processes = [on.processes[vmid] for on in world.machines.values() if vmid in on.processes]
+        return any(process.state in copies.LEFTOVERS for process in processes)
 
     def _note_wanted(self) -> None:
         tree = self._rig.world.newest

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from decide_scene import OFF, ON, Scene, condition, kinds
+from decide_scene import OFF, ON, THREE, Scene, condition, kinds
 from pveha.decide import rounds
 from pveha.model import node, operations, power, snapshot
 
@@ -222,6 +222,30 @@ def test_quorate_views_that_exclude_each_other_stop_everything() -> None:
     decision = scene.step(0.5)
     assert condition(decision.report.cluster, "Quorate") == ("False", "SplitView")
     assert condition(decision.report.cluster, "Acting") == ("False", "NotQuorate")
+
+
+def test_a_quorate_answer_that_one_of_its_own_members_contradicts_stops_everything() -> None:
+    """pve2 dies while a takeover of pve3 is under way; pve1's corosync is frozen and still counts pve2's view
+    as it was. Only for a moment that may be a matter of when each was asked."""
+    scene = Scene().settle()
+    scene.lose("pve3")
+    scene.step()
+    scene.step(4)
+    scene.prove("pve3")
+    (taken,) = scene.step(0.5).start
+    scene.views = {"pve1": {"pve1": True, "pve2": True, "pve3": False}, "pve2": dict.fromkeys(THREE, False)}
+    assert scene.step(0.5).cancel == ()
+    decision = scene.step(4)
+    assert decision.cancel == (taken.id,)
+    assert condition(decision.report.cluster, "Quorate") == ("False", "SplitView")
+
+
+def test_a_node_without_quorum_contradicts_no_majority() -> None:
+    """pve4 is a member in the eyes of two others, and says of itself that it is not quorate."""
+    scene = Scene(names=("pve1", "pve2", "pve3", "pve4", "pve5")).settle()
+    scene.views["pve4"] = dict.fromkeys(scene.nodes, False)
+    decision = scene.step(4)
+    assert condition(decision.report.cluster, "Quorate")[0] == "True"
 
 
 def test_without_quorum_nothing_is_done_and_nobody_is_called_online() -> None:

@@ -247,6 +247,23 @@ def test_a_guest_that_fails_three_times_is_left_to_native_ha() -> None:
     assert attempts == 3
 
 
+@pytest.mark.parametrize(("silent_before", "expected"), [(0.0, ["Fence"]), (70.0, [])])
+def test_a_later_leader_asks_how_long_the_crm_was_silent_when_the_node_was_lost_not_when_it_came(
+    silent_before: float, expected: list[str]
+) -> None:
+    """The CRM ran on the node that is lost. A minute later another leader comes."""
+    scene = Scene().settle()
+    scene.crm_lives = False
+    scene.step(silent_before)
+    scene.lose("pve1")
+    scene.step(1)
+    scene.now += 60
+    scene.restart()
+    scene.step(0.5)
+    scene.end(operations.Begin, epoch=2)
+    assert [kind for _ in range(20) for kind in kinds(scene.step(0.5))] == expected
+
+
 def test_two_nodes_are_fenced_one_after_the_other_and_claims_wait_for_the_new_epoch() -> None:
     names = tuple(f"pve{number}" for number in range(1, 8))
     scene = Scene({"safety": {"maxFailedNodesPercent": 34}}, names=names).settle()

@@ -25,15 +25,27 @@ SCENARIOS = ROOT / "tests" / "scenarios"
 Object = dict[str, Any]
 
 
-READ = ("Ready", "Acting", "Degraded", "FailoverReady")
-"""The conditions that health checks look at."""
+FIRST = ("Ready", "Acting", "Degraded", "FailoverReady")
+"""Conditions that are part of every state."""
+OF_READY = ("Connected", "Quorate", "Owned", "FastReady", "FencingReady", "HAHealthy")
+"""What Ready speaks for, unless it is True all the same (engine Native)."""
+AT_REST = {"UnprotectHeld": "False", "Drained": "Unknown", "Sound": "True"}
 
 
 def state(obj: Object) -> str:
-    """Kind and what its health depends on, in a line."""
+    """Kind and what its health depends on, in a line: conditions that say nothing new are left out."""
     conditions = obj.get("status", {}).get("conditions", ())
+    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+    def matters(type_: str, status: str) -> bool:
+        if type_ in OF_READY:
+            return ready and status == "False"
+        return type_ in FIRST or status != AT_REST[type_]
+
     told = [
-        f"{each['type']}={each['status']}/{each['reason']}" for each in conditions if each["type"] in READ
+        f"{each['type']}={each['status']}/{each['reason']}"
+        for each in conditions
+        if matters(each["type"], each["status"])
     ]
     late = "" if seen_last_change(obj) else "(before its last change) "
     return f"{obj['kind']} {late}{' '.join(sorted(told))}".strip()
@@ -78,10 +90,9 @@ def recorded() -> list[Object]:
 
 
 def shortened(obj: Object) -> Object:
-    """Without what no health check looks at."""
-    status = {key: value for key, value in obj.get("status", {}).items() if key == "observedGeneration"}
-    if told := [each for each in obj.get("status", {}).get("conditions", ()) if each["type"] in READ]:
-        status["conditions"] = told
+    """Without what no health check can look at; all conditions are kept."""
+    looked_at = ("observedGeneration", "conditions")
+    status = {key: value for key, value in obj.get("status", {}).items() if key in looked_at}
     metadata = {key: obj["metadata"][key] for key in ("name", "namespace", "generation")}
     result = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": metadata, "status": status}
     plain: Object = json.loads(json.dumps(result))

@@ -201,9 +201,14 @@ def _in_doubt(where: evidence.Verdict, native: bool) -> bool:
 def _hold_mark(
     found: mark.Mark, where: evidence.Verdict, seen: snapshot.Snapshot, native: bool
 ) -> mark.Mark | None:
-    """The mark that holds native HA back where undoing a takeover would let it start a second copy (S11)."""
+    """The mark that holds native HA back where undoing a takeover would let it start a second copy (S11).
+
+    A node that is down as announced may run its guests too: a person has stopped its LRM, and then it lost
+    the network. Native HA had frozen them, but not what it has dropped since.
+    """
+    in_doubt = _in_doubt(where, native) or where.state is evidence.State.PLANNED_DOWN
     if (
-        not _in_doubt(where, native)
+        not in_doubt
         or found.was is not cluster.HAState.STARTED
         or _will_reset(where.node, seen)
     ):

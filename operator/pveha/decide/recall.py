@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from pveha.api import fencing, hacluster
+from pveha.api.conditions import FailoverReady
 from pveha.decide import drill, enrolment, evidence, levels, memory, quarantine, storage, storm
 from pveha.model import cluster, guests, mark, operations, power, snapshot
 
@@ -16,7 +17,8 @@ MAY_LAND_SECONDS = 30.0
 """How long after it was given up a forced off may still be carried out (S15)."""
 TAKEOVER_RETRY_SECONDS = 5.0
 MAX_ATTEMPTS = 3
-"""Takeovers of one guest that fail before it is put back under native HA."""
+"""Takeovers of one guest that fail before it is put back under native HA. That somebody who may run it tells
+nothing is no failure of one that was moved already: it can only wait for his word (S17)."""
 REFUSED_RETRY_SECONDS = 1.0
 """After a takeover that was refused as a whole, before anything was disowned, and after changes of HA
 resources that were broken off, for instance because the Lease had not enough time left."""
@@ -452,6 +454,7 @@ def _fold_takeover(
     recovering = dict(memo.guests)
     failovers = dict(memo.failovers)
     failure = memo.failure
+    claimed = {item.ref for item in operation.items if item.claimed}
     stale = operation.epoch == memo.epoch and any(r.reason == "StaleEpoch" for r in outcome.guests)
     if not outcome.guests:
         for item in operation.items:
@@ -477,9 +480,10 @@ def _fold_takeover(
         elif _is_held(result, seen):
             recovering[result.ref.sid] = _held(old, result, outcome.at)
         else:
+            waits = result.ref in claimed and result.reason == FailoverReady.NODE_SHELL_UNREACHABLE
             recovering[result.ref.sid] = dataclasses.replace(
                 old,
-                attempts=old.attempts + 1,
+                attempts=min(old.attempts + 1, MAX_ATTEMPTS - 1) if waits else old.attempts + 1,
                 retry_at=outcome.at + TAKEOVER_RETRY_SECONDS * (old.attempts + 1),
                 problem=result.reason,
                 problem_message=result.message,

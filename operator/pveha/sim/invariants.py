@@ -70,6 +70,8 @@ class Invariants:
         """Marks of operations: how long each could have been undone."""
         self._disowned: frozenset[str] = frozenset()
         """HA resources that are ignored with a mark of ours."""
+        self._history: pmxcfs.Tree | None = None
+        """What was looked at last. What a forked history takes back nobody gives back."""
         self._looked = 0.0
         self._could_undo: frozenset[str] = frozenset()
         self._lines = 0
@@ -221,9 +223,10 @@ class Invariants:
             if resource.state is cluster.HAState.IGNORED
             and re.search(r"\[pveha (op|hold)=", resource.comment)
         )
-        for sid in sorted(self._disowned - disowned):
-            self._given_back(sid, tree)
-        self._disowned = disowned
+        if tree is self._history or not self._world.fs.forked:
+            for sid in sorted(self._disowned - disowned):
+                self._given_back(sid, tree)
+        self._disowned, self._history = disowned, tree
         passed, self._looked = now - self._looked, now
         self._open = {
             sid: self._open.get(sid, -passed if sid in self._could_undo else 0.0)

@@ -198,7 +198,11 @@ class World:
 
     @property
     def newest(self) -> pmxcfs.Tree:
-        """The newest replicated state."""
+        """The newest replicated state. In a forked history it is that of the quorate part, if there is one."""
+        if self.fs.forked:
+            for name in self.machines:
+                if self.membership.quorate(name):
+                    return self.fs.trees[name]
         return max(self.fs.trees.values(), key=lambda tree: tree.version)
 
     def state_of_guests(self) -> dict[int, dict[str, str]]:

@@ -6,7 +6,7 @@ import pytest
 
 from decide_scene import OFF, ON, OWNER, Scene, condition, edits, kinds
 from pveha.api.conditions import FailoverReady
-from pveha.decide import adoption, enrolment, rounds
+from pveha.decide import adoption, enrolment, recall, rounds
 from pveha.model import cluster, mark, operations
 
 STARTED, STOPPED, IGNORED = cluster.HAState.STARTED, cluster.HAState.STOPPED, cluster.HAState.IGNORED
@@ -193,6 +193,19 @@ def test_it_is_not_undone_while_the_crm_has_it_elsewhere() -> None:
     assert until_edit(scene, 120)[1] is None
 
 
+def test_a_claimed_guest_is_tried_until_everybody_tells_that_he_does_not_run_it() -> None:
+    scene = disowned(reason=FailoverReady.NODE_SHELL_UNREACHABLE)
+    tried = 0
+    for _ in range(240):
+        scene.step(0.5)
+        if (again := next((s.operation for s in scene.operations), None)) is not None:
+            assert isinstance(again, operations.Takeover)
+            silent = FailoverReady.NODE_SHELL_UNREACHABLE
+            scene.end(operations.Takeover, guests=(operations.GuestResult(again.items[0].ref, silent),))
+            tried += 1
+    assert tried > 2 * recall.MAX_ATTEMPTS
+
+
 def held(misplaced: bool) -> Scene:
     """A guest of pve2 that was claimed for pve1 is held back, as pve2 may run it after all."""
     scene = disowned(reason=FailoverReady.DUPLICATE_SUSPECTED)
@@ -285,6 +298,25 @@ def test_native_ha_is_held_back_from_a_node_that_nobody_proves_dead_and_no_watch
     released = edits(scene.step(0.5))["vm:102"].desired
     assert released is not None
     assert (released.state, released.comment) == (STARTED, "")
+
+
+@pytest.mark.parametrize(("lrm", "held"), [("wait_for_agent_lock", "pve2"), ("active", "")])
+def test_a_guest_of_a_node_that_is_down_as_announced_is_given_back_only_where_a_watchdog_resets_it(
+    lrm: str, held: str
+) -> None:
+    scene = Scene().settle()
+    scene.nodes["pve2"].lrm_state, scene.nodes["pve2"].lrm_mode = lrm, "restart"
+    scene.step(6)
+    scene.lose("pve2", bmc=ON)
+    ours = mark.Mark(STARTED, op=OP, epoch=2)
+    scene.set_resource("vm:102", state=IGNORED, comment=str(mark.Comment("of the shop", mark=ours)))
+    del scene.services["vm:102"]
+    _, edit = until_edit(scene, 30)
+    assert edit is not None
+    assert edit.desired is not None
+    found = mark.parse(edit.desired.comment).mark
+    assert (found.hold if found is not None else "") == held
+    assert edit.desired.state is (IGNORED if held else STARTED)
 
 
 def test_native_ha_is_not_held_back_where_a_watchdog_resets_the_node() -> None:

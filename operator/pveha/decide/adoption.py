@@ -207,11 +207,7 @@ def _hold_mark(
     the network. Native HA had frozen them, but not what it has dropped since.
     """
     in_doubt = _in_doubt(where, native) or where.state is evidence.State.PLANNED_DOWN
-    if (
-        not in_doubt
-        or found.was is not cluster.HAState.STARTED
-        or _will_reset(where.node, seen)
-    ):
+    if not in_doubt or found.was is not cluster.HAState.STARTED or _will_reset(where.node, seen):
         return None
     return mark.Mark(found.was, hold=where.node)
 

@@ -162,6 +162,8 @@ class Loss:
     """Unix time."""
     seen_there_at: float | None = None
     """When the guest was last seen on the lost node (the loop's time); None: not by this leader."""
+    found_at: float = float("-inf")
+    """When a guest that this leader has not seen there was found elsewhere (the loop's time)."""
     uptime: float = 0.0
     """What the lost node told last of the guest's uptime: a stale word that must not be taken for a new
     one."""

@@ -167,7 +167,7 @@ def _begun(
             where.node,
             failover.loss_timestamp(remembered) or seen.wall,
             seen.inventory.answered_at,
-            guest.seen.uptime,
+            uptime=guest.seen.uptime,
         )
     if known is not None:
         return None if where.node == known.node and where.state is evidence.State.ONLINE else known
@@ -186,17 +186,18 @@ def _missed(
     if begun is not None and begun.completion_time is None and begun.start_time is not None:
         if guest.vmid in memo.failovers or guest.seen.node in (begun.from_, begun.to):
             return None
-        return memory.Loss(begun.id, begun.from_, begun.start_time.timestamp())
+        return memory.Loss(begun.id, begun.from_, begun.start_time.timestamp(), found_at=seen.now)
     if before is None or before == guest.seen.node or guest.vmid in memo.failovers:
         return None
     if reported is not None and reported.node == before:
         if begun is not None and begun.id == reported.id:
             return None
-        return memory.Loss(reported.id, before, reported.start_time.timestamp())
+        return memory.Loss(reported.id, before, reported.start_time.timestamp(), found_at=seen.now)
     there, remembered = verdicts.get(before), memo.node(before)
     if there is None or not there.lost or not remembered.failure:
         return None
-    return memory.Loss(remembered.failure, before, failover.loss_timestamp(remembered) or seen.wall)
+    start = failover.loss_timestamp(remembered) or seen.wall
+    return memory.Loss(remembered.failure, before, start, found_at=seen.now)
 
 
 def _started_by_us(guest: protection.Protected, memo: memory.Memory, ran_at: float | None) -> bool:
@@ -234,7 +235,7 @@ def _ran_at(
     answered = seen.inventory.answered_at
     started = answered - guest.seen.uptime
     if loss.seen_there_at is None:
-        told_anew = seen.now - seen.started_at >= failover.TOLD_ANEW_SECONDS
+        told_anew = seen.now - loss.found_at >= failover.TOLD_ANEW_SECONDS
         lost_at = seen.now - (seen.wall - loss.start)
         return started if told_anew and started >= lost_at - ROUNDING_SECONDS else None
     if guest.seen.uptime == loss.uptime or started < loss.seen_there_at - ROUNDING_SECONDS:

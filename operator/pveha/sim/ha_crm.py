@@ -130,8 +130,8 @@ class Crm:
         self._node.later(world.between(world.timings.crm_round_takes), self._end_round, round_, view)
 
     def _end_round(self, round_: "_Round", view: tuple[int, frozenset[str]]) -> None:
-        """A round ends a moment after it has read the resources: what changed meanwhile is not in it. One that
-        has lost quorum meanwhile can write nothing."""
+        """A round ends a moment after it has read the resources: what changed meanwhile is not in it, and one
+        that has lost quorum meanwhile can write nothing."""
         world, name, tree = self._world, self._node.name, round_.tree
         version, ring = view
         works = self._node.runs("pve-ha-crm") and self.state == "master" and world.membership.quorate(name)

@@ -168,5 +168,5 @@ class Qdevice:
 
     def _drop(self, name: str, since: float) -> None:
         if self._silent_since.get(name) == since:
-            del self._heard[name]
+            self._heard.pop(name, None)
             self._world.membership.votes_changed()

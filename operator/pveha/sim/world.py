@@ -198,7 +198,7 @@ class World:
 
     @property
     def newest(self) -> pmxcfs.Tree:
-        """The newest replicated state. In a forked history it is that of the quorate part, if there is one."""
+        """The newest replicated state; in a forked history that of the quorate part, if there is one."""
         if self.fs.forked:
             for name in self.machines:
                 if self.membership.quorate(name):

@@ -64,6 +64,17 @@ def test_elsewhere_it_was_native_ha() -> None:
     assert done.completion_time is not None
 
 
+def test_elsewhere_not_by_what_its_old_node_told_before_native_ha_moved_it_there() -> None:
+    scene = Restarted(BEGUN)
+    scene.step(60)
+    scene.move(102, "pve3")
+    moved = scene.now
+    while scene.now - moved < failover.TOLD_ANEW_SECONDS - 1:
+        assert scene.last().completion_time is None
+    scene.step(2)
+    assert scene.last().completion_time is not None
+
+
 def test_not_by_what_its_old_node_told_before_native_ha_moved_it_there() -> None:
     scene = Restarted(BEGUN)
     scene.move(102, "pve2")

@@ -66,6 +66,7 @@ def test_elsewhere_it_was_native_ha() -> None:
 
 def test_elsewhere_not_by_what_its_old_node_told_before_native_ha_moved_it_there() -> None:
     scene = Restarted(BEGUN)
+    scene.move(102, "pve2")
     scene.step(60)
     scene.move(102, "pve3")
     moved = scene.now

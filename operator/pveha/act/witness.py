@@ -55,8 +55,8 @@ def confirm_gone(
     """Raise Refused unless live, quorate witnesses of this very epoch agree that `lost` is no member.
 
     A witness that shows `epoch` has taken part in a pmxcfs write made after the failure, so it is not frozen.
-    So has one of `alive_by_api`, which wrote its LRM's state. Two are needed, or all survivors if only one is
-    left.
+    So has one of `alive_by_api`, which wrote its LRM's state a while ago: it may stand in for a second one,
+    not for all. Two are needed, or all survivors if only one is left.
     """
     for name, answer in told.items():
         if answer.quorate and answer.members.get(lost, False):
@@ -64,7 +64,8 @@ def confirm_gone(
         if answer.newest_epoch > epoch:
             raise errors.StaleEpoch(f"{name} shows epoch {answer.newest_epoch}, ours is {epoch}")
     alive = {name for name, answer in told.items() if answer.quorate and answer.newest_epoch == epoch}
-    alive |= alive_by_api - told.keys()
+    if alive:
+        alive |= alive_by_api - told.keys()
     if len(alive) < min(2, survivors):
         raise TooFewWitnesses(
             f"only {len(alive)} of {survivors} survivors confirm as live quorate witnesses that "

@@ -10,8 +10,8 @@ def told(name: str, epoch: int = 3, *, quorate: bool = True, sees_lost: bool = F
     return node.NodeProcesses(name, quorate, {"pve1": True, "pve2": sees_lost, "pve3": True}, epoch, (), 0.0)
 
 
-def confirm(*answers: node.NodeProcesses, alive: frozenset[str] = frozenset()) -> None:
-    witness.confirm_gone("pve2", 3, {answer.node: answer for answer in answers}, 2, alive)
+def confirm(*answers: node.NodeProcesses, alive: frozenset[str] = frozenset(), survivors: int = 2) -> None:
+    witness.confirm_gone("pve2", 3, {answer.node: answer for answer in answers}, survivors, alive)
 
 
 def test_two_witnesses_of_the_epoch_suffice() -> None:
@@ -27,6 +27,12 @@ def test_a_node_whose_lrm_writes_stands_in_for_its_silent_node_shell() -> None:
     with pytest.raises(witness.TooFewWitnesses):
         confirm(told("pve1"))
     confirm(told("pve1"), alive=frozenset({"pve3"}))
+
+
+@pytest.mark.parametrize("survivors", [1, 2])
+def test_lrms_alone_are_no_witnesses_in_this_second(survivors: int) -> None:
+    with pytest.raises(witness.TooFewWitnesses):
+        confirm(alive=frozenset({"pve1", "pve3"}), survivors=survivors)
 
 
 def test_what_a_node_shell_says_outweighs_what_the_api_showed() -> None:

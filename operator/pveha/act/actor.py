@@ -5,6 +5,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable
 
+from pveha import bell
 from pveha.act import context, epoch, fence, migrate, power_on, registration, takeover
 from pveha.model import errors, operations, ports
 
@@ -22,7 +23,7 @@ class _Running:
 
 
 class Actor:
-    """The operations of one cluster in flight. `ended` is set when one of them ends."""
+    """The operations of one cluster in flight. `ended` rings when one of them ends."""
 
     def __init__(
         self,
@@ -31,11 +32,12 @@ class Actor:
         power: ports.PowerControl | None,
         leadership: ports.Leadership,
         wall_now: Callable[[], float],
+        ended: bell.Bell | None = None,
     ) -> None:
         self._with = (hypervisor, shell, power, leadership, asyncio.Semaphore(DISOWNS_IN_FLIGHT))
         self._wall_now = wall_now
         self._running: dict[str, _Running] = {}
-        self.ended = asyncio.Event()
+        self.ended = ended or bell.Bell()
 
     async def __aenter__(self) -> "Actor":
         return self
@@ -93,7 +95,7 @@ class Actor:
         running.state = dataclasses.replace(running.state, outcome=outcome)
         level = logging.WARNING if outcome.error else logging.INFO
         log.log(level, "operation %s ended: %s", operation.id, outcome.error or "done")
-        self.ended.set()
+        self.ended.ring()
 
 
 async def _perform(operation: operations.Operation, with_: context.Context) -> operations.Outcome:

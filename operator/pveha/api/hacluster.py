@@ -1,5 +1,6 @@
 """HACluster: one Proxmox VE cluster, how to reach it, how to prove a node's death, and how bold to be."""
 
+import functools
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
@@ -268,6 +269,10 @@ class AutoProtect(Model):
         return self
 
 
+Levels = tuple[tuple[int, list[tuple[FencingMethod, NodeFencing]]], ...]
+"""Levels of fencing in order: number, and the methods that must prove together."""
+
+
 class HAClusterSpec(Model):
     """What is wanted of one Proxmox VE cluster."""
 
@@ -338,21 +343,35 @@ class HAClusterSpec(Model):
     operation; what it has begun it finishes. Names let several people pause independently: each removes only
     the own one."""
 
-    def method(self, name: str) -> FencingMethod | None:
-        return next((method for method in self.fencing.methods if method.name == name), None)
+    @functools.cached_property
+    def _nodes(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
 
-    def node(self, name: str) -> Node | None:
-        return next((node for node in self.nodes if node.name == name), None)
+    @functools.cached_property
+    def _methods(self) -> dict[str, FencingMethod]:
+        return {method.name: method for method in self.fencing.methods}
 
-    def levels(self, name: str) -> list[tuple[int, list[tuple[FencingMethod, NodeFencing]]]]:
-        """The levels of fencing of node `name`, in order, each with the methods that must prove together."""
-        node = self.node(name)
+    @functools.cached_property
+    def _levels(self) -> dict[str, Levels]:
+        return {node.name: self._levels_of(node) for node in self.nodes}
+
+    def _levels_of(self, node: Node) -> Levels:
         found: dict[int, list[tuple[FencingMethod, NodeFencing]]] = {}
-        for entry in node.fencing if node is not None else ():
+        for entry in node.fencing:
             method = self.method(entry.method)
             if method is not None:
                 found.setdefault(method.effective_level, []).append((method, entry))
-        return sorted(found.items())
+        return tuple(sorted(found.items()))
+
+    def method(self, name: str) -> FencingMethod | None:
+        return self._methods.get(name)
+
+    def node(self, name: str) -> Node | None:
+        return self._nodes.get(name)
+
+    def levels(self, name: str) -> Levels:
+        """The levels of fencing of node `name`, in order, each with the methods that must prove together."""
+        return self._levels.get(name, ())
 
     def availability(self, name: str) -> Availability:
         """What node `name` is there for; a node that is not listed is Active."""

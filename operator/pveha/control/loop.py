@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from pveha import bell
 from pveha.act import actor
 from pveha.bmc import agent
 from pveha.control import health as health_
@@ -129,10 +130,12 @@ async def run_linked(
     said = ""
     async with (
         watcher.Watcher(outside, names, owner, period, wall_now) as observer,
-        actor.Actor(outside.hypervisor, outside.shell, outside.power, leadership, wall_now) as doer,
+        actor.Actor(
+            outside.hypervisor, outside.shell, outside.power, leadership, wall_now, observer.news
+        ) as doer,
     ):
         while (now := wanted()) is not None:
-            began = loop.time()
+            began, rung = loop.time(), observer.news.rung
             states = doer.states()
             seen = observer.snapshot(states, leadership.remaining())
             learn(seen)
@@ -155,27 +158,19 @@ async def run_linked(
                 if not states and await changed(now):
                     log.info("%s: connection settings have changed: connecting anew", key)
                     return memo
-            await _wait(loop.time() + decision.wake_after, wanted, now, doer.ended, observer.news)
+            await _wait(loop.time() + decision.wake_after, wanted, now, observer.news, rung)
     return memo
 
 
 async def _wait(
-    until: float, wanted: Callable[[], specs.Specs | None], now: specs.Specs, *wakers: asyncio.Event
+    until: float, wanted: Callable[[], specs.Specs | None], now: specs.Specs, news: bell.Bell, rung: int
 ) -> None:
-    """Sleep until the next round is due, something worth a round has happened, or something else than `now`
-    is wanted."""
+    """Sleep until the next round is due, there is news since `rung`, or something else than `now` is
+    wanted."""
     loop = asyncio.get_running_loop()
-    waits = [asyncio.ensure_future(waker.wait()) for waker in wakers]
-    try:
-        while (left := until - loop.time()) > 0 and wanted() is now:
-            pause = min(left, SPECS_SECONDS)
-            if (await asyncio.wait(waits, timeout=pause, return_when=asyncio.FIRST_COMPLETED))[0]:
-                break
-    finally:
-        for wait in waits:
-            wait.cancel()
-        for waker in wakers:
-            waker.clear()
+    while loop.time() < until and wanted() is now:
+        if await news.wait(rung, min(until, loop.time() + SPECS_SECONDS)):
+            break
 
 
 def _note(

@@ -62,11 +62,11 @@ def enrol(
     unprotected = frozenset((entries - named - set(selected)) | (leaving - ended))
     total = len(entries | named | unprotected)
 
-    memo = dataclasses.replace(memo, unprotect=_follow(seen, wanted, memo.unprotect, unprotected, named))
+    memo = memory.changed(memo, unprotect=_follow(seen, wanted, memo.unprotect, unprotected, named))
     held = len(unprotected) > max(FEW, total * PERCENT // 100)
     confirmed = len(unprotected) <= memo.unprotect.left
     if held and not confirmed:
-        memo = dataclasses.replace(memo, unprotect=_confirmed(wanted, memo.unprotect, len(unprotected)))
+        memo = memory.changed(memo, unprotect=_confirmed(wanted, memo.unprotect, len(unprotected)))
         confirmed = len(unprotected) <= memo.unprotect.left
     held = held and not confirmed
     settled = confirmed or seen.now - memo.unprotect.changed_at >= SETTLED_SECONDS

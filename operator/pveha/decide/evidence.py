@@ -174,16 +174,19 @@ def _verdict(
     answers = probe is not None and silent_since is None
     wrong = levels_.contradicted(seen, spec, name, remembered)
     contradiction = f"the BMC of {name} reads off while {name} answers" if wrong else ""
+    offline = is_offline(name, members)
+    fencing = _being_fenced(name, seen)
+    if answers and members.quorate and offline is False and not fencing:
+        return Verdict(name, State.ONLINE, "", contradiction=contradiction, contradicted=wrong)
     found = levels_.levels(seen, spec, name, remembered, wrong)
     level, awaited = levels_.choose(found, remembered.tried)
-    offline = is_offline(name, members)
 
     def verdict(
         state: State, reason: str, fence_at: float | None = None, *, path_broken: bool = False
     ) -> Verdict:
         return Verdict(name, state, reason, fence_at, level, contradiction, wrong, path_broken)
 
-    if _being_fenced(name, seen):
+    if fencing:
         return verdict(State.FENCING, "its power is being switched off")
     if not members.quorate:
         return verdict(State.UNCONFIRMED, "no quorate node tells whether it is a member")

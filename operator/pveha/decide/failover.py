@@ -384,7 +384,7 @@ def _takeover(
         off_read_at=remembered.proof.last_off_at if remembered.proof else float("-inf"),
         alive=alive_witnesses(dead, seen, memo, members),
     )
-    return takeover, dataclasses.replace(memo, counter=memo.counter + 1)
+    return takeover, memory.changed(memo, counter=memo.counter + 1)
 
 
 def _expect(
@@ -404,7 +404,7 @@ def _expect(
             start,
             None,
         )
-    return dataclasses.replace(memo, failovers=failovers)
+    return memory.changed(memo, failovers=failovers)
 
 
 def loss_timestamp(lost: memory.NodeMemory) -> float:
@@ -545,8 +545,8 @@ def _record(
             else loss
             for vmid, loss in memo.losses.items()
         }
-        memo = dataclasses.replace(memo, nodes=nodes, losses=losses)
-    return dataclasses.replace(memo, failure=failure)
+        memo = memory.changed(memo, nodes=nodes, losses=losses)
+    return memory.changed(memo, failure=failure)
 
 
 def _known_again(
@@ -597,7 +597,7 @@ def _complete(
     )
     if failure.completion is None and over:
         failure = dataclasses.replace(failure, completion=seen.wall, recovered=failure.recovered | elsewhere)
-    return dataclasses.replace(memo, failure=failure)
+    return memory.changed(memo, failure=failure)
 
 
 def finished_by_others(
@@ -628,7 +628,7 @@ def finished_by_others(
             failovers[vmid] = memory.Failover(
                 begun.id, begun.from_, begun.to, begun.cause, start, max(start, seen.wall)
             )
-    return dataclasses.replace(memo, failovers=failovers, found_running=found)
+    return memory.changed(memo, failovers=failovers, found_running=found)
 
 
 def _runs_at(

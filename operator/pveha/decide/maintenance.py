@@ -86,7 +86,7 @@ def follow(
         drained = spec.availability(guest.node) is hacluster.Availability.DRAIN
         if move.sent_at is not None or arrived or (drained and move.attempts):
             moves[vmid] = move
-    return dataclasses.replace(memo, moves=moves)
+    return memory.changed(memo, moves=moves)
 
 
 def _followed(
@@ -229,7 +229,7 @@ def _sent(memo: memory.Memory, operation: operations.Migrate, seen: snapshot.Sna
     move = dataclasses.replace(
         old, source=operation.source, target=operation.target, sent_at=seen.now, seen_moving=False
     )
-    return dataclasses.replace(memo, moves={**memo.moves, operation.ref.vmid: move})
+    return memory.changed(memo, moves={**memo.moves, operation.ref.vmid: move})
 
 
 def _is_left(guest: cluster.GuestResource, where: evidence.Verdict, seen: snapshot.Snapshot) -> bool:

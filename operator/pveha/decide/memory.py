@@ -123,14 +123,15 @@ class GuestMemory:
     problem_message: str = ""
 
 
-M = TypeVar("M", NodeMemory, MethodMemory)
+M = TypeVar("M", NodeMemory, MethodMemory, GuestMemory, "Memory")
 
 
 def changed(about: M, **fields: Any) -> M:
     """`about` with these fields: itself where they are so already, which is nearly always."""
-    if all(getattr(about, name) == value for name, value in fields.items()):
-        return about
-    return dataclasses.replace(about, **fields)
+    for name, value in fields.items():
+        if getattr(about, name) != value:
+            return dataclasses.replace(about, **fields)
+    return about
 
 
 _UNKNOWN_NODE = NodeMemory()

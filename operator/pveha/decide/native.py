@@ -142,7 +142,7 @@ def follow(
                 max(loss.start, seen.wall - (seen.now - ran_at)),
                 native=loss.ours != guest.seen.node,
             )
-    return dataclasses.replace(memo, losses=losses, failovers=failovers)
+    return memory.changed(memo, losses=losses, failovers=failovers)
 
 
 def _begun(

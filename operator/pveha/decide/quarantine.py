@@ -63,7 +63,7 @@ def follow(
         returned = nodes[name].returns[-1:] != memo.node(name).returns[-1:]
         if returned and len(nodes[name].returns) > limit:
             nodes[name] = dataclasses.replace(nodes[name], quarantined_until=until)
-    return dataclasses.replace(memo, nodes=nodes, ended=end)
+    return memory.changed(memo, nodes=nodes, ended=end)
 
 
 def _counted(

@@ -65,7 +65,7 @@ def recall(
     """The memory as of this snapshot; `rebind` names nodes whose voided bindings a person wants cleared,
     `confirmed` failures whose node a person says is off."""
     if members.quorate and memo.unquorate_since is not None:
-        memo = dataclasses.replace(memo, quorate_since=seen.now)
+        memo = memory.changed(memo, quorate_since=seen.now)
     rebound = rebind if memo.rebound is None else memo.rebound & rebind
     nodes = {
         name: _node(name, seen, spec, members, memo.node(name), name in rebind - rebound, confirmed)
@@ -73,10 +73,10 @@ def recall(
     }
     nodes = {**memo.nodes, **nodes}
     rebound |= {name for name in rebind & members.nodes if not nodes[name].voided}
-    memo = dataclasses.replace(memo, nodes=nodes, rebound=rebound, guests=_guests(seen, memo))
+    memo = memory.changed(memo, nodes=nodes, rebound=rebound, guests=_guests(seen, memo))
     if seen.ha_status is not None and seen.ha_status.timestamp != memo.manager_timestamp:
         moved_at = _moved_at(seen, memo.manager_timestamp, seen.ha_status.timestamp)
-        memo = dataclasses.replace(
+        memo = memory.changed(
             memo, manager_timestamp=seen.ha_status.timestamp, manager_moved_at=moved_at
         )
     if seen.ha_config is not None:
@@ -85,10 +85,10 @@ def recall(
         if state.outcome is not None:
             memo = _fold(memo, state.operation, state.outcome, seen)
             if isinstance(state.operation, operations.Takeover | operations.EditHA):
-                memo = dataclasses.replace(memo, acted_at=max(memo.acted_at, state.outcome.at))
+                memo = memory.changed(memo, acted_at=max(memo.acted_at, state.outcome.at))
     split_since = None if not members.split else memo.split_since or seen.now
     nodes = drill.bind(_void_by_others(memo.nodes, seen, spec), seen, spec)
-    memo = dataclasses.replace(memo, nodes=nodes, split_since=split_since)
+    memo = memory.changed(memo, nodes=nodes, split_since=split_since)
     return _epoch(memo, seen)
 
 
@@ -96,7 +96,7 @@ def _vanished(memo: memory.Memory, config: cluster.HAConfig) -> memory.Memory:
     """Note which HA resources are gone that were there before, and since when."""
     present = frozenset(config.resources)
     gone = {**memo.vanished, **dict.fromkeys(memo.registered - present, config.answered_at)}
-    return dataclasses.replace(
+    return memory.changed(
         memo,
         registered=present,
         vanished={sid: since for sid, since in gone.items() if sid not in present},
@@ -394,12 +394,12 @@ def _fold(
             )
         case operations.Fence():
             if outcome.owner is not None:
-                return dataclasses.replace(memo, epoch=None, superseded=outcome.owner)
-            memo = dataclasses.replace(memo, epoch=max(memo.epoch or 0, outcome.epoch or 0) or None)
+                return memory.changed(memo, epoch=None, superseded=outcome.owner)
+            memo = memory.changed(memo, epoch=max(memo.epoch or 0, outcome.epoch or 0) or None)
             return _fold_fence(memo, operation, outcome)
         case operations.PowerOn():
             told = dataclasses.replace(memo.node(operation.node), power_on_at=outcome.at)
-            return dataclasses.replace(memo, nodes={**memo.nodes, operation.node: told})
+            return memory.changed(memo, nodes={**memo.nodes, operation.node: told})
         case operations.Takeover():
             return _fold_takeover(memo, operation, outcome, seen)
         case operations.EditHA():
@@ -410,7 +410,7 @@ def _fold(
             }
             problems |= {edit.sid: outcome.error for edit in outcome.refused}
             pause = EDIT_RETRY_SECONDS if outcome.refused else REFUSED_RETRY_SECONDS if outcome.error else 0.0
-            return dataclasses.replace(memo, edit_problems=problems, edit_retry_at=outcome.at + pause)
+            return memory.changed(memo, edit_problems=problems, edit_retry_at=outcome.at + pause)
         case operations.Migrate():
             return memo
 
@@ -422,7 +422,7 @@ def _fold_fence(
     if outcome.may_land:
         old = dataclasses.replace(old, may_land_until=outcome.at + MAY_LAND_SECONDS)
     if old.failure != operation.failure:
-        return dataclasses.replace(memo, nodes={**memo.nodes, operation.node: old})
+        return memory.changed(memo, nodes={**memo.nodes, operation.node: old})
     used = frozenset(method.switch.method for method in operation.methods if not method.manual)
     if outcome.commanded_at is not None:
         old = dataclasses.replace(old, commanded_at=outcome.commanded_at, commanded_by=used)
@@ -445,7 +445,7 @@ def _fold_fence(
             tried=level if level <= old.tried else old.tried | level,
             fence_retry_at=outcome.at + FENCE_RETRY_SECONDS * min(attempts, 4),
         )
-    return dataclasses.replace(memo, nodes={**memo.nodes, operation.node: new})
+    return memory.changed(memo, nodes={**memo.nodes, operation.node: new})
 
 
 def _fold_takeover(
@@ -498,7 +498,7 @@ def _fold_takeover(
         if done and failure is not None and result.ref.vmid in failure.guests:
             failure = dataclasses.replace(failure, recovered=failure.recovered | {result.ref.vmid})
     epoch = None if stale else memo.epoch
-    return dataclasses.replace(memo, guests=recovering, failovers=failovers, failure=failure, epoch=epoch)
+    return memory.changed(memo, guests=recovering, failovers=failovers, failure=failure, epoch=epoch)
 
 
 def _is_held(result: operations.GuestResult, seen: snapshot.Snapshot) -> bool:
@@ -534,5 +534,5 @@ def _epoch(memo: memory.Memory, seen: snapshot.Snapshot) -> memory.Memory:
     beginning = any(isinstance(s.operation, operations.Begin | operations.Fence) for s in seen.operations)
     newest = max((shell.newest_epoch for shell in seen.shells.values()), default=0)
     if seen.lease_remaining <= 0 or (newest > memo.epoch and not beginning):
-        return dataclasses.replace(memo, epoch=None)
+        return memory.changed(memo, epoch=None)
     return memo

@@ -60,7 +60,7 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
     ended = _named(wanted, meta.END_QUARANTINE_ANNOTATION)
     memo = quarantine.follow(seen, spec, memo, verdicts, ended)
     protected = protection.protect(seen, wanted, memo)
-    memo = dataclasses.replace(memo, identities=_identities(memo, wanted, protected))
+    memo = memory.changed(memo, identities=_identities(memo, wanted, protected))
     memo = failover.finished_by_others(memo, seen, verdicts, protected)
     memo = native.follow(memo, seen, verdicts, protected)
     memo = maintenance.follow(seen, spec, memo, verdicts)
@@ -85,7 +85,7 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
         seen, wanted, memo, members, verdicts, protected, allowed, recoveries, drains, enrolled
     )
     events, announced = report_events.events_of(round_, before)
-    memo = dataclasses.replace(memo, announced=announced)
+    memo = memory.changed(memo, announced=announced)
     drilled = _named(wanted, meta.DRILL_ANNOTATION)
     looking = _looking(seen, verdicts, recoveries, memo, drilled)
     return decision.Decision(
@@ -141,7 +141,7 @@ def _states(
                 node, state=str(verdict.state), state_since=seen.now, state_timestamp=seen.wall
             )
         nodes[name] = node
-    return dataclasses.replace(memo, nodes=nodes)
+    return memory.changed(memo, nodes=nodes)
 
 
 def _begin(

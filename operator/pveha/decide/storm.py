@@ -32,7 +32,7 @@ def follow(
     verdicts: Mapping[str, evidence.Verdict],
 ) -> memory.Memory:
     """The memory with the storm as of this round."""
-    memo = dataclasses.replace(
+    memo = memory.changed(
         memo,
         sight_since=(memo.sight_since or seen.now) if members.reachable else None,
         traced=memo.traced and members.reachable,
@@ -62,10 +62,10 @@ def _rages(memo: memory.Memory, seen: snapshot.Snapshot, now: memory.Storm) -> m
     """The storm goes on; what it was at its worst is told."""
     before = memo.storm
     if before is None or guards.cooled_down(before, seen.now, 0.0):
-        return dataclasses.replace(memo, storm=now)
+        return memory.changed(memo, storm=now)
     worst = now if now.lost > before.lost else before
     storm = dataclasses.replace(worst, started=before.started, allowed=now.allowed)
-    return dataclasses.replace(memo, storm=storm)
+    return memory.changed(memo, storm=storm)
 
 
 def _passes(
@@ -77,16 +77,16 @@ def _passes(
     if storm is None or storm.ended_at is not None:
         return memo
     if storm.allowed is not None and len(lost) > storm.allowed:
-        return dataclasses.replace(memo, storm=None)
+        return memory.changed(memo, storm=None)
     ended = dataclasses.replace(storm, ended_at=seen.now, ended=seen.wall)
-    return dataclasses.replace(memo, storm=ended)
+    return memory.changed(memo, storm=ended)
 
 
 def _over(memo: memory.Memory, seen: snapshot.Snapshot, spec: hacluster.HAClusterSpec) -> memory.Memory:
     if memo.storm is not None and guards.cooled_down(
         memo.storm, seen.now, spec.safety.storm_cooldown_seconds
     ):
-        return dataclasses.replace(memo, storm=None)
+        return memory.changed(memo, storm=None)
     return memo
 
 
@@ -105,7 +105,7 @@ def _traces(
         or seen.inventory.answered_at < memo.sight_since
     ):
         return memo
-    memo = dataclasses.replace(memo, traced=True)
+    memo = memory.changed(memo, traced=True)
     boots = {
         name: seen.inventory.answered_at - node.uptime
         for name, node in seen.inventory.nodes.items()
@@ -119,4 +119,4 @@ def _traces(
     ended = seen.wall - (seen.now - last)
     cause = f"{len(recent)} of {len(verdicts)} nodes have just booted ({', '.join(recent)})"
     storm = memory.Storm(ended, cause, len(recent), ended_at=last, ended=ended)
-    return dataclasses.replace(memo, storm=storm)
+    return memory.changed(memo, storm=storm)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 
 
 class GuestKind(enum.Enum):
@@ -45,6 +46,7 @@ class GuestRef:
 _BY_HA_TYPE = {kind.ha_type: kind for kind in GuestKind}
 
 
+@functools.lru_cache(maxsize=65536)
 def parse_sid(sid: str) -> GuestRef | None:
     """The guest of a service id, or None for ids of another shape."""
     ha_type, _, number = sid.partition(":")

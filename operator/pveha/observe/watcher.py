@@ -1,12 +1,12 @@
 """The polling tasks of one cluster and what they saw last."""
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
+from pveha import bell
 from pveha.model import cluster, decision, errors, node, operations, ports, power, snapshot
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class Outside:
 
 
 class Watcher:
-    """Keeps what was last seen of one cluster; `news` is set whenever something worth a round arrives."""
+    """Keeps what was last seen of one cluster; `news` rings whenever something worth a round arrives."""
 
     def __init__(
         self,
@@ -80,11 +80,11 @@ class Watcher:
         self._problems: dict[str, snapshot.Problem] = dict(outside.problems)
         self._nodes: dict[str, list[asyncio.Task[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._look = asyncio.Event()
+        self._look = bell.Bell()
         self._refreshes = 0
-        self._membership_changed = asyncio.Event()
-        """Set when one witness tells something new: the others are asked at once, so that they soon agree."""
-        self.news = asyncio.Event()
+        self._membership_changed = bell.Bell()
+        """Rung when one witness tells something new: the others are asked at once, so that they soon agree."""
+        self.news = bell.Bell()
         for name in names:
             self._know(name)
 
@@ -112,14 +112,12 @@ class Watcher:
         """What the last decision wants watched closely."""
         if looking != self._looking:
             self._looking = looking
-            self._look.set()
-            self._look = asyncio.Event()
+            self._look.ring()
 
     def refresh(self) -> None:
         """Read guests and HA state now: an operation or a change of membership has made them old."""
         self._refreshes += 1
-        self._look.set()
-        self._look = asyncio.Event()
+        self._look.ring()
 
     def snapshot(
         self, states: tuple[operations.OperationState, ...], lease_remaining: float
@@ -202,27 +200,25 @@ class Watcher:
         refreshes = self._refreshes
         while True:
             began = self._loop.time()
-            look = self._look
+            rung = self._look.rung
             refreshes, wanted = self._refreshes, eager and self._refreshes != refreshes
             try:
                 await read()
             except Exception as problem:
                 if self._note(source, problem):
-                    self.news.set()
+                    self.news.ring()
                 pause = min(RETRY_SECONDS, pace())
             else:
                 if self._problems.pop(source, None) is not None:
-                    self.news.set()
+                    self.news.ring()
                 pause = pace()
             if wanted:
-                self.news.set()
+                self.news.ring()
             read_at = self._loop.time()
             until = began + pause
-            while (left := until - self._loop.time()) > 0 and not (eager and self._refreshes != refreshes):
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(left):
-                        await look.wait()
-                    look = self._look
+            while until > self._loop.time() and not (eager and self._refreshes != refreshes):
+                if await self._look.wait(rung, until):
+                    rung = self._look.rung
                     until = min(until, read_at + pace())
 
     def _note(self, source: str, problem: Exception) -> bool:
@@ -239,7 +235,7 @@ class Watcher:
         """Ask a node for its membership; its answering is also the probe that it is alive."""
         while True:
             asked_at = self._loop.time()
-            changed = self._membership_changed
+            rung = self._membership_changed.rung
             old = self._probes.get(name, snapshot.Probe(asked_at, float("-inf"), None))
             try:
                 view = await self._outside.hypervisor.membership(name)
@@ -251,7 +247,7 @@ class Watcher:
                     asked_at, old.answered_at, failed_since, str(problem), type(problem).__name__
                 )
                 if old.failed_since is None:
-                    self.news.set()
+                    self.news.ring()
             else:
                 self._probes[name] = snapshot.Probe(asked_at, view.answered_at, None)
                 self._see(name, view)
@@ -260,17 +256,14 @@ class Watcher:
                 for p in self._probes.values()
             )
             until = asked_at + (URGENT_MEMBERSHIP_SECONDS if urgent else self._period)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(until):
-                    await changed.wait()
+            await self._membership_changed.wait(rung, until)
 
     def _see(self, name: str, view: cluster.MembershipView) -> None:
         old = self._views.get(name)
         self._views[name] = view
         if old is None or (old.quorate, old.online) != (view.quorate, view.online):
-            self.news.set()
-            self._membership_changed.set()
-            self._membership_changed = asyncio.Event()
+            self.news.ring()
+            self._membership_changed.ring()
             self.refresh()
         if view.quorate:
             for other in view.online:
@@ -281,33 +274,33 @@ class Watcher:
     async def _read_privileges(self) -> None:
         old, self._privileges = self._privileges, await self._outside.hypervisor.privileges()
         if old != self._privileges:
-            self.news.set()
+            self.news.ring()
 
     async def _read_inventory(self) -> None:
         old, new = self._inventory, await self._outside.hypervisor.inventory()
         self._inventory = new
         if old is None or (old.guests, old.storages) != (new.guests, new.storages):
-            self.news.set()
+            self.news.ring()
         for name in new.nodes:
             self._know(name)
 
     async def _read_ha_config(self) -> None:
         old, self._ha_config = self._ha_config, await self._outside.hypervisor.ha_config()
         if old is None or old.digest != self._ha_config.digest:
-            self.news.set()
+            self.news.ring()
 
     async def _read_ha_status(self) -> None:
         old, new = self._ha_status, await self._outside.hypervisor.ha_status()
         self._ha_status = new
         if old is None:
-            self.news.set()
+            self.news.ring()
         elif {sid: each.node for sid, each in old.services.items()} != {
             sid: each.node for sid, each in new.services.items()
         }:
             # What the CRM has moved is not where it was read to be: no round before that is read again.
             self.refresh()
         elif old.timestamp != new.timestamp:
-            self.news.set()
+            self.news.ring()
 
     async def _read_rules(self) -> None:
         self._ha_rules = await self._outside.hypervisor.ha_rules()
@@ -329,7 +322,7 @@ class Watcher:
             ) from None
         old, self._power[switch] = self._power.get(switch), reading
         if old is None or old.state is not reading.state:
-            self.news.set()
+            self.news.ring()
 
     async def _read_shell(self, name: str) -> None:
         assert self._outside.shell is not None
@@ -337,7 +330,7 @@ class Watcher:
         if status.node != name:
             raise errors.BadAnswer(f"the node shell at the address of {name} says that it is {status.node}")
         if name not in self._shells:
-            self.news.set()
+            self.news.ring()
         self._shells[name] = status
 
     async def _read_configs(self) -> None:

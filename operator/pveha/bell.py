@@ -1,0 +1,38 @@
+"""Waking tasks: cheaper than an `asyncio.Event` under `asyncio.timeout`, and no ring is ever missed."""
+
+import asyncio
+
+
+class Bell:
+    """Many may wait for its next ring, each up to a moment of its own."""
+
+    def __init__(self) -> None:
+        self.rung = 0
+        """How often it has rung."""
+        self._waiting: dict[asyncio.Future[None], None] = {}
+
+    def ring(self) -> None:
+        """Wake all who wait now, and those who begin to wait for a ring later than one before this."""
+        self.rung += 1
+        for waiting in self._waiting:
+            _wake(waiting)
+
+    async def wait(self, rung: int, until: float) -> bool:
+        """Return when it has rung more than `rung` times, at the latest at loop time `until`; whether it
+        has."""
+        if self.rung == rung:
+            loop = asyncio.get_running_loop()
+            waiting: asyncio.Future[None] = loop.create_future()
+            timer = loop.call_at(until, _wake, waiting)
+            self._waiting[waiting] = None
+            try:
+                await waiting
+            finally:
+                timer.cancel()
+                del self._waiting[waiting]
+        return self.rung != rung
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)

@@ -153,13 +153,16 @@ def _precedence(pvm: protectedvm.ProtectedVM, wanted: specs.Specs) -> tuple[bool
     return (is_enrolled(pvm, wanted), created.timestamp() if created else 0.0, pvm.metadata.name)
 
 
+_DEFAULTS = failoverpolicy.FailoverPolicySpec()
+
+
 def _resolve(
     pvm: protectedvm.ProtectedVM, seen: snapshot.Snapshot, wanted: specs.Specs
 ) -> Protected | Refusal:
     assert seen.inventory is not None
     assert seen.ha_config is not None
     assert seen.ha_status is not None
-    policy = failoverpolicy.FailoverPolicySpec()
+    policy = _DEFAULTS
     if pvm.spec.policy_ref is not None:
         named = wanted.policies.get(pvm.spec.policy_ref.name)
         if named is None:

@@ -6,6 +6,7 @@ and `lose` afterwards, so that a request can be late, lost, or done without its 
 
 import dataclasses
 import json
+import marshal
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -29,9 +30,15 @@ async def no_fault(request: str) -> None:
 
 
 def _copy(manifest: kubernetes.Manifest) -> dict[str, Any]:
-    """What goes over the wire and back: nobody shares anything with anybody."""
-    copied: dict[str, Any] = json.loads(json.dumps(manifest))
+    """What comes over the wire: nobody shares anything with anybody."""
+    copied: dict[str, Any] = marshal.loads(marshal.dumps(manifest))
     return copied
+
+
+def _sent(manifest: kubernetes.Manifest) -> dict[str, Any]:
+    """What arrives of a request's body: JSON knows no tuples."""
+    arrived: dict[str, Any] = json.loads(json.dumps(manifest))
+    return arrived
 
 
 def _without_version(obj: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,7 +70,7 @@ class SimulatedKubernetes:
         parsed = api.parse(manifest)
         ref = kubernetes.ObjectRef(parsed.kind_name, parsed.namespace, parsed.name)
         old = self._objects.get(ref)
-        new = _copy(dict(manifest))
+        new = _sent(dict(manifest))
         metadata = new.setdefault("metadata", {})
         metadata["namespace"] = parsed.namespace
         new["status"] = old.get("status", {}) if old else {}
@@ -141,7 +148,7 @@ class SimulatedKubernetes:
         if resource_version and resource_version != obj["metadata"]["resourceVersion"]:
             raise errors.Conflict(f"{ref} has changed")
         if obj.get("status", {}) != status:
-            self._store(ref, {**obj, "status": _copy(dict(status))})
+            self._store(ref, {**obj, "status": _sent(dict(status))})
         answer = _copy(self._objects[ref])
         await self.lose("apply_status")
         return answer
@@ -151,7 +158,7 @@ class SimulatedKubernetes:
         parsed = api.parse(manifest)
         ref = kubernetes.ObjectRef(parsed.kind_name, parsed.namespace, parsed.name)
         old = self._objects.get(ref)
-        new = _copy(dict(manifest))
+        new = _sent(dict(manifest))
         if old is not None:
             written = {**old["spec"], **new["spec"]}
             if "policyRef" not in new["spec"] and ours:

@@ -25,6 +25,7 @@ _PMXCFS_DOWN_SECONDS = 3.0
 _BMC_SECONDS = 5.0
 _CERTIFICATE_SECONDS = 2 * 365 * 86400.0
 """Proxmox VE's own certificates are made for two years."""
+_READING_VERBS = frozenset({"status", "inventory", "processes"})
 _FULL = frozenset({"Sys.Audit", "Sys.Console"})
 
 
@@ -474,7 +475,8 @@ class SimNodeShell:
             message = f"node {on} has no address for the node shell"
             raise errors.InvalidConfiguration(message)
         command = shlex.join((f"pveha-node/{pveha_node.PROTOCOL}", verb, *words))
-        text = await self._server.ask(self._serve(on, verb, command), seconds, f"node shell of {on}, {verb}")
+        call = self._server.look if verb in _READING_VERBS else self._server.ask
+        text = await call(self._serve(on, verb, command), seconds, f"node shell of {on}, {verb}")
         return answers.read(text, on)
 
     async def _serve(self, on: str, verb: str, command: str) -> str:
@@ -510,14 +512,14 @@ class SimPower:
     async def read(self, switch: power.Switch) -> power.PowerReading:
         async def answer() -> power.PowerReading:
             asked_at = _now()
-            await self._reach(switch)
+            await self._reach(switch, _BMC_SECONDS)
             if switch.method in self._world.pdus.names:
                 state = self._world.pdus.state(switch.method, switch.node)
                 return power.PowerReading(state, frozenset(), asked_at, _now())
             bmcs, name = self._world.bmcs, switch.node
             return power.PowerReading(bmcs.state(name), bmcs.by_name[name].identities, asked_at, _now())
 
-        return await self._server.ask(answer(), _BMC_SECONDS, f"{_device(switch)}, reading the power state")
+        return await self._server.look(answer(), _BMC_SECONDS, f"{_device(switch)}, reading the power state")
 
     async def force_off(self, switch: power.Switch) -> bool:
         return await self._command(switch, "off", "forcing the power off")
@@ -546,8 +548,8 @@ class SimPower:
 
         return await self._server.ask(answer(), _BMC_SECONDS, f"{_device(switch)}, {doing}")
 
-    async def _reach(self, switch: power.Switch) -> None:
-        """The way there and the device's own time."""
+    async def _reach(self, switch: power.Switch, patience: float = float("inf")) -> None:
+        """The way there and the device's own time; a device slower than `patience` is as good as silent."""
         world, name = self._world, switch.node
         if switch.method in world.pdus.names:
             if (switch.method, name) not in world.pdus.outlets:
@@ -562,7 +564,10 @@ class SimPower:
             raise errors.InvalidConfiguration(message)
         if not world.reachable(name, "bmc") or not world.bmcs.answers(name):
             await _silence()
-        await asyncio.sleep(world.bmcs.latency(name))
+        latency = world.bmcs.latency(name)
+        if latency > patience:
+            await _silence()
+        await asyncio.sleep(latency)
         if not world.bmcs.answers(name):
             await _silence()
 

@@ -299,7 +299,7 @@ class Watcher:
         }:
             # What the CRM has moved is not where it was read to be: no round before that is read again.
             self.refresh()
-        elif old.timestamp != new.timestamp:
+        elif old.timestamp != new.timestamp and self._pace() == URGENT_SECONDS:
             self.news.ring()
 
     async def _read_rules(self) -> None:

@@ -76,9 +76,7 @@ def recall(
     memo = memory.changed(memo, nodes=nodes, rebound=rebound, guests=_guests(seen, memo))
     if seen.ha_status is not None and seen.ha_status.timestamp != memo.manager_timestamp:
         moved_at = _moved_at(seen, memo.manager_timestamp, seen.ha_status.timestamp)
-        memo = memory.changed(
-            memo, manager_timestamp=seen.ha_status.timestamp, manager_moved_at=moved_at
-        )
+        memo = memory.changed(memo, manager_timestamp=seen.ha_status.timestamp, manager_moved_at=moved_at)
     if seen.ha_config is not None:
         memo = _vanished(memo, seen.ha_config)
     for state in seen.operations:

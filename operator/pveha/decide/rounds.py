@@ -38,6 +38,9 @@ at once."""
 PRESSING_SECONDS = 45.0
 """The same for a lost node with guests: longer than any wait before its fence."""
 
+_UNHURRIED = frozenset({evidence.State.ONLINE, evidence.State.SUSPECT, evidence.State.PLANNED_DOWN})
+"""What comes of a member, also of a silent one, is news first."""
+
 Decision = decision.Decision[memory.Memory]
 
 
@@ -100,7 +103,8 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
         looking=looking,
         memory=memo,
         wake_after=min(
-            _wake_after(looking, allowed, float(spec.detection.probe_period_seconds)), enrolled.due_in
+            _wake_after(looking, verdicts, allowed, float(spec.detection.probe_period_seconds)),
+            enrolled.due_in,
         ),
     )
 
@@ -252,10 +256,16 @@ def _pressing(verdict: evidence.Verdict, since: float, recovery: failover.Recove
     return verdict.state is evidence.State.FENCED or since < PRESSING_SECONDS
 
 
-def _wake_after(looking: decision.Looking, allowed: guards.Permission, period: float) -> float:
-    if looking.urgent:
+def _wake_after(
+    looking: decision.Looking,
+    verdicts: Mapping[str, evidence.Verdict],
+    allowed: guards.Permission,
+    detection: hacluster.Detection,
+) -> float:
+    period = float(detection.probe_period_seconds)
+    if looking.urgent and any(verdict.state not in _UNHURRIED for verdict in verdicts.values()):
         return URGENT_SECONDS
-    waiting = looking.closely or allowed.reason is conditions.Acting.STARTING
+    waiting = looking.urgent or looking.closely or allowed.reason is conditions.Acting.STARTING
     return period if waiting else max(period, CALM_SECONDS)
 
 

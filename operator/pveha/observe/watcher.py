@@ -83,7 +83,7 @@ class Watcher:
         self._look = bell.Bell()
         self._refreshes = 0
         self._membership_changed = bell.Bell()
-        """Rung when one witness tells something new: the others are asked at once, so that they soon agree."""
+        """Rings when one witness tells something new: the others are asked at once, and soon agree."""
         self.news = bell.Bell()
         for name in names:
             self._know(name)

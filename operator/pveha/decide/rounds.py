@@ -102,10 +102,7 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
         tell=lambda: reports.report(round_),
         looking=looking,
         memory=memo,
-        wake_after=min(
-            _wake_after(looking, verdicts, allowed, float(spec.detection.probe_period_seconds)),
-            enrolled.due_in,
-        ),
+        wake_after=min(_wake_after(looking, verdicts, allowed, spec.detection), enrolled.due_in),
     )
 
 

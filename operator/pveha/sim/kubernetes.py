@@ -31,7 +31,7 @@ async def no_fault(request: str) -> None:
 
 def _copy(manifest: kubernetes.Manifest) -> dict[str, Any]:
     """What comes over the wire: nobody shares anything with anybody."""
-    copied: dict[str, Any] = marshal.loads(marshal.dumps(manifest))
+    copied: dict[str, Any] = marshal.loads(marshal.dumps(dict(manifest)))
     return copied
 
 

@@ -18,9 +18,9 @@ def edit_of(expected: cluster.HAResource | None, desired: cluster.HAResource | N
 
 
 async def outcome_of(doer: actor.Actor, operation: operations.Operation) -> operations.Outcome:
+    rung = doer.ended.rung
     doer.apply([operation], [])
-    async with asyncio.timeout(300):
-        await doer.ended.wait()
+    assert await doer.ended.wait(rung, asyncio.get_running_loop().time() + 300)
     (state,) = doer.states()
     assert state.outcome is not None
     assert doer.states() == ()
@@ -42,11 +42,9 @@ def test_every_exception_becomes_an_outcome() -> None:
         async with an_actor(world) as doer:
             owned = await outcome_of(doer, a_fence())
             assert (owned.owner, owned.error) == ("uid/other/dc1", "owned")
-            doer.ended.clear()
             world.errors["ha_config"] = RuntimeError("a mistake")
             broken = await outcome_of(doer, edit_of(None, cluster.HAResource("vm:102")))
             assert broken.error == "RuntimeError: a mistake"
-            doer.ended.clear()
             world.errors["ha_config"] = errors.Unreachable("no route")
             failed = await outcome_of(doer, a_takeover())
             assert failed.error == "no route"
@@ -68,8 +66,9 @@ def test_a_cancelled_operation_ends_as_such_and_the_same_id_runs_once() -> None:
             doer.apply([a_fence()], ["no such operation"])
             assert [state.outcome for state in doer.states()] == [None]
             assert doer.states()[0].step == "Witnessing"
+            rung = doer.ended.rung
             doer.apply([], [a_fence().id])
-            await doer.ended.wait()
+            await doer.ended.wait(rung, float("inf"))
             (state,) = doer.states()
             assert state.outcome is not None
             assert state.outcome.error == "cancelled"

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -316,33 +316,92 @@ def test_fields_say_what_they_are_for(server: Target) -> None:
     assert "what people set in Proxmox holds" in " ".join(text.split())
 
 
-def test_one_guest_one_protectedvm(server: Target, namespace: str) -> None:
+@pytest.fixture(scope="module")
+def policy(server: Target) -> Iterator[None]:
     """The optional policy; without it the operator says DuplicateClaim."""
+    file = str(POLICIES / "one-guest-one-protectedvm.yaml")
+    server.admin.kubectl("apply", "-f", file)
+    yield
+    server.admin.kubectl("delete", "-f", file)
+
+
+def test_one_guest_one_protectedvm(server: Target, namespace: str, policy: None) -> None:
     create = ("create", "-n", namespace, "-f", "-")
-    server.admin.kubectl("apply", "-f", str(POLICIES / "one-guest-one-protectedvm.yaml"))
-    try:
-        server.admin.kubectl(*create, stdin=guest("first", 101))
-        refusal = refused_in_time(server, namespace)
-        assert "guest 101 of dc1 already has the ProtectedVM first" in refusal
-        assert "change that one, or delete it first" in refusal
-        server.admin.kubectl(*create, stdin=guest("second", 102))
-        server.admin.kubectl(*create, stdin=guest("elsewhere", 101, cluster="dc2"))
-        server.admin.kubectl("annotate", "pvm", "first", "-n", namespace, "note=changing-is-allowed")
-        server.admin.kubectl("delete", "pvm", "first", "-n", namespace)
-        deadline = time.monotonic() + POLICY_SECONDS
-        while refusal and time.monotonic() < deadline:
-            refusal = attempt(server, namespace)
-        assert not refusal, "free again after the deletion"
-    finally:
-        server.admin.kubectl("delete", "-f", str(POLICIES / "one-guest-one-protectedvm.yaml"))
+    server.admin.kubectl(*create, stdin=guest("first", 101))
+    refusal = refused_in_time(server, namespace)
+    assert "guest 101 of dc1 already has the ProtectedVM first" in refusal
+    assert "change that one, or delete it first" in refusal
+    server.admin.kubectl(*create, stdin=guest("second", 102))
+    server.admin.kubectl(*create, stdin=guest("elsewhere", 101, cluster="dc2"))
+    server.admin.kubectl("annotate", "pvm", "first", "-n", namespace, "note=changing-is-allowed")
+    server.admin.kubectl("delete", "pvm", "first", "-n", namespace)
+    deadline = time.monotonic() + POLICY_SECONDS
+    while refusal and time.monotonic() < deadline:
+        refusal = attempt(server, namespace)
+    assert not refusal, "free again after the deletion"
 
 
-def attempt(server: Target, namespace: str) -> str:
-    """Why the duplicate of vmid 101 is refused; empty if it would be accepted."""
+@pytest.mark.parametrize(
+    ("there", "new", "admitted"),
+    [
+        ("owned", "hand-written", True),
+        ("owned", "owned", False),
+        ("hand-written", "owned", False),
+        ("adopted", "hand-written", False),
+        ("labelled", "hand-written", False),
+        ("of another cluster", "hand-written", False),
+    ],
+)
+def test_a_hand_written_one_wins_over_one_that_pveha_made(
+    server: Target, namespace: str, policy: None, there: str, new: str, admitted: bool
+) -> None:
+    """One whose label somebody took off, or that has the label alone, is a hand-written one."""
+    create = ("create", "-n", namespace, "-f", "-")
+    owners = {}
+    for name in ("dc1", "dc2"):
+        server.admin.kubectl(*create, stdin=hacluster(name))
+        uid = server.admin.kubectl("get", "hac", name, "-n", namespace, "-o", "jsonpath={.metadata.uid}")
+        owners[name] = {"apiVersion": api.API_VERSION, "kind": "HACluster", "name": name, "uid": uid}
+    server.admin.kubectl(*create, stdin=made(guest("there", 101), there, owners))
+    server.admin.kubectl(*create, stdin=guest("hers", 102))
+    wait_for_policy(server, namespace)
+    refusal = attempt(server, namespace, made(guest("new", 101), new, owners))
+    assert refusal == "" if admitted else "already has the ProtectedVM there" in refusal
+
+
+def hacluster(name: str) -> str:
+    spec = {
+        "endpoints": [{"host": "pve1"}],
+        "credentialsSecretRef": {"name": "token"},
+        "tls": {"caSecretRef": {"name": "ca"}},
+    }
+    about = {"apiVersion": api.API_VERSION, "kind": "HACluster", "metadata": {"name": name}, "spec": spec}
+    return json.dumps(about)
+
+
+def made(manifest: str, how: str, owners: Mapping[str, Any]) -> str:
+    """The manifest with what tells that pveha made it, or a part of that."""
+    owner = owners["dc2" if how == "of another cluster" else "dc1"]
+    obj = json.loads(manifest)
+    if how not in ("adopted", "hand-written"):
+        obj["metadata"]["labels"] = {"pveha.dev/auto-protect": "gold"}
+    if how not in ("labelled", "hand-written"):
+        obj["metadata"]["ownerReferences"] = [owner]
+    return json.dumps(obj)
+
+
+def wait_for_policy(server: Target, namespace: str) -> None:
+    """Until a second one for guest 102 is refused."""
+    deadline = time.monotonic() + POLICY_SECONDS
+    while not attempt(server, namespace, guest("his", 102)):
+        assert time.monotonic() < deadline, f"the policy did not take effect within {POLICY_SECONDS:.0f} s"
+
+
+def attempt(server: Target, namespace: str, manifest: str = "") -> str:
+    """Why it (a duplicate of vmid 101) is refused; empty if it would be accepted."""
+    manifest = manifest or guest("again", 101)
     try:
-        server.admin.kubectl(
-            "create", "--dry-run=server", "-n", namespace, "-f", "-", stdin=guest("again", 101)
-        )
+        server.admin.kubectl("create", "--dry-run=server", "-n", namespace, "-f", "-", stdin=manifest)
     except KubectlError as error:
         return str(error)
     return ""

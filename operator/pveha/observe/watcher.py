@@ -309,7 +309,7 @@ class Watcher:
     async def _read_certificates(self) -> None:
         old, self._certificates = self._certificates, await self._outside.hypervisor.certificates()
         if old != self._certificates:
-            self.news.set()
+            self.news.ring()
 
     async def _read_power(self, switch: power.Switch) -> None:
         assert self._outside.power is not None

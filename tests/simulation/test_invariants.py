@@ -298,6 +298,20 @@ def test_who_unlocks_a_guest_that_is_half_migrated_decides_about_what_is_left(
     assert run._anyway == decides
 
 
+def test_who_arms_ha_arms_it_again_if_the_crm_has_lost_the_command() -> None:
+    """Its first round then dies of a file that somebody has moved by hand: the command is gone."""
+    result = play(
+        (60.0, "power off pve2"),
+        (61.0, "disarm freeze"),
+        (100.0, "move config 102 pve3 by pve3"),
+        (110.0, "set vm:103 stopped"),
+        calm_at=250.0,
+    )
+    assert any("unable to steal config" in line for line in result.log)
+    assert sum("crm ha: armed" in line for line in result.log) > 1
+    assert rules(result) == set()
+
+
 def test_a_process_that_leads_again_begins_a_new_term() -> None:
     """It remembers nothing of what it saw before, so what it owes is counted anew."""
 

@@ -30,6 +30,9 @@ BLOCKING = frozenset({FailoverReady.DUPLICATE_SUSPECTED, FailoverReady.NODE_SHEL
 """Why a guest was not started that must not be started by native HA either (S17)."""
 MOVING = frozenset({"migrate", "relocate", "request_start_balance"})
 """CRM states in which a live LRM moves the guest's file before the CRM's record follows."""
+ARMED = frozenset({"active", "lost_agent_lock"})
+"""States of an LRM that holds its watchdog. One that has lost its lock feeds it no more, but does not let it
+go: it gets the lock back, or the node is reset within the minute (PVE/HA/LRM.pm)."""
 FLUSHES = 2
 """Flushes of the CRM without the guest before it is given back (S8)."""
 
@@ -213,9 +216,9 @@ def _hold_mark(
 
 
 def _will_reset(name: str, seen: snapshot.Snapshot) -> bool:
-    """Whether the node's LRM was active at its last report: then its watchdog resets it without quorum."""
+    """Whether the node's LRM held its watchdog at its last report: then that resets it without quorum."""
     lrm = seen.ha_status.lrms.get(name) if seen.ha_status is not None else None
-    return lrm is not None and lrm.state == "active"
+    return lrm is not None and lrm.state in ARMED
 
 
 def _retried_soon(where: evidence.Verdict, now: float) -> bool:

@@ -152,10 +152,10 @@ class Lrm:
                 world.say(f"lrm {node.name}", "node need to be fenced - releasing agent_lock")
             return
         work = {sid: service for sid, service in mine.items() if service.state != "freeze"}
-        if self.state != "active" and not work:
+        if self.state == "wait_for_agent_lock" and not work:
             return
         if not world.fs.lock(node.name, lock_name(node.name), self.owner):
-            self.state = "wait_for_agent_lock"
+            self.state = "wait_for_agent_lock" if self.state == "wait_for_agent_lock" else "lost_agent_lock"
             return
         if self.state != "active":
             self._activate()

@@ -142,6 +142,8 @@ class _Play:
             await asyncio.sleep(LOOK_SECONDS)
             if self._invariants.majority():
                 self._later = [line for line in self._later if not self._rig.apply(line)]
+                if self._is_still_disarmed():
+                    self._rig.apply("arm")
             problems = self._problems()
         for problem in problems:
             self._invariants.violated("comes right", problem)
@@ -165,6 +167,12 @@ class _Play:
             self._invariants.violated("quiet is quiet", effect)
         for problem in self._problems():
             self._invariants.violated("stays right", problem)
+
+    def _is_still_disarmed(self) -> bool:
+        """Whether the CRM has taken the command to arm HA and has not obeyed: a round that dies has lost the
+        commands that it began with. Who has armed HA sees that, and arms it again."""
+        tree = self._rig.world.newest
+        return "arm" in self._plan.calm and bool(tree.manager.disarm_state) and not tree.commands
 
     def _problems(self) -> list[str]:
         gone = not any(replica.runs for replica in self._rig.operators.values())

@@ -319,8 +319,10 @@ def test_a_guest_of_a_node_that_is_down_as_announced_is_given_back_only_where_a_
     assert edit.desired.state is (IGNORED if held else STARTED)
 
 
-def test_native_ha_is_not_held_back_where_a_watchdog_resets_the_node() -> None:
-    scene, decision = unprovable("active")
+@pytest.mark.parametrize("lrm", ["active", "lost_agent_lock"])
+def test_native_ha_is_not_held_back_where_a_watchdog_resets_the_node(lrm: str) -> None:
+    """An LRM that has lost its lock does not feed its watchdog, and does not let it go."""
+    scene, decision = unprovable(lrm)
     assert edits(decision) == {}
     assert scene.operations == []
 

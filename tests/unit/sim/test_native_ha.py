@@ -112,3 +112,22 @@ def test_a_node_lost_before_or_while_ha_is_disarmed_is_recovered_once_it_is_arme
         ran = sim_worlds.play(about, script)
         assert ran.state_of_guests()[102]["state"] == "running", "\n".join(map(str, ran.log))
         assert ran.double_runs == 0
+
+
+def test_an_lrm_that_lost_its_lock_takes_it_again_though_nothing_is_left_to_do() -> None:
+    """Its only service was taken from HA meanwhile. It feeds its watchdog again: the node is not reset."""
+    about = config.three_nodes(sim_worlds.guests_on("pve2", 102), master="pve1")
+
+    async def script(running: world.World) -> None:
+        await asyncio.sleep(30)
+        running.cut_network("pve2")
+        await asyncio.sleep(10)
+        running.set_ha(cluster.HAResource("vm:102", cluster.HAState.IGNORED))
+        await asyncio.sleep(15)
+        running.heal()
+        await asyncio.sleep(120)
+
+    ran = sim_worlds.play(world.World(about), script)
+    told = [str(event) for event in ran.log if event.subject in ("pve2", "lrm pve2")]
+    assert any("lost its lock" in line for line in told)
+    assert not any("watchdog" in line for line in told)

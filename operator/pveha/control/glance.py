@@ -1,0 +1,90 @@
+"""One look at a cluster, as the operator's observers have it, by somebody who does nothing."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from pveha import api
+from pveha.control import links, store
+from pveha.model import errors, ports, snapshot, specs
+from pveha.model.kubernetes import ClusterKey
+from pveha.observe import watcher
+
+PATIENCE_SECONDS = 30.0
+"""For everything to be read once; what has not come then is missing."""
+LOOK_SECONDS = 0.2
+
+
+async def wanted(kubernetes: ports.Kubernetes, namespace: str, name: str) -> specs.Specs:
+    """The manifests of one HACluster. Raises NotFound, InvalidConfiguration, and what Kubernetes raises."""
+    known = store.Store()
+    for kind in store.KINDS:
+        known.listed(kind, namespace, await kubernetes.list_objects(kind, namespace))
+    key = ClusterKey(namespace, name)
+    found = known.specs(key)
+    if found is None:
+        reasons = [reason for ref, reason in known.refused().items() if ref.name == name]
+        if reasons:
+            raise errors.InvalidConfiguration(f"HACluster {key}: {reasons[0]}")
+        there = ", ".join(sorted(str(each) for each in known.clusters())) or "none"
+        raise errors.NotFound(f"no HACluster {name} in namespace {namespace} (there are: {there})")
+    return found
+
+
+async def look(kubernetes: ports.Kubernetes, about: specs.Specs) -> snapshot.Snapshot:
+    """Read everything once. Raises what makes it impossible to read the cluster at all."""
+    namespace, name = about.cluster.metadata.namespace, about.cluster.metadata.name
+
+    async def read(secret: str) -> Mapping[str, bytes]:
+        return await kubernetes.secret(namespace, secret)
+
+    identity = await kubernetes.identity()
+    spec = about.cluster.spec
+    made = await links.connect(spec, namespace, read)
+    loop = asyncio.get_running_loop()
+    try:
+        async with watcher.Watcher(
+            made.outside,
+            [node.name for node in spec.nodes],
+            f"{identity}/{namespace}/{name}",
+            float(spec.detection.probe_period_seconds),
+            time.time,
+        ) as observer:
+            until = loop.time() + PATIENCE_SECONDS
+            while True:
+                await asyncio.sleep(LOOK_SECONDS)
+                seen = observer.snapshot((), 0.0)
+                made.learn(seen)
+                if _complete(seen, spec, made.outside) or loop.time() > until:
+                    break
+    finally:
+        await made.close()
+    if seen.inventory is None:
+        problem = seen.problems.get("inventory")
+        raise errors.Unreachable(problem.message if problem else "the Proxmox API told nothing in time")
+    return seen
+
+
+def _complete(seen: snapshot.Snapshot, spec: api.HAClusterSpec, outside: watcher.Outside) -> bool:
+    """Whether nothing is outstanding: all has been read, or could not be."""
+    parts = {
+        "inventory": seen.inventory,
+        "ha_config": seen.ha_config,
+        "ha_status": seen.ha_status,
+        "configs": seen.configs if outside.shell is not None else (),
+        "privileges": seen.privileges,
+    }
+    if any(part is None and source not in seen.problems for source, part in parts.items()):
+        return False
+    nodes = seen.inventory.nodes if seen.inventory is not None else {}
+    if any(name not in seen.probes for name in nodes):
+        return False
+    if outside.shell is not None and any(
+        name not in seen.shells and f"shell/{name}" not in seen.problems for name in nodes
+    ):
+        return False
+    return all(
+        switch in seen.power or f"power/{switch}" in seen.problems
+        for switch in outside.switches
+        if switch.node in nodes
+    )

@@ -17,9 +17,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser = subparsers.add_parser(
         "snapshot",
         help="save a cluster's observed state (no secrets) to a file",
-        description="Read everything that the operator would read of an HACluster once, and save it with its "
-        "manifests. `pveha explain --file` answers from it offline. Nothing is changed; no secrets are saved, "
-        "but names, addresses and configurations are.",
+        description="Read once what the operator reads of an HACluster, and save it with its manifests. "
+        "`pveha explain --file` answers from it offline. Nothing is changed; no secrets are saved, but names, "
+        "addresses and configurations are.",
     )
     add_cluster(parser)
     parser.add_argument("file", type=pathlib.Path, metavar="FILE", help="where to write (JSON)")

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import pydantic
 
@@ -19,7 +19,7 @@ FORMAT = "pveha.dev/snapshot/v1"
 
 
 class _File(pydantic.BaseModel):
-    """The file. Dataclasses of the model as they are; infinite times as strings, which JSON has no word for."""
+    """The file. The model's dataclasses as they are; JSON has no word for infinity, so that is a string."""
 
     model_config = pydantic.ConfigDict(ser_json_inf_nan="strings")
 

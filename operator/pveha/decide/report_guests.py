@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from pveha.api import conditions, failoverpolicy, hacluster, protectedvm
-from pveha.decide import failover, native, placement, protection, recall
+from pveha.decide import estimate, failover, native, placement, protection, recall
 from pveha.decide import told as told_
 
 
@@ -83,7 +83,11 @@ def status_of(
                 "identity": now.protected.identities.get(guest.vmid, ""),
             }
         ),
-        failover_plan=protectedvm.FailoverPlan(target_node=target) if target else None,
+        failover_plan=protectedvm.FailoverPlan(
+            target_node=target, expected_downtime_seconds=estimate.downtime_seconds(guest, now)
+        )
+        if target
+        else None,
         last_failover=_last_failover(guest, now),
     )
 

@@ -316,8 +316,8 @@ def _degraded(now: told_.Round) -> told_.Told:
             return True, conditions.Degraded.NODE_PLANNED_DOWN, f"{name}: {verdict.reason}"
     for name, verdict in now.verdicts.items():
         probe = now.seen.probes.get(name)
-        silent = verdict.path_broken or verdict.state is evidence.State.SUSPECT
-        if silent and probe is not None and probe.kind == "Untrusted":
+        mute = verdict.path_broken or verdict.state is evidence.State.SUSPECT
+        if mute and probe is not None and probe.kind == "Untrusted":
             return True, conditions.Degraded.NODE_UNTRUSTED, f"{name}: {probe.problem}"[:4000]
     for name, verdict in now.verdicts.items():
         if verdict.path_broken:

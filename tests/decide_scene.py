@@ -50,6 +50,12 @@ class Scene:
         self.configs: dict[int, node.GuestConfig] = {}
         self.views: dict[str, dict[str, bool]] = {}
         """What a witness sees, where that is not what everybody sees."""
+        self.register = 0
+        """The newest epoch that was opened."""
+        self.registers: dict[str, int] = {}
+        """The same as nodes show it whose copy is older."""
+        self.qdevice = 0
+        """Its votes, which the members count."""
         self.quorate = True
         self.armed = True
         self.storages_offline: set[tuple[str, str]] = set()
@@ -129,7 +135,8 @@ class Scene:
             if each.answers:
                 alone = {other: other == name for other in online}
                 own = self.views.get(name, online if each.online else alone)
-                quorate = self.quorate and sum(own.values()) * 2 > len(own)
+                given = self.qdevice if each.online else 0
+                quorate = self.quorate and (sum(own.values()) + given) * 2 > len(own) + self.qdevice
                 views[name] = cluster.MembershipView(name, quorate, own, {}, self.now)
                 probes[name] = snapshot.Probe(self.now, self.now, None)
             else:
@@ -140,10 +147,11 @@ class Scene:
                     each.bmc, identity, self.now - 0.2, self.now - 0.1
                 )
             if each.shell:
-                total = len(online)
-                votes = each.votes or node.Votes(dict.fromkeys(online, 1), 0, total, total, frozenset())
+                total = len(online) + self.qdevice
+                configured = dict.fromkeys(online, 1)
+                votes = each.votes or node.Votes(configured, self.qdevice, total, total, frozenset())
                 identity = frozenset({f"uuid-{name}"})
-                epoch = self.memory.epoch or 0
+                epoch = self.registers.get(name, self.register)
                 shells[name] = node.NodeStatus(
                     name,
                     "1",
@@ -275,6 +283,7 @@ class Scene:
         for number, state in enumerate(self.operations):
             if isinstance(state.operation, kind) and state.outcome is None:
                 ended = operations.Outcome(self.now, **outcome)
+                self.register = max(self.register, ended.epoch or 0)
                 self.operations[number] = dataclasses.replace(state, outcome=ended)
                 return state.operation
         raise AssertionError(f"no {kind.__name__} in flight: {self.operations}")

@@ -170,6 +170,17 @@ class Quorate(Documented):
         "Two quorate answers name different members. pveha does nothing.",
         "Look at `pvecm status` on the nodes that the message names.",
     )
+    HISTORY_FORKED = (
+        "HistoryForked",
+        (
+            "Nodes that were off while others went on have come back without them and are quorate, with "
+            "guests and HA resources as they once were. pveha does nothing."
+        ),
+        (
+            "Bring back the nodes that were on last; with all nodes together pveha goes on by itself. "
+            "`wait_for_all: 1` in corosync.conf prevents it."
+        ),
+    )
     UNKNOWN = "Unknown", "The cluster could not be asked.", "See the condition Connected."
 
 
@@ -434,6 +445,11 @@ class Acting(Documented):
     NOT_QUORATE = (
         "NotQuorate",
         "The cluster has no quorum or shows different views.",
+        "See the condition Quorate.",
+    )
+    HISTORY_FORKED = (
+        "HistoryForked",
+        "The quorate nodes went on from an old state of the cluster.",
         "See the condition Quorate.",
     )
     NOT_OWNED = "NotOwned", "Another operator owns the cluster.", "See the condition Owned."

@@ -66,6 +66,7 @@ class Totals:
             "handed_to_native": self.handed_to_native,
             "copies_by_people": self.copies[copies.PERSON],
             "copies_by_native": self.copies[copies.NATIVE],
+            "copies_by_forks": self.copies[copies.FORK],
             "kinds": dict(sorted(self.kinds.items())),
             "broken_seeds": sorted(self.broken),
         }

@@ -62,11 +62,11 @@ def recover(
         )
         recoveries[name] = recovery
         memo = _record(name, verdict, memo, seen, protected, recovery)
-        if not allowed.begin or memo.epoch is None or _fencing(seen) or start:
+        if not allowed.begin or memo.epoch is None or _opening(seen) or start:
             continue
         if fence := _fence(name, verdict, seen, spec, memo, members, recovery):
             start.append(fence)
-    if memo.epoch is not None and recall.is_current(seen, memo) and not start and not _fencing(seen):
+    if memo.epoch is not None and recall.is_current(seen, memo) and not start and not _opening(seen):
         for name, recovery in recoveries.items():
             if allowed.begin and verdicts[name].state is evidence.State.FENCED:
                 batches, memo = _batches(recovery, seen, spec, memo, members, protected)
@@ -78,9 +78,12 @@ def recover(
     return start, _cancellations(seen, memo, members, allowed), memo, recoveries
 
 
-def _fencing(seen: snapshot.Snapshot) -> bool:
-    """Whether a fence is in flight: it opens an epoch, so claims and a second fence wait for its end."""
-    return any(isinstance(s.operation, operations.Fence) and s.outcome is None for s in seen.operations)
+def _opening(seen: snapshot.Snapshot) -> bool:
+    """Whether an epoch is being opened, as a fence does: claims and another fence wait for its end."""
+    return any(
+        isinstance(s.operation, operations.Fence | operations.Begin) and s.outcome is None
+        for s in seen.operations
+    )
 
 
 def running_items(seen: snapshot.Snapshot) -> dict[int, operations.Takeover]:

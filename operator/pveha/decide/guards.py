@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pveha.api import hacluster
 from pveha.api.conditions import Acting
-from pveha.decide import evidence, memory
+from pveha.decide import evidence, history, memory
 from pveha.model import snapshot
 
 SETTLE_SECONDS = 5.0
@@ -20,7 +20,7 @@ START_PRIVILEGE = "VM.PowerMgmt"
 """Proxmox demands it of who starts guests."""
 OLDEST_VERSION = 9
 """Of Proxmox VE: 8 has HA groups in place of rules, and `nofailback` on them in place of `failback`."""
-STOPPING = frozenset({Acting.NOT_LEADER, Acting.NOT_OWNED, Acting.NOT_QUORATE})
+STOPPING = frozenset({Acting.NOT_LEADER, Acting.NOT_OWNED, Acting.NOT_QUORATE, Acting.HISTORY_FORKED})
 SPLIT_SECONDS = 3.0
 """Views read one after the other contradict each other for a moment whenever a node leaves or joins: nothing
 new is begun then, but only a contradiction that lasts ends what is in flight."""
@@ -108,6 +108,8 @@ def _stop(
         )
     if members.split:
         return Acting.NOT_QUORATE, f"{members.split}: nothing is done until this is resolved"
+    if behind := old_history(seen, spec, memo, members):
+        return behind
     parts = {"guests": seen.inventory, "HA configuration": seen.ha_config, "HA state": seen.ha_status}
     stale = [
         name
@@ -121,6 +123,28 @@ def _stop(
     if old := unsupported(seen.version):
         return Acting.NOT_CONNECTED, old
     return None
+
+
+def old_history(
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    memo: memory.Memory,
+    members: evidence.Membership,
+) -> tuple[Acting, str] | None:
+    """Why what the quorate nodes show may be what was true once, or None."""
+    where = history.place(memo, members)
+    if where is history.Place.NEWEST or spec.recovery.registers_alone:
+        return None
+    present = evidence.survivors(members)
+    if where is history.Place.UNKNOWN:
+        text = f"waiting for {', '.join(present)} to tell that the cluster's newest epoch is known there"
+        return Acting.STARTING, text
+    absent = ", ".join(sorted(members.nodes - set(present))) or "the others"
+    return Acting.HISTORY_FORKED, (
+        f"{', '.join(present)} went on from an old state of the cluster: epoch {memo.newest} is not known "
+        f"there. Guests may run on, and belong to, {absent}: bring {absent} back. If a node never returns, "
+        "remove it from the cluster ('pvecm delnode') once you have made sure that it is off"
+    )
 
 
 def unsupported(version: str) -> str:

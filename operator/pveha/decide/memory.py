@@ -223,6 +223,16 @@ class Move:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Heard:
+    """What a node told last of the epoch register."""
+
+    epoch: int
+    at: float
+    """When (the loop's time)."""
+    quorate: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Unprotect:
     """Guests that are to lose their protection, and the confirmation of it."""
 
@@ -271,6 +281,14 @@ class Memory:
     epoch_at: float = 0.0
     inherited: bool = False
     """Open marks were found when the epoch began, so S15's wait applies."""
+    register: Mapping[str, Heard] = dataclasses.field(default_factory=dict)
+    """By node: what it tells of the epoch register."""
+    newest: int = 0
+    """The newest number that the register was ever known to hold."""
+    newest_at: float = float("-inf")
+    """When it was last known to grow."""
+    whole_since: float | None = None
+    """Since when every node is a member."""
     superseded: str = ""
     """Why nobody of this owner may act: another owner, or a newer epoch than ours."""
     acted_at: float = float("-inf")

@@ -31,7 +31,7 @@ members knows."""
 
 def first(status: hacluster.HAClusterStatus) -> memory.Memory:
     """The memory of an operator that has just started: only what survives in the status, the BMC bindings
-    (S1), a storm, flaps, and a confirmation that was taken."""
+    (S1), a storm, flaps, the newest epoch, and a confirmation that was taken."""
     loss = status.last_failure
     nodes = quarantine.remembered(status)
     for binding in status.bindings:
@@ -50,6 +50,7 @@ def first(status: hacluster.HAClusterStatus) -> memory.Memory:
         unended=loss if loss is not None and loss.completion_time is None else None,
         nodes=nodes,
         storm=storm.remembered(status),
+        newest=status.epoch or 0,
         unprotect=enrolment.remembered(status),
     )
 
@@ -388,7 +389,11 @@ def _fold(
                     memo, begin_retry_at=outcome.at + BEGIN_RETRY_SECONDS, superseded=outcome.owner or ""
                 )
             return dataclasses.replace(
-                memo, epoch=outcome.epoch, epoch_at=outcome.at, inherited=_open_marks(seen), superseded=""
+                memo,
+                epoch=outcome.epoch,
+                epoch_at=outcome.at,
+                inherited=memo.inherited if memo.epoch is not None else _open_marks(seen),
+                superseded="",
             )
         case operations.Fence():
             if outcome.owner is not None:

@@ -115,6 +115,9 @@ def _quorate(now: told_.Round) -> told_.Told:
         )
     if now.members.split:
         return False, conditions.Quorate.SPLIT_VIEW, now.members.split
+    old = guards.old_history(now.seen, now.wanted.cluster.spec, now.memo, now.members)
+    if old is not None and old[0] is conditions.Acting.HISTORY_FORKED:
+        return False, conditions.Quorate.HISTORY_FORKED, old[1]
     return True, conditions.Quorate.OK, "the nodes that answer agree"
 
 
@@ -401,7 +404,7 @@ def status_of(
         observed_generation=generation,
         conditions=told_.conditions(told, generation, now.seen.wall),
         version=now.seen.version or None,
-        epoch=now.memo.epoch if now.memo.epoch is not None else now.wanted.cluster.status.epoch,
+        epoch=now.memo.newest or None,
         nodes=hacluster.NodeCounters(
             total=len(now.verdicts),
             online=sum(

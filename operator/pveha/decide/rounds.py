@@ -11,6 +11,7 @@ from pveha.decide import (
     evidence,
     failover,
     guards,
+    history,
     maintenance,
     memory,
     native,
@@ -57,6 +58,7 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
         _named(wanted, meta.REBIND_ANNOTATION),
         _named(wanted, meta.CONFIRM_OFF_ANNOTATION),
     )
+    memo = history.follow(memo, seen, members)
     verdicts = evidence.verdicts(seen, spec, memo, members)
     memo = _states(memo, verdicts, seen)
     memo = storm.follow(seen, spec, memo, members, verdicts)
@@ -82,6 +84,8 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
     released = enrolled.released - named
     edits = _edits(seen, memo, verdicts, protected, allowed, recoveries, start, released, spec.recovery)
     start.extend(edits)
+    if not start and _may_note(seen, memo, allowed) and history.left_unnoted(memo, seen, members, verdicts):
+        start.extend(_begin(seen, wanted, memo, members))
     if not start:
         start.extend(afterwards.power_on(seen, spec, memo, verdicts, recoveries, allowed))
     round_ = told_.Round(
@@ -126,6 +130,15 @@ def _may_own(wanted: specs.Specs, allowed: guards.Permission) -> bool:
     """Whether to ask again for a cluster that somebody else owned: the owner may have given way (S14)."""
     return (
         allowed.reason is conditions.Acting.NOT_OWNED and wanted.cluster.spec.mode is hacluster.Mode.ENFORCE
+    )
+
+
+def _may_note(seen: snapshot.Snapshot, memo: memory.Memory, allowed: guards.Permission) -> bool:
+    """Whether a new epoch would be in nobody's way."""
+    return (
+        memo.epoch is not None
+        and allowed.begin
+        and all(state.outcome is not None for state in seen.operations)
     )
 
 

@@ -7,9 +7,12 @@ Exactly these are told apart, by how the configuration last came to where the se
                quorate by nothing but votes that a person had lowered: its CRM fences the rest, and goes on
                with that when the parts join again
     native HA  moved it from a node whose LRM was not active, which no watchdog resets
+    a fork     took back where it was moved to: a node that was off meanwhile booted alone, quorate by a
+               QDevice's vote, and went on from the `/etc/pve` of before. It starts what was on it then, and
+               when the nodes join, one of them loses what it has written; so does native HA's recovery there
 
-Whatever pveha moved is pveha's; so is what it gave to native HA on a node whose LRM has not been active since
-(S11), and everything else.
+Whatever else pveha moved is pveha's, and so is what it moves while history is forked; so is what it gave to
+native HA on a node whose LRM has not been active since (S11), and everything else.
 """
 
 import dataclasses
@@ -19,6 +22,7 @@ from pveha.sim import rig, wires
 
 PERSON = "a person"
 NATIVE = "native HA"
+FORK = "a forked history"
 LEFTOVERS = frozenset({"inmigrate", "paused", "postmigrate"})
 """States of the processes of a migration that did not come to its end."""
 LOWERED_SECONDS = 240.0
@@ -34,6 +38,7 @@ class Move:
     target: str
     doer: str
     """Who makes the second copy if the guest still runs on `source`; empty: pveha."""
+    at: float
 
 
 class Copies:
@@ -56,6 +61,8 @@ class Copies:
     def doer(self, vmid: int, nodes: tuple[str, ...]) -> str:
         """Who but pveha made the guest write from `nodes`, or an empty string."""
         last = self._last.get(vmid)
+        if last is not None and last.at < self._world.fs.forked_at:
+            return FORK
         return last.doer if last is not None and {last.source, last.target} <= set(nodes) else ""
 
     def left_alone(self, vmid: int, node: str) -> bool:
@@ -88,7 +95,7 @@ class Copies:
                 self._lowered = self._world.now()
 
     def _moved(self, vmid: int, source: str, target: str, by: str) -> None:
-        self._last[vmid] = Move(source, target, self._doer(vmid, source, by))
+        self._last[vmid] = Move(source, target, self._doer(vmid, source, by), self._world.now())
         if by.startswith("pveha-node"):
             self._unguarded[vmid] = target
             self._taken_over[vmid] = self._world.now()
@@ -99,6 +106,8 @@ class Copies:
             return PERSON
         if by != "crm":
             return ""
+        if self._world.fs.diverging:
+            return FORK
         self._look()
         if self._world.now() - self._lowered <= LOWERED_SECONDS:
             return PERSON

@@ -143,6 +143,10 @@ class Pmxcfs:
         self.forked = False
         """Whether a quorate membership has ever gone on from a state that others had left behind: a node that
         was off meanwhile and booted alone, with a QDevice's vote. What either side writes may be lost."""
+        self.forked_at = float("-inf")
+        """When that happened last."""
+        self.diverging = False
+        """Whether it has, and not all nodes have been together since."""
 
     def tree(self, node: str) -> Tree:
         """What `node` reads: current in a quorate membership, old elsewhere. ENOTCONN when its pmxcfs is
@@ -345,7 +349,11 @@ class Pmxcfs:
     def note_fork(self, ring: Iterable[str]) -> None:
         """A membership is quorate: see whether others had gone further than its nodes know."""
         known = max(self.trees[name].version for name in ring)
-        self.forked = self.forked or any(tree.version > known for tree in self.trees.values())
+        if any(tree.version > known for tree in self.trees.values()):
+            self.forked = self.diverging = True
+            self.forked_at = self._world.now()
+        elif len(set(ring)) == len(self.trees):
+            self.diverging = False
 
     def split(self, ring: Iterable[str]) -> None:
         """Give the nodes of a new membership one tree: the newest of theirs; others keep copies of what they

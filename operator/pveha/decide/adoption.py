@@ -79,7 +79,8 @@ def edits(
             retried = guest.node in recoveries and ref.vmid in recoveries[guest.node].items
             ours = ref.vmid in protected.guests and recovery.node_shell is not None
             doubted = failover.doubted_source(ref.vmid, memo, verdicts)
-            edit = _finish(sid, resource, comment, where, seen, memo, retried, ours, doubted, native)
+            runs = guest.status == "running"
+            edit = _finish(sid, resource, comment, where, seen, memo, retried, ours, doubted, native, runs)
             if may_begin:
                 edit = edit or _stale_record(sid, resource, comment, guest, verdicts, seen, memo)
         if edit is not None:
@@ -98,6 +99,7 @@ def _finish(
     ours: bool,
     doubted: str,
     native: bool,
+    runs: bool,
 ) -> operations.Edit | None:
     assert comment.mark is not None
     assert seen.ha_status is not None
@@ -115,7 +117,7 @@ def _finish(
         if where.state is not evidence.State.ONLINE:
             if retried and remembered.attempts < recall.MAX_ATTEMPTS and _retried_soon(where, seen.now):
                 return None
-            if (held := _hold_mark(comment.mark, where, seen, native)) is not None:
+            if (held := _hold_mark(comment.mark, where, seen, native, runs)) is not None:
                 held_back = dataclasses.replace(resource, comment=str(comment.with_mark(held)))
                 return operations.Edit(
                     sid, resource, held_back, f"{where.node} may still run it: native HA is held back"
@@ -202,15 +204,17 @@ def _in_doubt(where: evidence.Verdict, native: bool) -> bool:
 
 
 def _hold_mark(
-    found: mark.Mark, where: evidence.Verdict, seen: snapshot.Snapshot, native: bool
+    found: mark.Mark, where: evidence.Verdict, seen: snapshot.Snapshot, native: bool, runs: bool
 ) -> mark.Mark | None:
     """The mark that holds native HA back where undoing a takeover would let it start a second copy (S11).
 
     A node that is down as announced may run its guests too: a person has stopped its LRM, and then it lost
-    the network. Native HA had frozen them, but not what it has dropped since.
+    the network. Native HA had frozen them, but not what it has dropped since. Of a guest that its owner wants
+    stopped, and that runs, native HA would move the file, and nobody would stop what runs.
     """
     in_doubt = _in_doubt(where, native) or where.state is evidence.State.PLANNED_DOWN
-    if not in_doubt or found.was is not cluster.HAState.STARTED or _will_reset(where.node, seen):
+    wanted = runs or found.was is cluster.HAState.STARTED
+    if not in_doubt or not wanted or _will_reset(where.node, seen):
         return None
     return mark.Mark(found.was, hold=where.node)
 

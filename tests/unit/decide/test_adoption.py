@@ -319,6 +319,22 @@ def test_a_guest_of_a_node_that_is_down_as_announced_is_given_back_only_where_a_
     assert edit.desired.state is (IGNORED if held else STARTED)
 
 
+@pytest.mark.parametrize(("runs", "held"), [("running", "pve2"), ("stopped", "")])
+def test_a_guest_that_is_to_be_stopped_is_held_back_where_it_may_still_run(runs: str, held: str) -> None:
+    scene, _ = unprovable("wait_for_agent_lock")
+    scene.set_guest(102, status=runs)
+    ours = mark.Mark(DISABLED, op=OP, epoch=2)
+    scene.set_resource("vm:102", state=IGNORED, comment=str(mark.Comment("of the shop", mark=ours)))
+    del scene.services["vm:102"]
+    scene.end(operations.EditHA)
+    _, edit = until_edit(scene, 30)
+    assert edit is not None
+    assert edit.desired is not None
+    found = mark.parse(edit.desired.comment).mark
+    assert (found.hold if found is not None else "") == held
+    assert edit.desired.state is (IGNORED if held else DISABLED)
+
+
 @pytest.mark.parametrize("lrm", ["active", "lost_agent_lock"])
 def test_native_ha_is_not_held_back_where_a_watchdog_resets_the_node(lrm: str) -> None:
     """An LRM that has lost its lock does not feed its watchdog, and does not let it go."""

@@ -177,8 +177,8 @@ class Quorate(Documented):
             "guests and HA resources as they once were. pveha does nothing."
         ),
         (
-            "Bring back the nodes that were on last; with all nodes together pveha goes on by itself. "
-            "`wait_for_all: 1` in corosync.conf prevents it."
+            "Switch those nodes off, then all nodes on together, so that they agree before any guest runs; "
+            "pveha goes on by itself then. `wait_for_all: 1` in corosync.conf is meant to prevent it."
         ),
     )
     UNKNOWN = "Unknown", "The cluster could not be asked.", "See the condition Connected."

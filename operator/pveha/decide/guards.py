@@ -139,11 +139,12 @@ def old_history(
     if where is history.Place.UNKNOWN:
         text = f"waiting for {', '.join(present)} to tell that the cluster's newest epoch is known there"
         return Acting.STARTING, text
-    absent = ", ".join(sorted(members.nodes - set(present))) or "the others"
+    here, absent = ", ".join(present), ", ".join(sorted(members.nodes - set(present))) or "no other node"
     return Acting.HISTORY_FORKED, (
-        f"{', '.join(present)} went on from an old state of the cluster: epoch {memo.newest} is not known "
-        f"there. Guests may run on, and belong to, {absent}: bring {absent} back. If a node never returns, "
-        "remove it from the cluster ('pvecm delnode') once you have made sure that it is off"
+        f"{here} went on without {absent} from an old state of the cluster: epoch {memo.newest} is not known "
+        "there. When all are together again, one side loses what it has written, and guests may run twice: "
+        f"switch {here} off, then switch all nodes on together. A node that never returns is removed with "
+        "'pvecm delnode' once it is sure to be off"
     )
 
 

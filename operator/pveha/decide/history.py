@@ -31,7 +31,7 @@ class Place(enum.Enum):
 
 def follow(memo: memory.Memory, seen: snapshot.Snapshot, members: evidence.Membership) -> memory.Memory:
     """Note what each node tells of the epoch register, and accept an older branch once every node is on it:
-    then no other is left."""
+    then no other is left. What was read before history is known again is of another branch."""
     told = dict(memo.register)
     for name, shell in seen.shells.items():
         heard = memory.Heard(shell.newest_epoch, shell.answered_at, shell.quorate)
@@ -49,7 +49,11 @@ def follow(memo: memory.Memory, seen: snapshot.Snapshot, members: evidence.Membe
     whole = members.quorate and members.nodes <= set(present)
     since = (memo.whole_since if memo.whole_since is not None else seen.now) if whole else None
     memo = dataclasses.replace(memo, register=told, whole_since=since)
-    if since is None or place(memo, members) is not Place.BEHIND:
+    where = place(memo, members)
+    if where is Place.NEWEST and memo.in_doubt:
+        memo = dataclasses.replace(memo, quorate_since=seen.now)
+    memo = dataclasses.replace(memo, in_doubt=where is not Place.NEWEST)
+    if since is None or where is not Place.BEHIND:
         return memo
     agreed = {told[n].epoch for n in present if n in told and told[n].at > since + LAG_SECONDS}
     if len(agreed) != 1:

@@ -289,6 +289,8 @@ class Memory:
     """When it was last known to grow."""
     whole_since: float | None = None
     """Since when every node is a member."""
+    in_doubt: bool = False
+    """Whether the quorate nodes were last not known to have the newest history."""
     superseded: str = ""
     """Why nobody of this owner may act: another owner, or a newer epoch than ours."""
     acted_at: float = float("-inf")

@@ -52,7 +52,7 @@ def test_nothing_is_done_by_nodes_that_went_on_from_an_old_state(new_leader: boo
     assert condition(status, "Quorate") == ("False", "HistoryForked")
     assert condition(status, "Ready") == ("False", "NotQuorate")
     told = next(each.message for each in status.conditions if each.type == "Quorate")
-    assert "bring pve2 back" in told
+    assert "switch pve1 off, then switch all nodes on together" in told
     assert "pvecm delnode" in told
     assert status.epoch == 2
 

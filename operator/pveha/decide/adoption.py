@@ -208,11 +208,15 @@ def _hold_mark(
 ) -> mark.Mark | None:
     """The mark that holds native HA back where undoing a takeover would let it start a second copy (S11).
 
-    A node that is down as announced may run its guests too: a person has stopped its LRM, and then it lost
-    the network. Native HA had frozen them, but not what it has dropped since. Of a guest that its owner wants
-    stopped, and that runs, native HA would move the file, and nobody would stop what runs.
+    A proof that may yet come is waited for: the guest can be taken over then. A node that is down as announced
+    may run its guests too: a person has stopped its LRM, and then it lost the network. Native HA had frozen
+    them, but not what it has dropped since. Of a guest that its owner wants stopped, and that runs, native HA
+    would move the file, and nobody would stop what runs.
     """
-    in_doubt = _in_doubt(where, native) or where.state is evidence.State.PLANNED_DOWN
+    unproven = _in_doubt(where, native) or (not native and where.lost)
+    in_doubt = where.state is evidence.State.PLANNED_DOWN or (
+        unproven and where.state is not evidence.State.FENCED
+    )
     wanted = runs or found.was is cluster.HAState.STARTED
     if not in_doubt or not wanted or _will_reset(where.node, seen):
         return None

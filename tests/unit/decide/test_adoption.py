@@ -319,6 +319,25 @@ def test_a_guest_of_a_node_that_is_down_as_announced_is_given_back_only_where_a_
     assert edit.desired.state is (IGNORED if held else STARTED)
 
 
+@pytest.mark.parametrize(("lrm", "held"), [("wait_for_agent_lock", "pve2"), ("active", "")])
+def test_a_guest_of_a_node_that_may_yet_be_proven_off_is_given_back_only_where_a_watchdog_resets_it(
+    lrm: str, held: str
+) -> None:
+    scene = Scene().settle()
+    scene.nodes["pve2"].lrm_state = lrm
+    scene.step(6)
+    scene.lose("pve2", bmc=ON)
+    del scene.protected[102]
+    ours = mark.Mark(STARTED, op=OP, epoch=2)
+    scene.set_resource("vm:102", state=IGNORED, comment=str(mark.Comment("of the shop", mark=ours)))
+    del scene.services["vm:102"]
+    _, edit = until_edit(scene, 30)
+    assert edit is not None
+    assert edit.desired is not None
+    found = mark.parse(edit.desired.comment).mark
+    assert (found.hold if found is not None else "") == held
+
+
 @pytest.mark.parametrize(("runs", "held"), [("running", "pve2"), ("stopped", "")])
 def test_a_guest_that_is_to_be_stopped_is_held_back_where_it_may_still_run(runs: str, held: str) -> None:
     scene, _ = unprovable("wait_for_agent_lock")

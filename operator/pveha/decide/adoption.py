@@ -208,7 +208,7 @@ def _hold_mark(
 ) -> mark.Mark | None:
     """The mark that holds native HA back where undoing a takeover would let it start a second copy (S11).
 
-    A proof that may yet come is waited for: the guest can be taken over then. A node that is down as announced
+    A proof that may yet come is waited for: the guest can be taken over then. A node down as announced
     may run its guests too: a person has stopped its LRM, and then it lost the network. Native HA had frozen
     them, but not what it has dropped since. Of a guest that its owner wants stopped, and that runs, native HA
     would move the file, and nobody would stop what runs.

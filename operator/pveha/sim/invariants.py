@@ -318,10 +318,10 @@ class Invariants:
                 self.violated("native is left alone", f"{effect.vmids} are claimed from {effect.subject}")
             case "claim":
                 self._new_operation(f"claim of {effect.vmids} from {effect.subject}")
-                self._going_to(effect.on, f"claim of {effect.vmids}")
+                self._going_to(effect.on, "claim", effect.vmids)
             case "migrate":
                 self._new_operation(f"migration of {effect.vmids} to {effect.subject}")
-                self._going_to(effect.subject, f"migration of {effect.vmids}")
+                self._going_to(effect.subject, "migration", effect.vmids)
                 self._migrating(effect.vmids[0])
             case "start":
                 self._starting(effect.vmids[0], effect.subject)
@@ -382,10 +382,16 @@ class Invariants:
         if ignored and found is not None and found.was is not cluster.HAState.STARTED:
             self.violated("what was stopped stays stopped", f"guest {vmid} is started on {on}")
 
-    def _going_to(self, target: str, what: str) -> None:
-        since = self.kept_away.get(target)
-        if since is not None and self._world.now() - since > FORBIDDEN_SECONDS and not self._deaf():
-            self.violated("kept away", f"{what} to {target}, which takes no guests since {since:.1f}")
+    def _going_to(self, target: str, what: str, vmids: tuple[int, ...]) -> None:
+        """What others have moved there is started there."""
+        since, files = self.kept_away.get(target), self._world.newest.guests
+        sent = tuple(vmid for vmid in vmids if vmid not in files or files[vmid].node != target)
+        if since is None or self._world.now() - since <= FORBIDDEN_SECONDS or self._deaf():
+            return
+        if sent:
+            self.violated(
+                "kept away", f"{what} of {sent} to {target}, which takes no guests since {since:.1f}"
+            )
 
     def _migrating(self, vmid: int) -> None:
         """A guest of a drained node is moved: a container only as its policy lets it, and none of a node that

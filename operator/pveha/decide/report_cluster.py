@@ -327,9 +327,9 @@ def _degraded(now: told_.Round) -> told_.Told:
             return True, conditions.Degraded.PATH_BROKEN, f"{name}: {verdict.reason}"
     for name, why in _quarantined(now).items():
         return True, conditions.Degraded.NODE_QUARANTINED, f"{name}: {why}"
-    if silent := failover.without_qdevice(now.seen, evidence.survivors(now.members)):
+    if voteless := failover.without_qdevice(now.seen, evidence.survivors(now.members)):
         text = (
-            f"the QDevice gives {', '.join(silent)} no vote: 'systemctl status corosync-qdevice' there, and "
+            f"the QDevice gives {', '.join(voteless)} no vote: 'systemctl status corosync-qdevice' there, and "
             "corosync-qnetd on the QDevice's host, tell why"
         )
         return True, conditions.Degraded.QDEVICE_SILENT, text

@@ -509,13 +509,14 @@ class UnprotectConfirmation(Model):
 
 
 class HAClusterStatus(Status):
-    """What pveha sees and does. All but bindings, storm, flapping and unprotectConfirmed is rebuilt from the
-    world: editing it has no effect."""
+    """What pveha sees and does. All but epoch, bindings, storm, flapping and unprotectConfirmed is rebuilt
+    from the world: editing it has no effect."""
 
     version: Annotated[str, Field(max_length=64)] | None = None
     """Version of Proxmox VE."""
     epoch: Annotated[int, Field(ge=0)] | None = None
-    """The newest number in the cluster's epoch register: it grows with every leader that acts."""
+    """The newest number that the cluster's epoch register is known to have held: it grows with every leader
+    that acts. Where it is not known, pveha does nothing."""
     nodes: NodeCounters | None = None
     """How many nodes there are."""
     not_online: Annotated[

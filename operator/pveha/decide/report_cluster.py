@@ -329,8 +329,8 @@ def _degraded(now: told_.Round) -> told_.Told:
         return True, conditions.Degraded.NODE_QUARANTINED, f"{name}: {why}"
     if voteless := failover.without_qdevice(now.seen, evidence.survivors(now.members)):
         text = (
-            f"the QDevice gives {', '.join(voteless)} no vote: 'systemctl status corosync-qdevice' there, and "
-            "corosync-qnetd on the QDevice's host, tell why"
+            f"the QDevice gives {', '.join(voteless)} no vote: 'systemctl status corosync-qdevice' there, "
+            "and corosync-qnetd on the QDevice's host, tell why"
         )
         return True, conditions.Degraded.QDEVICE_SILENT, text
     return False, conditions.Degraded.NONE, "all nodes are online"

@@ -224,3 +224,19 @@ def test_a_bmc_that_hangs_is_a_problem_after_its_deadline() -> None:
         assert "did not answer in 5 s" in problem.message
 
     stage.play(story)
+
+
+def test_certificates_are_looked_at_once_an_hour() -> None:
+    async def main() -> None:
+        stage = Stage()
+        stage.world.start()
+        async with stage.watch() as watching:
+            await asyncio.sleep(10.0)
+            found = watching.snapshot((), 1.0)
+            assert found.certificates is not None
+            assert found.certificates.keys() == {"pve1", "pve2", "pve3"}
+            assert "certificates" not in found.problems
+            await asyncio.sleep(watcher.HOURLY_SECONDS)
+            assert stage.calls["certificates"] == 2
+
+    clock.run(main())

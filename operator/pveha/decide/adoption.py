@@ -149,12 +149,13 @@ def _finish(
     lrm = seen.ha_status.lrms.get(where.node)
     lrm_active = lrm is not None and lrm.state == "active"
     settled = listed and seen.ha_status.services[sid].node == where.node
-    if settled and (lrm_active or resource.state is not cluster.HAState.STARTED):
+    works = runs or resource.state is cluster.HAState.STARTED
+    if settled and (lrm_active or not works):
         return operations.Edit(
             sid, resource, dataclasses.replace(resource, comment=without_mark), "adopted by the CRM"
         )
     unguarded = remembered.listed_since is not None and seen.now - remembered.listed_since > LRM_WAIT_SECONDS
-    if resource.state is cluster.HAState.STARTED and not lrm_active and (unguarded or where.lost):
+    if works and not lrm_active and (unguarded or where.lost):
         ignored = dataclasses.replace(resource, state=cluster.HAState.IGNORED)
         return operations.Edit(
             sid, resource, ignored, f"the LRM of {where.node} is not active: no native HA above it"

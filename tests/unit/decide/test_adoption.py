@@ -76,8 +76,8 @@ def test_a_guest_that_was_stopped_is_given_back_as_stopped() -> None:
     assert edit.desired.state is STOPPED
 
 
-def adopted() -> Scene:
-    scene = disowned()
+def adopted(was: cluster.HAState = STARTED) -> Scene:
+    scene = disowned(was)
     del scene.services["vm:102"]
     _, edit = until_edit(scene, 60)
     assert edit is not None
@@ -107,6 +107,24 @@ def test_above_an_lrm_that_stays_idle_it_is_ignored_again() -> None:
     assert 40 <= after <= 42
     assert edit.desired.state is IGNORED
     assert mark.parse(edit.desired.comment).mark == mark.Mark(STARTED, op=OP, epoch=2)
+
+
+@pytest.mark.parametrize(("status", "state"), [("running", IGNORED), ("stopped", STOPPED)])
+def test_a_guest_that_is_to_be_stopped_keeps_its_mark_while_it_runs_above_an_idle_lrm(
+    status: str, state: cluster.HAState
+) -> None:
+    """Its node has started it at boot. If that were lost before its LRM has stopped it, native HA would move
+    the file, and nobody would stop what runs."""
+    scene = adopted(STOPPED)
+    scene.nodes["pve1"].lrm_state = "wait_for_agent_lock"
+    scene.services["vm:102"] = cluster.ServiceStatus("request_stop", "pve1")
+    scene.set_guest(102, status=status)
+    after, edit = until_edit(scene, 60)
+    assert edit is not None
+    assert edit.desired is not None
+    assert edit.desired.state is state
+    assert (mark.parse(edit.desired.comment).mark is None) is (state is STOPPED)
+    assert (after > adoption.LRM_WAIT_SECONDS) is (state is IGNORED)
 
 
 def test_nothing_is_given_back_onto_an_lrm_that_does_not_report() -> None:

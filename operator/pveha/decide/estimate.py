@@ -1,7 +1,5 @@
 """How long a guest would be down if its node died now: learned from its last failover, else calculated."""
 
-import math
-
 from pveha.api import hacluster
 from pveha.decide import levels, native, protection, told
 
@@ -38,4 +36,4 @@ def _needs_a_person(name: str, now: told.Round) -> bool:
 
 
 def _rounded(seconds: float) -> int:
-    return math.ceil(seconds / ROUND_SECONDS) * ROUND_SECONDS
+    return -int(-seconds // ROUND_SECONDS) * ROUND_SECONDS

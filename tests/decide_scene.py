@@ -177,7 +177,7 @@ class Scene:
             inventory=self._inventory(),
             ha_config=cluster.HAConfig(dict(self.resources), "digest", self.now),
             ha_status=self._ha_status(),
-            ha_rules=self.rules,
+            rule_config=cluster.HARuleConfig({rule.name: rule for rule in self.rules}, "digest", self.now),
             replicated=frozenset(self.replicated),
             version="9.2.0",
             power=readings,

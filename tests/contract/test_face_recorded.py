@@ -230,6 +230,9 @@ RULES = {
     "ha_rule_delete": (NEAR_EQUAL, APART),
     "ha_rule_update_bad_digest": (NEAR_EQUAL, APART),
     "ha_rule_update_wrong_type": (NEAR_EQUAL, APART),
+    "ha_rule_update_disable": (NEAR_EQUAL, APART),
+    "ha_rule_update_delete_prop": (NEAR_EQUAL, dataclasses.replace(APART, disabled=True)),
+    "ha_rules_list_disabled": (NEAR_EQUAL, dataclasses.replace(APART, disabled=True)),
     "ha_migrate_negative_affinity_conflict": (APART,),
 }
 """Rules that were there; NEAR in all other recordings about rules."""
@@ -523,7 +526,8 @@ COVERED = """
     ha_rule_resource_affinity_single_resource ha_rule_update ha_rule_update_bad_digest
     ha_rule_update_nodes ha_rule_update_single_prio ha_rule_update_without_type
     ha_rule_update_wrong_type ha_rule_vm101_create ha_rules_after_delete_purge0 ha_rules_empty
-    ha_rules_list ha_rules_list_both ha_rules_list_node_affinity ha_rules_list_resource
+    ha_rules_list ha_rules_list_both ha_rules_list_disabled ha_rules_list_node_affinity
+    ha_rules_list_resource ha_rule_update_disable ha_rule_update_delete_prop
     ha_status_after_negative_affinity ha_status_after_shutdown ha_status_current_empty
     ha_status_current_healthy ha_status_current_steady invalid_ticket isolated_cluster_status_0
     isolated_cluster_status_1 isolated_cluster_status_2 isolated_ha_status_0 isolated_ha_status_1
@@ -618,9 +622,6 @@ NOT_REPLAYED = {
     "no HTTP answer at all: see test_face_sockets": (
         "dead0_direct_connection dead_direct_connection_link_down gray_pveproxy_hung_direct "
         "qemu_migrate_online_not_specified_running"
-    ),
-    "the world's HA rules are all enabled": (
-        "ha_rule_update_disable ha_rule_update_delete_prop ha_rules_list_disabled"
     ),
     "a node in the middle of its shutdown, after a cold start without a CRM master": (
         "node_shutting_down_0_ha_status node_shutting_down_0_node_status"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -117,7 +118,7 @@ class TestBoth:
         ha = await hypervisor.ha_config()
         assert ha.resources == {"vm:102": cluster.HAResource("vm:102")}
         assert ha.digest
-        assert await hypervisor.ha_rules() == (RULE,)
+        assert (await hypervisor.ha_rules()).enabled == (RULE,)
         status = await hypervisor.ha_status()
         assert status.master == "pve1"
         assert status.armed
@@ -153,7 +154,69 @@ class TestBoth:
 
     async def test_a_deleted_resource_stays_in_its_rules(self, hypervisor: ports.Hypervisor) -> None:
         await hypervisor.delete_ha_resource("vm:102")
-        assert await hypervisor.ha_rules() == (RULE,)
+        assert (await hypervisor.ha_rules()).enabled == (RULE,)
+
+    async def test_a_rule_from_creation_to_deletion(self, hypervisor: ports.Hypervisor) -> None:
+        for sid in ("vm:100", "ct:101"):
+            await hypervisor.create_ha_resource(cluster.HAResource(sid, cluster.HAState.STOPPED))
+        mine = cluster.HARule(
+            "pveha-apart",
+            cluster.RESOURCE_AFFINITY,
+            frozenset({"vm:100", "ct:101"}),
+            positive=False,
+            comment="apart [pveha owner=a.b.c]",
+        )
+        await hypervisor.create_ha_rule(mine)
+        with pytest.raises(errors.AlreadyExists):
+            await hypervisor.create_ha_rule(mine)
+        before = await hypervisor.ha_rules()
+        assert before.rules[mine.name] == mine
+
+        off = dataclasses.replace(mine, disabled=True, comment="")
+        await hypervisor.update_ha_rule(off, before.digest)
+        with pytest.raises(errors.Conflict):
+            await hypervisor.update_ha_rule(mine, before.digest)
+        after = await hypervisor.ha_rules()
+        assert (after.rules[mine.name], mine.name in {each.name for each in after.enabled}) == (off, False)
+        await hypervisor.update_ha_rule(mine, after.digest)
+        assert (await hypervisor.ha_rules()).rules[mine.name] == mine
+
+        await hypervisor.delete_ha_rule(mine.name)
+        assert (await hypervisor.ha_rules()).enabled == (RULE,)
+        await hypervisor.delete_ha_rule(mine.name)
+        with pytest.raises(errors.NotFound):
+            await hypervisor.update_ha_rule(mine, (await hypervisor.ha_rules()).digest)
+
+    async def test_a_node_affinity_keeps_priorities_and_strictness(
+        self, hypervisor: ports.Hypervisor
+    ) -> None:
+        await hypervisor.create_ha_resource(cluster.HAResource("vm:100", cluster.HAState.STOPPED))
+        strict = cluster.HARule(
+            "pveha-nodes", cluster.NODE_AFFINITY, frozenset({"vm:100"}), {"pve1": 30, "pve2": 0}, strict=True
+        )
+        await hypervisor.create_ha_rule(strict)
+        soft = dataclasses.replace(strict, nodes={"pve3": 7}, strict=False)
+        found = await hypervisor.ha_rules()
+        assert found.rules["pveha-nodes"] == strict
+        await hypervisor.update_ha_rule(soft, found.digest)
+        assert (await hypervisor.ha_rules()).rules["pveha-nodes"] == soft
+
+    @pytest.mark.parametrize(
+        ("rule", "said"),
+        [
+            (cluster.HARule("rr", cluster.NODE_AFFINITY, frozenset({"vm:100"}), {"pve1": 0}), "unmanaged"),
+            (cluster.HARule("rr", cluster.NODE_AFFINITY, frozenset({"vm:102"}), {"pve9": 0}), "node"),
+            (cluster.HARule("rr", cluster.NODE_AFFINITY, frozenset({"vm:102"}), {"pve1": 0}), "already used"),
+            (cluster.HARule("rr", cluster.RESOURCE_AFFINITY, frozenset({"vm:102"})), "less than two"),
+        ],
+        ids=["unmanaged", "no such node", "second node affinity", "one resource"],
+    )
+    async def test_rules_that_proxmox_declines(
+        self, hypervisor: ports.Hypervisor, rule: cluster.HARule, said: str
+    ) -> None:
+        with pytest.raises(errors.Refused, match=said):
+            await hypervisor.create_ha_rule(rule)
+        assert (await hypervisor.ha_rules()).enabled == (RULE,)
 
     @pytest.mark.parametrize("ref", [VM, CONTAINER], ids=str)
     async def test_a_start_is_followed_to_its_end(

@@ -1,6 +1,7 @@
 """What a real Proxmox VE 9.2 cluster answered: every error gets a class, every answer has its shape."""
 
 import collections
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable
@@ -134,11 +135,19 @@ class TestErrors:
         assert "(/vms/101, VM.PowerMgmt)" in str(mapped(recorded.answer("tok_sep_qemu_start")))
 
 
+RULE_PARAMETERS = {
+    name
+    for each in recorded.answers()
+    if each.method in ("POST", "PUT") and each.path.startswith("/cluster/ha/rules") and each.status != 400
+    for name in each.params
+}
+"""What a rule was given in the lab: it depends on the type, and the schema does not show it."""
+
 READERS: dict[str, Callable[[Any], Any]] = {
     r"/cluster/status": lambda data: shapes.membership(data, 0),
     r"/cluster/resources": lambda data: shapes.inventory(data, 0),
     r"/cluster/ha/resources": lambda data: shapes.ha_config(data, 0),
-    r"/cluster/ha/rules": shapes.ha_rules,
+    r"/cluster/ha/rules": lambda data: shapes.ha_rules(data, 0),
     r"/cluster/ha/status/manager_status": lambda data: shapes.ha_status(data, 0),
     r"/cluster/replication": shapes.replicated_vmids,
     r"/access/permissions": shapes.permissions,
@@ -206,20 +215,27 @@ class TestShapes:
         assert shapes.ha_config(recorded.answer("ha_resources_empty").data, 0) == cluster.HAConfig({}, "", 0)
 
     def test_disabled_rules_do_not_count(self) -> None:
-        (rule,) = shapes.ha_rules(recorded.answer("ha_rules_list_disabled").data)
+        config = shapes.ha_rules(recorded.answer("ha_rules_list_disabled").data, 0)
+        assert config.digest == "369d9e62c198f08e66ff3055d11463aa76d1d67d"
+        assert config.rules["keep-apart"].disabled
+        (rule,) = config.enabled
         assert rule == cluster.HARule(
             "prefer-pve2",
             "node-affinity",
             frozenset({"vm:100", "vm:102"}),
             {"pve1": 0, "pve3": 0},
             strict=True,
+            comment="changed",
         )
 
+    def test_no_rules_have_no_digest(self) -> None:
+        assert shapes.ha_rules(recorded.answer("ha_rules_empty").data, 0) == cluster.HARuleConfig({}, "", 0)
+
     def test_priorities_and_negative_affinity(self) -> None:
-        (preferred,) = shapes.ha_rules(recorded.answer("ha_rules_list_resource").data)
+        (preferred,) = shapes.ha_rules(recorded.answer("ha_rules_list_resource").data, 0).enabled
         assert preferred.nodes == {"pve2": 2, "pve3": 1}
         assert not preferred.strict
-        rules = shapes.ha_rules(recorded.answer("ha_rules_list_both").data)
+        rules = shapes.ha_rules(recorded.answer("ha_rules_list_both").data, 0).enabled
         assert [rule.positive for rule in rules if rule.type == "resource-affinity"] == [False]
 
     def test_ha_before_its_first_resource(self) -> None:
@@ -269,6 +285,10 @@ class TestCalls:
             return canned(request.method, request.path.removeprefix("/api2/json"))
 
         resource = cluster.HAResource("vm:100", comment="lab")
+        near = cluster.HARule(
+            "near", cluster.NODE_AFFINITY, frozenset({"vm:100"}), {"pve1": 2}, comment="lab"
+        )
+        apart = cluster.HARule("apart", cluster.RESOURCE_AFFINITY, frozenset({"vm:100", "ct:101"}))
         async with server.Server(handler) as node:
             hypervisor = node.client()
             calls: dict[str, list[Any]] = {
@@ -286,6 +306,12 @@ class TestCalls:
                     hypervisor.update_ha_resource(cluster.HAResource("ct:101"), "d1"),
                 ],
                 "delete_ha_resource": [hypervisor.delete_ha_resource("vm:100")],
+                "create_ha_rule": [hypervisor.create_ha_rule(near), hypervisor.create_ha_rule(apart)],
+                "update_ha_rule": [
+                    hypervisor.update_ha_rule(near, "d1"),
+                    hypervisor.update_ha_rule(dataclasses.replace(apart, disabled=True), "d1"),
+                ],
+                "delete_ha_rule": [hypervisor.delete_ha_rule("near")],
                 "start": [hypervisor.start(VM, "pve1"), hypervisor.start(CONTAINER, "pve1")],
                 "migrate": [
                     hypervisor.migrate(VM, "pve1", "pve2"),
@@ -315,10 +341,13 @@ class TestCalls:
             assert known, f"{method} {template} is not in the API's schema"
             in_path = set(re.findall(r"{(\w+)}", template))
             allowed = set(known["parameters"]) - in_path
+            if template.startswith("/cluster/ha/rules"):
+                allowed |= RULE_PARAMETERS
             assert set(fields) <= allowed, f"{method} {template} takes no {set(fields) - allowed}"
             required = {name for name, about in known["parameters"].items() if not about.get("optional")}
             assert required - in_path <= set(fields), f"{method} {template}"
-            for name, value in fields.items():
+            for name in fields.keys() & known["parameters"].keys():
+                value = fields[name]
                 choices = known["parameters"][name].get("enum")
                 assert not choices or value in choices, f"{name}={value}"
         assert (

@@ -209,7 +209,7 @@ def _report_unusable(
         inventory=None,
         ha_config=None,
         ha_status=None,
-        ha_rules=(),
+        rule_config=None,
         replicated=frozenset(),
         version="",
         power={},

@@ -114,7 +114,7 @@ class HAConfig:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HARule:
-    """An enabled HA rule. Node affinity: `nodes` with priorities, `strict`. Resource affinity: `positive`."""
+    """An HA rule. Node affinity: `nodes` with priorities, `strict`. Resource affinity: `positive`."""
 
     name: str
     type: str
@@ -123,6 +123,26 @@ class HARule:
     nodes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     strict: bool = False
     positive: bool = True
+    comment: str = ""
+    disabled: bool = False
+    """Kept in the configuration, and not applied."""
+
+
+NODE_AFFINITY = "node-affinity"
+RESOURCE_AFFINITY = "resource-affinity"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HARuleConfig:
+    """`GET /cluster/ha/rules`; `digest` is the compare-and-swap of the whole file ("" for an empty list)."""
+
+    rules: Mapping[str, HARule]
+    digest: str
+    answered_at: float
+
+    @property
+    def enabled(self) -> tuple[HARule, ...]:
+        return tuple(rule for rule in self.rules.values() if not rule.disabled)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

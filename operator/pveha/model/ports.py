@@ -23,7 +23,7 @@ class Hypervisor(Protocol):
 
     async def ha_config(self) -> cluster.HAConfig: ...
 
-    async def ha_rules(self) -> tuple[cluster.HARule, ...]: ...
+    async def ha_rules(self) -> cluster.HARuleConfig: ...
 
     async def ha_status(self) -> cluster.HAStatus: ...
 
@@ -46,6 +46,20 @@ class Hypervisor(Protocol):
         ...
 
     async def delete_ha_resource(self, sid: str) -> None: ...
+
+    async def create_ha_rule(self, rule: cluster.HARule) -> None:
+        """`AlreadyExists` if there is a rule of the name; `Refused` if Proxmox finds that it contradicts
+        another."""
+        ...
+
+    async def update_ha_rule(self, rule: cluster.HARule, digest: str | None) -> None:
+        """Write all of it but its type, which stays; `Conflict` if the file changed since `digest` was
+        read."""
+        ...
+
+    async def delete_ha_rule(self, name: str) -> None:
+        """Also succeeds if there is none."""
+        ...
 
     async def start(self, ref: guests.GuestRef, on: str) -> str:
         """Ask node `on` to start the guest; returns the UPID. Accepted is not started: follow the task."""

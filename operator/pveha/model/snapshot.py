@@ -48,7 +48,7 @@ class Snapshot:
     inventory: cluster.Inventory | None
     ha_config: cluster.HAConfig | None
     ha_status: cluster.HAStatus | None
-    ha_rules: tuple[cluster.HARule, ...]
+    rule_config: cluster.HARuleConfig | None
     replicated: frozenset[int]
     version: str
     power: Mapping[power.Switch, power.PowerReading]
@@ -61,3 +61,8 @@ class Snapshot:
     """What the token may do; None: not asked yet."""
     certificates: Mapping[str, float] | None = None
     """By address of the API: when the certificate shown there expires (Unix time); None: not looked yet."""
+
+    @property
+    def ha_rules(self) -> tuple[cluster.HARule, ...]:
+        """The HA rules that Proxmox applies, as far as they were read."""
+        return self.rule_config.enabled if self.rule_config is not None else ()

@@ -72,7 +72,7 @@ class Watcher:
         self._inventory: cluster.Inventory | None = None
         self._ha_config: cluster.HAConfig | None = None
         self._ha_status: cluster.HAStatus | None = None
-        self._ha_rules: tuple[cluster.HARule, ...] = ()
+        self._rule_config: cluster.HARuleConfig | None = None
         self._replicated: frozenset[int] = frozenset()
         self._privileges: cluster.Privileges | None = None
         self._certificates: Mapping[str, float] | None = None
@@ -134,7 +134,7 @@ class Watcher:
             inventory=self._inventory,
             ha_config=self._ha_config,
             ha_status=self._ha_status,
-            ha_rules=self._ha_rules,
+            rule_config=self._rule_config,
             replicated=self._replicated,
             version=self._privileges.version if self._privileges else "",
             power=dict(self._power),
@@ -303,7 +303,9 @@ class Watcher:
             self.news.ring()
 
     async def _read_rules(self) -> None:
-        self._ha_rules = await self._outside.hypervisor.ha_rules()
+        old, self._rule_config = self._rule_config, await self._outside.hypervisor.ha_rules()
+        if old is not None and old.rules != self._rule_config.rules:
+            self.news.ring()
         self._replicated = await self._outside.hypervisor.replicated_vmids()
 
     async def _read_certificates(self) -> None:

@@ -43,7 +43,8 @@ REPLICATION = frozenset({_GUESTS})
 """`GET /cluster/replication` leaves out jobs of guests that may not be seen."""
 
 HA_WRITE = frozenset({Need("/", "Sys.Console")})
-"""`POST`, `PUT`, `DELETE /cluster/ha/resources`: registering, disowning and adopting guests."""
+"""`POST`, `PUT`, `DELETE` of `/cluster/ha/resources` and `/cluster/ha/rules`: registering, disowning and
+adopting guests, and the rules of placement."""
 
 POWER = frozenset({Need("/vms", "VM.PowerMgmt", below=True)})
 """`POST .../status/start`."""

@@ -31,6 +31,7 @@ RECHECK_SECONDS = 15.0
 """For how long missing privileges are believed: somebody may be granting them right now."""
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?")
+_RULE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]+")
 
 Question = Callable[[transport.Resource], Awaitable[Any]]
 
@@ -106,11 +107,11 @@ class ProxmoxClient:
         )
         return shapes.ha_config(data, _now())
 
-    async def ha_rules(self) -> tuple[cluster.HARule, ...]:
+    async def ha_rules(self) -> cluster.HARuleConfig:
         data = await self._permitted(
             access.HA_READ, "read the HA rules", lambda api: api.cluster.ha.rules.get()
         )
-        return shapes.ha_rules(data)
+        return shapes.ha_rules(data, _now())
 
     async def ha_status(self) -> cluster.HAStatus:
         data = await self._permitted(
@@ -178,6 +179,35 @@ class ProxmoxClient:
     async def delete_ha_resource(self, sid: str) -> None:
         """Rules that name the resource are somebody else's and stay as they are (`purge` 0)."""
         await self._write(lambda api: api.cluster.ha.resources(_sid(sid)).delete(purge=False))
+
+    async def create_ha_rule(self, rule: cluster.HARule) -> None:
+        """Refused for resources that HA does not manage and nodes that there are not, too."""
+        comment = {"comment": rule.comment} if rule.comment else {}
+        await self._write(
+            lambda api: api.cluster.ha.rules.post(rule=_rule(rule.name), **comment, **_restrictions(rule))
+        )
+
+    async def update_ha_rule(self, rule: cluster.HARule, digest: str | None) -> None:
+        """A rule with `disable 0` counts as disabled: the property is taken out."""
+        if digest == "":
+            message = f"{rule.name} is not in the list of rules that was read"
+            raise errors.Conflict(message)
+        gone = ["disable"] if not rule.disabled else []
+        fields: dict[str, Any] = {"disable": True} if rule.disabled else {}
+        if rule.comment:
+            fields["comment"] = rule.comment
+        else:
+            gone.append("comment")
+        if gone:
+            fields["delete"] = ",".join(gone)
+        await self._write(
+            lambda api: api.cluster.ha.rules(_rule(rule.name)).put(
+                digest=digest, **fields, **_restrictions(rule)
+            )
+        )
+
+    async def delete_ha_rule(self, name: str) -> None:
+        await self._write(lambda api: api.cluster.ha.rules(_rule(name)).delete())
 
     async def start(self, ref: guests.GuestRef, on: str) -> str:
         """For a guest that HA manages (not `ignored`) this only queues an order to the CRM (`hastart`)."""
@@ -321,6 +351,15 @@ def _settings(resource: cluster.HAResource) -> dict[str, Any]:
     }
 
 
+def _restrictions(rule: cluster.HARule) -> dict[str, Any]:
+    """What a rule says, as parameters."""
+    found: dict[str, Any] = {"type": rule.type, "resources": ",".join(sorted(rule.sids))}
+    if rule.type == cluster.NODE_AFFINITY:
+        nodes = [f"{_name(node)}:{weight}" if weight else _name(node) for node, weight in rule.nodes.items()]
+        return found | {"nodes": ",".join(sorted(nodes)), "strict": rule.strict}
+    return found | {"affinity": "positive" if rule.positive else "negative"}
+
+
 def _guest(api: transport.Resource, ref: guests.GuestRef, on: str) -> Any:
     return api.nodes(_name(on))(ref.kind.value)(ref.vmid)
 
@@ -331,6 +370,14 @@ def _name(node: str) -> str:
         message = f"{node!r} is not the name of a node"
         raise errors.InvalidConfiguration(message)
     return node
+
+
+def _rule(name: str) -> str:
+    """A rule's name, which becomes part of a path."""
+    if not _RULE_NAME.fullmatch(name):
+        message = f"{name!r} is not the name of an HA rule"
+        raise errors.InvalidConfiguration(message)
+    return name
 
 
 def _sid(sid: str) -> str:

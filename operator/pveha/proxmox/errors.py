@@ -66,7 +66,10 @@ def from_answer(call: Call, status: int, reason: str, body: str) -> errors.Outsi
     `reason` is the reason phrase of the status line, where Proxmox VE puts its sentence; `body` may be empty.
     """
     message, fields = _read(body)
-    sentence = reason if not message or message.startswith(reason) else f"{reason}: {message}"
+    if not message.startswith(reason):
+        sentence = f"{reason}: {message}" if message else reason
+    else:
+        sentence = " ".join(message.split())
     if fields:
         sentence = f"{sentence} {'; '.join(f'{name}: {text.strip()}' for name, text in fields.items())}"
     told = f"{call}: {status} {sentence}"

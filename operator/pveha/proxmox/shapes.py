@@ -116,7 +116,9 @@ class HARuleEntry(Shape):
     nodes: str = ""
     strict: Flag = False
     affinity: str = "positive"
+    comment: str = ""
     disable: Flag = False
+    digest: str
 
 
 class ServiceEntry(Shape):
@@ -334,19 +336,29 @@ def ha_config(data: Any, answered_at: float) -> cluster.HAConfig:
     )
 
 
-def ha_rules(data: Any) -> tuple[cluster.HARule, ...]:
-    """`GET /cluster/ha/rules`, without those that are disabled."""
-    return tuple(
-        cluster.HARule(
-            name=each.rule,
-            type=each.type,
-            sids=frozenset(_listed(each.resources)),
-            nodes={node: _priority(each.rule, text) for node, text in _pairs(each.nodes)},
-            strict=each.strict,
-            positive=each.affinity == "positive",
-        )
-        for each in _read(_HA_RULES, data, "/cluster/ha/rules")
-        if not each.disable
+def ha_rules(data: Any, answered_at: float) -> cluster.HARuleConfig:
+    """`GET /cluster/ha/rules`, with those that are disabled."""
+    entries = _read(_HA_RULES, data, "/cluster/ha/rules")
+    digests = {each.digest for each in entries}
+    if len(digests) > 1:
+        message = "/cluster/ha/rules: entries of one file have different digests"
+        raise errors.BadAnswer(message)
+    return cluster.HARuleConfig(
+        rules={
+            each.rule: cluster.HARule(
+                name=each.rule,
+                type=each.type,
+                sids=frozenset(_listed(each.resources)),
+                nodes={node: _priority(each.rule, text) for node, text in _pairs(each.nodes)},
+                strict=each.strict,
+                positive=each.affinity == "positive",
+                comment=each.comment,
+                disabled=each.disable,
+            )
+            for each in entries
+        },
+        digest=digests.pop() if digests else "",
+        answered_at=answered_at,
     )
 
 

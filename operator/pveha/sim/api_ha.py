@@ -1,13 +1,12 @@
 """Calls about Proxmox's own HA: resources, rules, status, commands to the CRM."""
 
 import dataclasses
-import hashlib
 import re
 import time
 from typing import Any
 
 from pveha.model import cluster, guests
-from pveha.sim import api_call, api_schema, pmxcfs
+from pveha.sim import api_call, api_schema, ha_rules, pmxcfs
 
 OLD_SECONDS = 30
 """A timestamp older than this is shown as `old timestamp - dead?`."""
@@ -197,7 +196,7 @@ async def create_rule(call: api_call.Call) -> object:
     def create(tree: pmxcfs.Tree) -> None:
         if name in tree.rules:
             raise api_call.failed(f"{what}HA rule '{name}' already defined")
-        _put_rule(tree, _rule_of(call, cluster.HARule(name, call.text("type"), frozenset())), what)
+        _put_rule(call, tree, _rule_of(call, cluster.HARule(name, call.text("type"), frozenset())), what)
 
     await api_call.write(call, create, what)
     return None
@@ -207,16 +206,16 @@ async def update_rule(call: api_call.Call) -> object:
     what, name = "update HA rules failed: ", call.text("rule")
 
     def update(tree: pmxcfs.Tree) -> None:
-        if call.text("digest") not in ("", rules_digest(tree)):
+        if call.text("digest") not in ("", ha_rules.digest(tree)):
             raise api_call.failed(what + _MODIFIED)
         if name not in tree.rules:
-            raise api_call.failed(f"{what}no such ha rule '{name}'")
+            raise api_call.failed(f"{what}HA rule '{name}' does not exist")
         rule = tree.rules[name]
         allowed = api_schema.RULE_TYPES[rule.type]
         for parameter in call.values:
             if parameter not in allowed and parameter not in ("digest", "delete"):
                 raise api_call.failed(f"{what}unexpected property '{parameter}'")
-        _put_rule(tree, _rule_of(call, rule), what)
+        _put_rule(call, tree, _rule_of(call, rule), what)
 
     await api_call.write(call, update, what)
     return None
@@ -229,12 +228,8 @@ async def delete_rule(call: api_call.Call) -> object:
     return None
 
 
-def rules_digest(tree: pmxcfs.Tree) -> str:
-    return hashlib.sha1(pmxcfs.render_rules(tree.rules).encode(), usedforsecurity=False).hexdigest()
-
-
 def _rule_entries(tree: pmxcfs.Tree) -> list[dict[str, Any]]:
-    digest = rules_digest(tree)
+    digest = ha_rules.digest(tree)
     entries = []
     for order, rule in enumerate(tree.rules.values(), 1):
         entry: dict[str, Any] = {
@@ -249,12 +244,25 @@ def _rule_entries(tree: pmxcfs.Tree) -> list[dict[str, Any]]:
             entry["strict"] = int(rule.strict)
         else:
             entry["affinity"] = "positive" if rule.positive else "negative"
+        if rule.comment:
+            entry["comment"] = rule.comment
+        if rule.disabled:
+            entry["disable"] = 1
         entries.append(entry)
     return entries
 
 
 def _rule_of(call: api_call.Call, rule: cluster.HARule) -> cluster.HARule:
-    fields: dict[str, Any] = {}
+    """The rule with the call's properties set, and those named in `delete` back at their defaults."""
+    optional = {"comment": ("comment", ""), "disable": ("disabled", False), "strict": ("strict", False)}
+    fields: dict[str, Any] = dict(
+        optional[name] for name in re.split(r"[,; ]+", call.text("delete")) if name in optional
+    )
+    if "comment" in call.values:
+        fields["comment"] = call.text("comment")
+    if "disable" in call.values:
+        # Any value disables it: what counts is that the property is there.
+        fields["disabled"] = True
     if "resources" in call.values:
         fields["sids"] = frozenset(filter(None, call.text("resources").split(",")))
     if "nodes" in call.values:
@@ -267,31 +275,10 @@ def _rule_of(call: api_call.Call, rule: cluster.HARule) -> cluster.HARule:
     return dataclasses.replace(rule, **fields)
 
 
-def _put_rule(tree: pmxcfs.Tree, rule: cluster.HARule, what: str) -> None:
+def _put_rule(call: api_call.Call, tree: pmxcfs.Tree, rule: cluster.HARule, what: str) -> None:
     """Store a rule that contradicts no other, as far as Proxmox checks."""
-    if unmanaged := sorted(rule.sids - tree.resources.keys()):
-        raise api_call.failed(f"{what}cannot use unmanaged resource(s) {', '.join(unmanaged)}.")
-    others = [other for other in tree.rules.values() if other.name != rule.name]
-    complaints = []
-    if rule.type == "node-affinity":
-        used = {sid for other in others if other.type == rule.type for sid in other.sids}
-        complaints += [
-            f"resource '{sid}' is already used in another node affinity rule"
-            for sid in sorted(rule.sids & used)
-        ]
-    else:
-        if len(rule.sids) < 2:
-            complaints.append("rule is ineffective as there are less than two resources")
-        kind = "negative" if rule.positive else "positive"
-        if any(
-            o.type == rule.type and o.positive != rule.positive and len(o.sids & rule.sids) > 1
-            for o in others
-        ):
-            complaints.append(f"rule shares two or more resources with a {kind} resource affinity rule")
-        if any(o.sids & rule.sids and len(set(o.nodes.values())) > 1 for o in others):
-            complaints.append("resources are in node affinity rules with multiple priorities")
-    if complaints:
-        raise api_call.failed(f"{what}400 Rule '{rule.name}' is invalid.\nresources: {', '.join(complaints)}")
+    if refusal := ha_rules.refusal(tree, rule, frozenset(call.world.machines)):
+        raise api_call.failed(what + refusal)
     tree.rules[rule.name] = rule
 
 

@@ -126,12 +126,12 @@ _RULE = {
     "rule": dataclasses.replace(_CONFIG, optional=False),
     "type": dataclasses.replace(_RULE_TYPE, optional=False),
 }
-_RULE_ANY = {**_RULE, "resources": _TEXT, "comment": _COMMENT}
+_RULE_ANY = {**_RULE, "resources": _TEXT, "comment": _COMMENT, "disable": _BOOLEAN}
 RULE_TYPES: Mapping[str, Mapping[str, Parameter]] = {
     "node-affinity": {**_RULE_ANY, "nodes": _TEXT, "strict": _BOOLEAN},
     "resource-affinity": {**_RULE_ANY, "affinity": Parameter(choices=("positive", "negative"))},
 }
-"""A rule's parameters depend on its type, which the schema does not show. Comments are not kept."""
+"""A rule's parameters depend on its type, which the schema does not show."""
 RULE_NEEDS: Mapping[str, tuple[str, ...]] = {
     "node-affinity": ("resources", "nodes"),
     "resource-affinity": ("resources", "affinity"),

@@ -10,7 +10,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from pveha.model import cluster, guests
-from pveha.sim import guestfile, ha_lrm, ha_place, machine, pmxcfs
+from pveha.sim import guestfile, ha_lrm, ha_place, ha_rules, machine, pmxcfs
 
 if TYPE_CHECKING:
     from pveha.sim import world as worlds
@@ -289,7 +289,7 @@ class _Round:
         """Services that affinity binds to one, or keeps apart from it: all, or those on a node."""
         others = {
             other
-            for rule in self._tree.rules.values()
+            for rule in self._rules().values()
             if rule.type == "resource-affinity" and rule.positive is positive and sid in rule.sids
             for other in rule.sids - {sid}
         }
@@ -362,10 +362,13 @@ class _Round:
             service.node,
             self._usable(),
             self.manager.services,
-            self._tree.rules,
+            self._rules(),
             failback=failback,
             avoid=frozenset(avoid),
         )
+
+    def _rules(self) -> ha_rules.Rules:
+        return ha_rules.standing(self._tree.rules, frozenset(self._world.machines))
 
     def _in_request_start(self, sid: str, service: pmxcfs.Service, resource: cluster.HAResource) -> None:
         if resource.state is not _STARTED:

@@ -424,6 +424,10 @@ def render_rules(rules: Mapping[str, cluster.HARule]) -> str:
             lines.append(f"\tstrict {int(rule.strict)}")
         else:
             lines.append(f"\taffinity {'positive' if rule.positive else 'negative'}")
+        if rule.comment:
+            lines.append(f"\tcomment {rule.comment}")
+        if rule.disabled:
+            lines.append("\tdisable")
         blocks.append("\n".join(lines) + "\n")
     return "\n".join(blocks)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pveha.model import cluster, errors, guests, node, power
 from pveha.nodeshell import answers, pveha_node, ssh
 from pveha.proxmox import client
-from pveha.sim import node_system, pmxcfs, shell_versions, views
+from pveha.sim import ha_rules, node_system, pmxcfs, shell_versions, views
 
 if TYPE_CHECKING:
     from pveha.sim import world as worlds
@@ -120,11 +120,15 @@ class SimHypervisor:
 
         return await self._read(answer)
 
-    async def ha_rules(self) -> tuple[cluster.HARule, ...]:
+    async def ha_rules(self) -> cluster.HARuleConfig:
         if self._world.config.version < "9":
             message = "GET /cluster/ha/rules: not implemented"
             raise errors.Refused(message)
-        return await self._read(lambda at, tree: tuple(tree.rules.values()))
+
+        def answer(at: str, tree: pmxcfs.Tree) -> cluster.HARuleConfig:
+            return cluster.HARuleConfig(dict(tree.rules), ha_rules.digest(tree) if tree.rules else "", _now())
+
+        return await self._read(answer)
 
     async def ha_status(self) -> cluster.HAStatus:
         def answer(at: str, tree: pmxcfs.Tree) -> cluster.HAStatus:
@@ -198,6 +202,35 @@ class SimHypervisor:
                 raise errors.NotFound(message)
 
         await self._write(change)
+
+    async def create_ha_rule(self, rule: cluster.HARule) -> None:
+        def change(tree: pmxcfs.Tree) -> None:
+            if rule.name in tree.rules:
+                message = f"create ha rule failed: HA rule '{rule.name}' already defined"
+                raise errors.AlreadyExists(message)
+            self._put_rule(tree, rule)
+
+        await self._write(change)
+
+    async def update_ha_rule(self, rule: cluster.HARule, digest: str | None) -> None:
+        def change(tree: pmxcfs.Tree) -> None:
+            if digest is not None and digest != ha_rules.digest(tree):
+                message = "update HA rules failed: detected modified configuration - try again"
+                raise errors.Conflict(message)
+            if rule.name not in tree.rules:
+                message = f"update HA rules failed: HA rule '{rule.name}' does not exist"
+                raise errors.NotFound(message)
+            self._put_rule(tree, rule)
+
+        await self._write(change)
+
+    async def delete_ha_rule(self, name: str) -> None:
+        await self._write(lambda tree: tree.rules.pop(name, None))
+
+    def _put_rule(self, tree: pmxcfs.Tree, rule: cluster.HARule) -> None:
+        if refusal := ha_rules.refusal(tree, rule, frozenset(self._world.machines)):
+            raise errors.Refused(refusal)
+        tree.rules[rule.name] = rule
 
     async def start(self, ref: guests.GuestRef, on: str) -> str:
         world = self._world

@@ -135,7 +135,7 @@ class WiredHypervisor:
     async def ha_config(self) -> cluster.HAConfig:
         return await self._wire.poll(self._inner.ha_config, ("ha_config",), 10.0)
 
-    async def ha_rules(self) -> tuple[cluster.HARule, ...]:
+    async def ha_rules(self) -> cluster.HARuleConfig:
         return await self._wire.read(self._inner.ha_rules)
 
     async def ha_status(self) -> cluster.HAStatus:
@@ -161,6 +161,18 @@ class WiredHypervisor:
     async def delete_ha_resource(self, sid: str) -> None:
         what = Effect(self._wire.name, "delete_ha", sid)
         await self._wire.effect(what, lambda: self._inner.delete_ha_resource(sid))
+
+    async def create_ha_rule(self, rule: cluster.HARule) -> None:
+        what = Effect(self._wire.name, "create_rule", rule.name)
+        await self._wire.effect(what, lambda: self._inner.create_ha_rule(rule))
+
+    async def update_ha_rule(self, rule: cluster.HARule, digest: str | None) -> None:
+        what = Effect(self._wire.name, "update_rule", rule.name)
+        await self._wire.effect(what, lambda: self._inner.update_ha_rule(rule, digest))
+
+    async def delete_ha_rule(self, name: str) -> None:
+        what = Effect(self._wire.name, "delete_rule", name)
+        await self._wire.effect(what, lambda: self._inner.delete_ha_rule(name))
 
     async def start(self, ref: guests.GuestRef, on: str) -> str:
         what = Effect(self._wire.name, "start", on, vmids=(ref.vmid,))

@@ -85,11 +85,9 @@ class TestShapes:
 
     @pytest.mark.parametrize("data", [None, {}, "x", 1])
     def test_no_list_is_not_an_empty_list(self, data: Any) -> None:
-        for read in (shapes.inventory, shapes.ha_config, shapes.membership):
+        for read in (shapes.inventory, shapes.ha_config, shapes.ha_rules, shapes.membership):
             with pytest.raises(errors.BadAnswer):
                 read(data, 0)
-        with pytest.raises(errors.BadAnswer):
-            shapes.ha_rules(data)
 
     def test_numbers_may_be_strings_and_unknown_things_are_ignored(self) -> None:
         entry = {"type": "lxc", "vmid": "101", "node": "pve1", "status": "running", "name": 7, "maxmem": "5"}
@@ -150,9 +148,9 @@ class TestShapes:
             shapes.task({"upid": "V", "status": "running"}, "U")
 
     def test_a_priority_must_be_a_number(self) -> None:
-        rule = {"rule": "r", "type": "node-affinity", "resources": "vm:1", "nodes": "pve1:x"}
+        rule = {"rule": "r", "type": "node-affinity", "resources": "vm:1", "nodes": "pve1:x", "digest": ""}
         with pytest.raises(errors.BadAnswer, match="priority 'x'"):
-            shapes.ha_rules([rule])
+            shapes.ha_rules([rule], 0)
 
 
 def test_a_upid_is_taken_apart() -> None:

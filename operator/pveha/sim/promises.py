@@ -142,7 +142,8 @@ class Promises:
             return ""
         for other, there in world.machines.items():
             quiet = now - self._away.get(other, float("-inf")) > STEADY_SECONDS
-            if other != name and not (quiet and all(map(there.runs, machine.SERVICES))):
+            whole = quiet and not self._truth.planned(other) and all(map(there.runs, machine.SERVICES))
+            if other != name and not whole:
                 return ""
         bmc = world.bmcs.by_name[name]
         sound = bmc.alive and not (

@@ -7,16 +7,20 @@ hundred shows something new, which then becomes a scenario.
 import os
 import secrets
 
+import pytest
+
 from pveha.sim import chaos, simulation
 from simulation import stories
 
 SEEDS = int(os.environ.get("PVEHA_SEEDS", "12"))
 
 
-def test_fresh_seeds_are_safe() -> None:
+@pytest.mark.parametrize(("nodes", "seeds"), [(None, SEEDS), (2, max(1, SEEDS // 3))])
+def test_fresh_seeds_are_safe(nodes: int | None, seeds: int) -> None:
+    """Three to five nodes, and two with a QDevice."""
     first = secrets.randbelow(1_000_000_000)
-    print(f"seeds {first} to {first + SEEDS - 1}")
-    for seed in range(first, first + SEEDS):
-        result = simulation.play(chaos.plan(seed))
+    print(f"--first-seed {first} --seeds {seeds}{f' --nodes {nodes}' if nodes else ''}")
+    for seed in range(first, first + seeds):
+        result = simulation.play(chaos.plan(seed, nodes=nodes))
         assert sum(result.faults.values()) >= chaos.FEWEST_FAULTS
         stories.judge_fresh(result)

@@ -11,7 +11,17 @@ import pytest
 from pveha.act import context, fence, takeover, witness
 from pveha.api import hacluster
 from pveha.control import elector
-from pveha.decide import adoption, evidence, failover, guards, memory, placement, protection, recall
+from pveha.decide import (
+    adoption,
+    evidence,
+    failover,
+    guards,
+    history,
+    memory,
+    placement,
+    protection,
+    recall,
+)
 from pveha.model import cluster, operations, power, snapshot
 from pveha.nodeshell import pveha_node
 from pveha.sim import chaos
@@ -155,6 +165,10 @@ def forget_storms(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(guards, "cooldown", lambda *args: "")
 
 
+def act_on_an_old_branch(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(history, "place", lambda *args: history.Place.NEWEST)
+
+
 def never_take_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(failover, "_batches", lambda recovery, seen, spec, memo, *args: ([], memo))
 
@@ -224,6 +238,9 @@ MUTATIONS: Mapping[str, Story] = {
     ),
     "re-run a step that is not idempotent": Story(
         disown_again_over_our_own_mark, ("operator-killed-at-effect",), "comes right"
+    ),
+    "act on an old branch of history": Story(
+        act_on_an_old_branch, ("history-forked",), "no old branch", nodes=2, fault_count=1
     ),
     "never take over": Story(never_take_over, ("power-loss",), "runs again in time"),
     "report without starting": Story(report_without_starting, ("power-loss",), "reported is true"),

@@ -49,6 +49,7 @@ SAFETY = frozenset(
     {
         "epoch at effect",
         "no live node is fenced",
+        "no old branch",
         "nothing without the Lease",
         "one writer",
         "planned is not dead",

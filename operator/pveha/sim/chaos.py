@@ -169,6 +169,21 @@ def _qdevice_gone(dice: Dice, about: config.Config) -> Lines:
     return [(0.0, "cut qdevice all"), (dice.seconds(2, 300), "heal qdevice all")]
 
 
+def _history_forked(dice: Dice, about: config.Config) -> Lines:
+    """Half of the nodes go, then the others; the first ones come back alone, and some time later the rest."""
+    names = dice.rng.sample(dice.names, len(dice.names))
+    first, last = names[: len(names) // 2], names[len(names) // 2 :]
+    gone = dice.seconds(20, 200)
+    back = gone + dice.seconds(1, 60)
+    joined = back + dice.seconds(40, 400)
+    return [
+        *((0.0, f"power off {name}") for name in first),
+        *((gone, f"power off {name}") for name in last),
+        *((back, f"power on {name}") for name in first),
+        *((joined, f"power on {name}") for name in last),
+    ]
+
+
 def _operator_path(dice: Dice, about: config.Config) -> Lines:
     node = "all" if dice.sometimes(0.2) else dice.node()
     path = dice.rng.choice(["", " api", " ssh", " bmc"])
@@ -566,6 +581,7 @@ KINDS: dict[str, Kind] = {
     "quorum-loss": _quorum_loss,
     "qdevice-cut": _qdevice_cut,
     "qdevice-gone": _qdevice_gone,
+    "history-forked": _history_forked,
     "operator-path": _operator_path,
     "api-hang": _service(["pveproxy", "pvedaemon"], 2, 120, "hang", "stop"),
     "answers-lost": _for_a_while("lose answers NODE", "deliver answers NODE", 1, 90),
@@ -636,7 +652,7 @@ POWER: Sequence[tuple[tuple[str, ...], bool]] = (
     (("a", "b"), False),
 )
 """Outlets of each machine, and whether it has a BMC: the fencing methods of a data centre."""
-OF_QDEVICES = frozenset({"qdevice-cut", "qdevice-gone"})
+OF_QDEVICES = frozenset({"qdevice-cut", "qdevice-gone", "history-forked"})
 """Kinds that are drawn only where there is a QDevice."""
 MENDING = (
     "revive bmc NODE",

@@ -305,6 +305,7 @@ class Invariants:
     def _effect(self, effect: wires.Effect) -> None:
         if effect.verb not in ("lease", "status"):
             self._led(effect)
+            self._on_the_newest_branch(effect)
         elif effect.verb == "lease":
             self._look_at_storm()
         match effect.verb:
@@ -325,6 +326,20 @@ class Invariants:
                 self._migrating(effect.vmids[0])
             case "start":
                 self._starting(effect.vmids[0], effect.subject)
+
+    def _on_the_newest_branch(self, effect: wires.Effect) -> None:
+        """Nothing is done where history was forked and an epoch that is known is not there."""
+        known, files = self._rig.cluster_status().status.epoch or 0, self._world.fs
+        if not files.diverging or self._world.now() - files.forked_at <= LATE_SECONDS or not self._majority:
+            return
+        if (here := self._newest_epoch(files.trees[min(self._majority)])) < known:
+            what = f"{effect.verb} {effect.subject} where epoch {here} is the newest, {known} being known"
+            self.violated("no old branch", what)
+
+    @staticmethod
+    def _newest_epoch(tree: pmxcfs.Tree) -> int:
+        found = (int(path[len(REGISTER) :]) for path in tree.folders if path.startswith(REGISTER))
+        return max(found, default=0)
 
     def _led(self, effect: wires.Effect) -> None:
         """Nobody acts while the Lease is another's, unless a person has just given it away."""
@@ -478,9 +493,7 @@ class Invariants:
             self.violated("rename only while off", f"guest {vmid} is moved from {source}, which is on")
         match = re.search(r"--epoch (\d+)", by)
         tree = world.fs.trees[target]
-        newest = max(
-            (int(path[len(REGISTER) :]) for path in tree.folders if path.startswith(REGISTER)), default=0
-        )
+        newest = self._newest_epoch(tree)
         if match is None or int(match[1]) != newest:
             self.violated("epoch at effect", f"guest {vmid} is moved by {by}, newest epoch {newest}")
         file = tree.guests.get(vmid)

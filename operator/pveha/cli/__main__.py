@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pveha import api
 from pveha.model import errors
 
-VERBS = ("run", "doctor", "node", "snapshot", "demo", "simulate", "crds")
+VERBS = ("run", "doctor", "node", "explain", "snapshot", "demo", "simulate", "crds")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

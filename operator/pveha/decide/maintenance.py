@@ -363,9 +363,9 @@ class _Node:
 
     def _targets(self, ready: Collection[cluster.GuestResource]) -> tuple[dict[int, str], dict[int, Left]]:
         candidates = placement.candidates_beside(
-            self.name, self.seen, self.spec, self.memo, self.verdicts, self._promised()
+            {self.name}, self.seen, self.spec, self.memo, self.verdicts, self._promised()
         )
-        locations = placement.locations_beside(self.name, self.seen)
+        locations = placement.locations_beside({self.name}, self.seen)
         targets: dict[int, str] = {}
         refused: dict[int, Left] = {}
         for guest in sorted(ready, key=lambda each: (-self._memory(each), each.ref.vmid)):

@@ -2,7 +2,7 @@
 and with Fast it recovers what pveha does not."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from pveha.api.conditions import FailoverReady
 from pveha.decide import evidence, failover, memory, placement, protection
@@ -66,7 +66,7 @@ def _nowhere(
     )
     if not left:
         return protection.Refusal(FailoverReady.NO_TARGET, "no other node is online with a live LRM")
-    if not _keeps_quorum(guest.seen.node, seen, verdicts):
+    if not keeps_quorum({guest.seen.node}, seen, verdicts):
         text = f"without {guest.seen.node} the others would have no quorum, and native HA would do nothing"
         return protection.Refusal(FailoverReady.NO_TARGET, text)
     if guest.vmid not in seen.replicated:
@@ -88,12 +88,12 @@ def _nowhere(
     return None
 
 
-def _keeps_quorum(lost: str, seen: snapshot.Snapshot, verdicts: Mapping[str, evidence.Verdict]) -> bool:
+def keeps_quorum(lost: Set[str], seen: snapshot.Snapshot, verdicts: Mapping[str, evidence.Verdict]) -> bool:
     """Whether those that are online would be quorate without `lost`; so if none tells votes."""
     told = next((shell.votes for _, shell in sorted(seen.shells.items())), None)
     if told is None or told.unsafe_options:
         return True
-    online = {name for name, verdict in verdicts.items() if verdict.state is evidence.State.ONLINE} - {lost}
+    online = {name for name, verdict in verdicts.items() if verdict.state is evidence.State.ONLINE} - lost
     left = sum(votes for name, votes in told.configured.items() if name in online) + told.qdevice
     return left * 2 > sum(told.configured.values()) + told.qdevice
 

@@ -2,7 +2,7 @@
 would keep (S12)."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from pveha.api import hacluster
 from pveha.api.conditions import FailoverReady
@@ -49,7 +49,7 @@ class Target:
 
 
 def plan(
-    dead: str,
+    down: Set[str],
     wanted: Iterable[protection.Protected],
     seen: snapshot.Snapshot,
     spec: hacluster.HAClusterSpec,
@@ -57,12 +57,12 @@ def plan(
     verdicts: Mapping[str, evidence.Verdict],
     promised: Mapping[str, int],
 ) -> Plan:
-    """Choose a node for every guest in `wanted`, in order of priority, as if `dead` were gone.
+    """Choose a node for every guest in `wanted`, in order of priority, as if the nodes `down` were gone.
 
     `promised` is memory in bytes per node that guests still being started there will use.
     """
-    candidates = candidates_beside(dead, seen, spec, memo, verdicts, promised)
-    locations = locations_beside(dead, seen)
+    candidates = candidates_beside(down, seen, spec, memo, verdicts, promised)
+    locations = locations_beside(down, seen)
     targets: dict[int, str] = {}
     refusals: dict[int, protection.Refusal] = {}
     for guest in sorted(wanted, key=lambda each: each.order):
@@ -77,7 +77,7 @@ def plan(
 
 
 def candidates_beside(
-    leaving: str,
+    leaving: Set[str],
     seen: snapshot.Snapshot,
     spec: hacluster.HAClusterSpec,
     memo: memory.Memory,
@@ -88,14 +88,14 @@ def candidates_beside(
     return {
         name: _target(name, seen, memo, promised.get(name, 0))
         for name in verdicts
-        if name != leaving and can_host(name, seen, spec, memo, verdicts)
+        if name not in leaving and can_host(name, seen, spec, memo, verdicts)
     }
 
 
-def locations_beside(leaving: str, seen: snapshot.Snapshot) -> dict[str, str]:
+def locations_beside(leaving: Set[str], seen: snapshot.Snapshot) -> dict[str, str]:
     """Where the configurations of all guests are, by service id, but for those on `leaving`."""
     found = seen.inventory.guests.values() if seen.inventory else ()
-    return {guest.ref.sid: guest.node for guest in found if guest.node != leaving}
+    return {guest.ref.sid: guest.node for guest in found if guest.node not in leaving}
 
 
 def _wish(guest: protection.Protected) -> Wish:

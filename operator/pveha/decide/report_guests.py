@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from pveha.api import conditions, failoverpolicy, hacluster, protectedvm
-from pveha.decide import estimate, failover, native, placement, protection, recall
+from pveha.decide import estimate, evidence, failover, native, placement, protection, recall
 from pveha.decide import told as told_
 
 
@@ -67,9 +67,6 @@ def status_of(
         conditions.GuestCondition.READY: ready,
         conditions.GuestCondition.FAILOVER_READY: _failover_ready(guest, now, cluster, plans),
     }
-    target = None
-    if told[conditions.GuestCondition.FAILOVER_READY][0] and guest.seen.node in plans:
-        target = plans[guest.seen.node].targets.get(guest.vmid)
     generation = pvm.metadata.generation
     kind: dict[str, str] = {"vm": "VM", "ct": "Container"}
     return protectedvm.ProtectedVMStatus(
@@ -83,12 +80,27 @@ def status_of(
                 "identity": now.protected.identities.get(guest.vmid, ""),
             }
         ),
-        failover_plan=protectedvm.FailoverPlan(
-            target_node=target, expected_downtime_seconds=estimate.downtime_seconds(guest, now)
-        )
-        if target
-        else None,
+        failover_plan=_failover_plan(guest, now, told[conditions.GuestCondition.FAILOVER_READY][0], plans),
         last_failover=_last_failover(guest, now),
+    )
+
+
+def _failover_plan(
+    guest: protection.Protected,
+    now: told_.Round,
+    ready: bool | None,
+    plans: Mapping[str, placement.Plan],
+) -> protectedvm.FailoverPlan | None:
+    """Where it would go. While its node is away, the plan from before: that is what is carried out."""
+    away = [name for name, verdict in now.verdicts.items() if verdict.state is not evidence.State.ONLINE]
+    before = guest.pvm.status.failover_plan
+    if before is not None and guest.seen.node in away and before.target_node not in away:
+        return before
+    target = plans[guest.seen.node].targets.get(guest.vmid) if ready and guest.seen.node in plans else None
+    if target is None:
+        return None
+    return protectedvm.FailoverPlan(
+        target_node=target, expected_downtime_seconds=estimate.downtime_seconds(guest, now)
     )
 
 

@@ -47,6 +47,17 @@ Decision = decision.Decision[memory.Memory]
 
 def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) -> Decision:
     """What follows from what is seen and wanted."""
+    return _decide(seen, wanted, memo)[0]
+
+
+def understand(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) -> told_.Round:
+    """What a round makes of what is seen and wanted."""
+    return _decide(seen, wanted, memo)[1]
+
+
+def _decide(
+    seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory
+) -> tuple[Decision, told_.Round]:
     spec = wanted.cluster.spec
     before = memo
     members = evidence.membership(seen, spec.detection)
@@ -95,7 +106,7 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
     memo = memory.changed(memo, announced=announced)
     drilled = _named(wanted, meta.DRILL_ANNOTATION)
     looking = _looking(seen, verdicts, recoveries, memo, drilled)
-    return decision.Decision(
+    decided = decision.Decision(
         sentence=_sentence(
             start, cancel, verdicts, allowed, protected, quarantine.reasons(memo, spec), drains, enrolled
         ),
@@ -108,6 +119,7 @@ def decide(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) ->
         memory=memo,
         wake_after=min(_wake_after(looking, verdicts, allowed, spec.detection), enrolled.due_in),
     )
+    return decided, round_
 
 
 def _named(wanted: specs.Specs, annotation: str) -> frozenset[str]:

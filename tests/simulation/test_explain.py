@@ -1,0 +1,66 @@
+"""The plan that is shown is the plan that is executed."""
+
+import json
+import pathlib
+
+import pytest
+
+from pveha.cli import __main__ as command
+from pveha.control import saved
+from pveha.decide import explain, recall, rounds
+from pveha.model import snapshot, specs
+from pveha.sim import simulation
+from simulation import stories
+
+
+def before(
+    story: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[snapshot.Snapshot, specs.Specs, simulation.Result]:
+    """What the operator saw last before the story's fault, and what came of it."""
+    found: list[tuple[snapshot.Snapshot, specs.Specs]] = []
+    decide = rounds.decide
+
+    def note(seen: snapshot.Snapshot, wanted: specs.Specs, memo: object) -> rounds.Decision:
+        if seen.now < 60.0:
+            found.append((seen, wanted))
+        return decide(seen, wanted, memo)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rounds, "decide", note)
+    result = stories.play(story)
+    monkeypatch.undo()
+    return *found[-1], result
+
+
+@pytest.mark.parametrize(("story", "node"), [("power", "pve2"), ("crm-master", "pve1"), ("network", "pve2")])
+def test_guests_go_where_explain_said(story: str, node: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, wanted, result = before(story, monkeypatch)
+    now = rounds.understand(seen, wanted, recall.first(wanted.cluster.status))
+    answer = explain.explain(now, frozenset({node}))
+    told = {str(row.vmid): row.target for row in answer.rows if row.recovered}
+    assert len(told) >= 2
+    assert told == {vmid: result.guests[int(vmid)]["node"] for vmid in told}
+    for row in answer.rows:
+        shown = wanted.guests[row.name].status.failover_plan
+        assert shown is not None
+        assert (shown.target_node, shown.expected_downtime_seconds) == (row.target, row.downtime_seconds)
+
+
+def test_the_command_answers_from_a_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen, wanted, _ = before("power", monkeypatch)
+    file = tmp_path / "dc1.json"
+    saved.write(file, seen, wanted)
+    assert command.main(["explain", "pve2", "--file", str(file)]) == 0
+    text = capsys.readouterr().out
+    assert "If pve2 died now, 2 of 2 guests would run again." in text
+    assert command.main(["explain", "102", "--file", str(file), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["guests"]
+    assert (row["vmid"], row["from"], row["recovered"]) == (102, "pve2", True)
+    assert command.main(["explain", "--fail", "pve1,pve2", "--file", str(file)]) == 1
+    assert "no quorum" in capsys.readouterr().out
+    assert command.main(["explain", "--fail", "pve9", "--file", str(file)]) == 3
+    assert "pve1, pve2, pve3" in capsys.readouterr().err
+    assert command.main(["explain", "nobody", "--file", str(file)]) == 3
+    with pytest.raises(SystemExit):
+        command.main(["explain", "--file", str(file)])

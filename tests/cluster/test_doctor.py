@@ -58,7 +58,11 @@ class Clinic:
 
     async def doctor(self, *arguments: str) -> tuple[int, str]:
         """Exit status and output of `pveha doctor`."""
-        command = ["doctor", "--kubeconfig", str(self.admin.kubeconfig), "-n", self.namespace, *arguments]
+        return await self.pveha("doctor", *arguments)
+
+    async def pveha(self, *arguments: str) -> tuple[int, str]:
+        """Exit status and output of a verb."""
+        command = [*arguments, "--kubeconfig", str(self.admin.kubeconfig), "-n", self.namespace]
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
             status = await asyncio.to_thread(cli.main, command)
@@ -546,6 +550,20 @@ def own(at: Clinic, owner: str) -> None:
 def restore(at: Clinic, policy: str) -> None:
     for machine in at.center.world.machines.values():
         machine.power_restore = policy
+
+
+async def test_explain_answers_for_the_cluster_and_for_its_snapshot(clinic: Clinic, tmp_path: Path) -> None:
+    status, text = await clinic.pveha("explain", "pve2", "--json")
+    answer = json.loads(text)
+    (db,) = answer["guests"]
+    assert (status, db["protectedVM"], db["from"], db["recovered"]) == (0, "db", "pve2", True), text
+    assert db["to"] in {"pve1", "pve3"}
+    file = tmp_path / "dc1.json"
+    status, text = await clinic.pveha("snapshot", str(file))
+    assert (status, text) == (0, f"{file}: 3 nodes, 4 guests, 3 ProtectedVMs\n")
+    assert clinic.center.connection.token.secret not in file.read_text(encoding="utf-8")
+    status, text = await clinic.pveha("explain", "pve2", "--json", "--file", str(file))
+    assert json.loads(text) == answer
 
 
 async def test_a_healthy_cluster_is_clean(clinic: Clinic) -> None:

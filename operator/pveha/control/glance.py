@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Mapping
 
-from pveha import api
 from pveha.control import links, store
 from pveha.model import errors, ports, snapshot, specs
 from pveha.model.kubernetes import ClusterKey
@@ -55,7 +54,7 @@ async def look(kubernetes: ports.Kubernetes, about: specs.Specs) -> snapshot.Sna
                 await asyncio.sleep(LOOK_SECONDS)
                 seen = observer.snapshot((), 0.0)
                 made.learn(seen)
-                if _complete(seen, spec, made.outside) or loop.time() > until:
+                if _complete(seen, made.outside) or loop.time() > until:
                     break
     finally:
         await made.close()
@@ -65,26 +64,24 @@ async def look(kubernetes: ports.Kubernetes, about: specs.Specs) -> snapshot.Sna
     return seen
 
 
-def _complete(seen: snapshot.Snapshot, spec: api.HAClusterSpec, outside: watcher.Outside) -> bool:
-    """Whether nothing is outstanding: all has been read, or could not be."""
-    parts = {
-        "inventory": seen.inventory,
-        "ha_config": seen.ha_config,
-        "ha_status": seen.ha_status,
-        "configs": seen.configs if outside.shell is not None else (),
-        "privileges": seen.privileges,
-    }
-    if any(part is None and source not in seen.problems for source, part in parts.items()):
-        return False
+def _complete(seen: snapshot.Snapshot, outside: watcher.Outside) -> bool:
+    """Whether nothing is outstanding: all has been read, or was tried again in vain."""
     nodes = seen.inventory.nodes if seen.inventory is not None else {}
-    if any(name not in seen.probes for name in nodes):
-        return False
-    if outside.shell is not None and any(
-        name not in seen.shells and f"shell/{name}" not in seen.problems for name in nodes
-    ):
-        return False
-    return all(
-        switch in seen.power or f"power/{switch}" in seen.problems
-        for switch in outside.switches
-        if switch.node in nodes
+    outstanding = {
+        "inventory": seen.inventory is None,
+        "ha_config": seen.ha_config is None,
+        "ha_status": seen.ha_status is None,
+        "privileges": seen.privileges is None,
+        **{f"power/{each}": each not in seen.power for each in outside.switches if each.node in nodes},
+    }
+    if outside.shell is not None:
+        outstanding["configs"] = seen.configs is None
+        outstanding |= {f"shell/{name}": name not in seen.shells for name in nodes}
+    failed = {
+        source
+        for source, each in seen.problems.items()
+        if seen.now - each.since > watcher.RETRY_SECONDS + 1.0
+    }
+    return all(name in seen.probes for name in nodes) and not any(
+        lacks and source not in failed for source, lacks in outstanding.items()
     )

@@ -48,6 +48,8 @@ class Scene:
         self.resources: dict[str, cluster.HAResource] = {}
         self.services: dict[str, cluster.ServiceStatus] = {}
         self.configs: dict[int, node.GuestConfig] = {}
+        self.equipment: dict[str, node.Equipment] = {}
+        """What nodes have told that they have."""
         self.views: dict[str, dict[str, bool]] = {}
         """What a witness sees, where that is not what everybody sees."""
         self.register = 0
@@ -182,7 +184,11 @@ class Scene:
             version="9.2.0",
             power=readings,
             shells=shells,
-            configs=node.GuestConfigs(dict(self.configs), self.now),
+            configs=node.GuestConfigs(
+                {vmid: dataclasses.replace(each, read_at=self.now) for vmid, each in self.configs.items()},
+                self.now,
+            ),
+            equipment=dict(self.equipment),
             problems=dict(self.problems),
             operations=tuple(self.operations),
             certificates=self.certificates,

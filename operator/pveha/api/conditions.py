@@ -639,8 +639,11 @@ class FailoverReady(Documented):
     )
     DISKS_UNKNOWN = (
         "DisksUnknown",
-        "Without a node shell nobody tells pveha where the guest's disks are. All else is in order.",
-        "Set spec.recovery.nodeShell, or see to it that the guest's disks are on shared storage.",
+        "The guest's configuration has not been read yet. All else is in order.",
+        (
+            "Wait: without a node shell configurations are read one by one, two a second. If it stays, the "
+            "token may lack VM.Audit, or the guest's node does not answer."
+        ),
     )
     NOT_READY = "NotReady", "The guest is not protected at all.", "See the condition Ready."
     NATIVE_ONLY = (
@@ -667,6 +670,36 @@ class FailoverReady(Documented):
         "StorageUnavailable",
         "A storage of the guest is not available on any other node.",
         "Make the storage available on more nodes.",
+    )
+    BRIDGE_MISSING = (
+        "BridgeMissing",
+        "No other node has every bridge or SDN vnet of the guest's network devices.",
+        "Make the bridge on more nodes, add them to the vnet's zone, or change the guest's network devices.",
+    )
+    VLAN_MISSING = (
+        "VlanMissing",
+        "The guest's bridge carries its VLAN, or trunks, on no other node.",
+        "Make the bridge VLAN-aware and have it carry the VLAN (`bridge-vids`) on more nodes.",
+    )
+    MAPPING_MISSING = (
+        "MappingMissing",
+        "A PCI, USB or directory mapping of the guest leads to nothing on any other node.",
+        "Map a device of more nodes to it in Datacenter, Resource Mappings.",
+    )
+    CPU_UNSUPPORTED = (
+        "CpuUnsupported",
+        "No other node has the CPU flags of the guest's CPU type, or as many CPUs as it has vCPUs.",
+        "Give the guest a CPU type that all nodes have (x86-64-v2-AES), or fewer vCPUs.",
+    )
+    MACHINE_UNSUPPORTED = (
+        "MachineUnsupported",
+        "QEMU is too old for the guest's machine type on every other node.",
+        "Upgrade the nodes that the message names.",
+    )
+    LOCAL_MEDIA = (
+        "LocalMedia",
+        "An ISO file in the guest's CD drive is on a storage of its node alone.",
+        "Eject it, or move the file to shared storage.",
     )
     LOCAL_RESOURCES = (
         "LocalResources",

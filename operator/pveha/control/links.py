@@ -11,7 +11,7 @@ from pveha import tls
 from pveha.api import fencing, hacluster
 from pveha.bmc import agent, ipmi, redfish, switches
 from pveha.model import errors, power, snapshot
-from pveha.nodeshell import ssh
+from pveha.nodeshell import answers, ssh
 from pveha.observe import watcher
 from pveha.proxmox import client, credentials, endpoints
 
@@ -125,7 +125,7 @@ async def connect(
     closers += closing
     power_control = switches.Switches(devices) if devices else None
     calm = {switch: _calm_seconds(spec, switch) for switch in devices}
-    outside = watcher.Outside(hypervisor, shell, power_control, calm, problems)
+    outside = watcher.Outside(hypervisor, shell, power_control, calm, problems, answers.described)
     return Links(outside, addresses, _fingerprint(spec, secrets.seen), closers, hypervisor)
 
 

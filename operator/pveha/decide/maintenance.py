@@ -12,7 +12,16 @@ from collections.abc import Collection, Mapping
 
 from pveha.api import failoverpolicy, hacluster
 from pveha.api.conditions import Acting, FailoverReady
-from pveha.decide import evidence, failover, guards, memory, placement, protection, recall
+from pveha.decide import (
+    eligibility,
+    evidence,
+    failover,
+    guards,
+    memory,
+    placement,
+    protection,
+    recall,
+)
 from pveha.model import cluster, guests, mark, node, operations, snapshot
 
 MIGRATE_PRIVILEGE = "VM.Migrate"
@@ -329,13 +338,9 @@ class _Node:
         if guest.status not in ("running", "unknown"):
             return f"it is {guest.status}, and only what runs is moved"
         config = self._config(guest)
-        if config is not None and config.local_devices:
-            return f"it is bound to its node by {', '.join(sorted(config.local_devices))}"
-        inventory = self.seen.inventory
-        shared = {each.storage for each in inventory.storages if each.shared} if inventory else set()
-        if config is not None and (local := sorted(config.storages - shared)):
-            return f"it has volumes on storage {', '.join(local)}, which other nodes do not have"
-        return ""
+        if config is None:
+            return ""
+        return eligibility.bound_while_running(config, eligibility.shared_storages(self.seen))
 
     def _why_it_waits(self, guest: cluster.GuestResource) -> str:
         config = self._config(guest)
@@ -366,10 +371,11 @@ class _Node:
             {self.name}, self.seen, self.spec, self.memo, self.verdicts, self._promised()
         )
         locations = placement.locations_beside({self.name}, self.seen)
+        judge = eligibility.Judge(self.seen)
         targets: dict[int, str] = {}
         refused: dict[int, Left] = {}
         for guest in sorted(ready, key=lambda each: (-self._memory(each), each.ref.vmid)):
-            choice = self._choose(guest, candidates, locations)
+            choice = self._choose(guest, candidates, locations, judge)
             if isinstance(choice, protection.Refusal):
                 refused[guest.ref.vmid] = Left(guest.ref, Standing.STAYS, choice.message)
                 continue
@@ -384,12 +390,11 @@ class _Node:
         guest: cluster.GuestResource,
         candidates: Mapping[str, placement.Target],
         locations: Mapping[str, str],
+        judge: eligibility.Judge,
     ) -> placement.Target | protection.Refusal:
         """A target, and not the one to which it could not be moved last time if there is another."""
         config, resource = self._config(guest), self._managed(guest)
-        wish = placement.Wish(
-            guest.ref.sid, self._memory(guest), config.storages if config is not None else frozenset()
-        )
+        wish = placement.Wish(guest.ref.sid, self._memory(guest), config)
         rules = self.seen.ha_rules if resource is not None else ()
         if resource is not None and resource.failback:
             online = frozenset(n for n, v in self.verdicts.items() if v.state is evidence.State.ONLINE)
@@ -404,10 +409,10 @@ class _Node:
         move = self.memo.moves.get(guest.ref.vmid)
         if move is not None and move.attempts:
             others = {name: each for name, each in candidates.items() if name != move.target}
-            choice = placement.choose(wish, others, rules, locations)
+            choice = placement.choose(wish, others, rules, locations, judge)
             if isinstance(choice, placement.Target):
                 return choice
-        return placement.choose(wish, candidates, rules, locations)
+        return placement.choose(wish, candidates, rules, locations, judge)
 
     def _promised(self) -> dict[str, int]:
         """Bytes of memory per node that guests on their way there will use."""

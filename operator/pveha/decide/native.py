@@ -5,8 +5,8 @@ import dataclasses
 from collections.abc import Mapping, Set
 
 from pveha.api.conditions import FailoverReady
-from pveha.decide import evidence, failover, memory, placement, protection
-from pveha.model import cluster, snapshot
+from pveha.decide import eligibility, evidence, failover, memory, placement, protection
+from pveha.model import cluster, node, snapshot
 
 ITS_LOCKS = protection.CLEARABLE_LOCKS | {"rollback", "clone"}
 """Locks that native recovery clears (`Manager.pm`)."""
@@ -23,6 +23,7 @@ def unrecoverable(
     seen: snapshot.Snapshot,
     memo: memory.Memory,
     verdicts: Mapping[str, evidence.Verdict],
+    judge: eligibility.Judge,
 ) -> protection.Refusal | None:
     """Why Proxmox's own HA would not bring this guest back if its node died now, or None."""
     if guest.registered is None:
@@ -42,14 +43,16 @@ def unrecoverable(
         return protection.Refusal(FailoverReady.LRM_NOT_ACTIVE, text)
     if guest.config is None:
         return None
-    if (bound := protection.bound_to_node(guest, seen)) and guest.vmid not in seen.replicated:
-        return bound
-    return _nowhere(guest, guest.config.storages, seen, memo, verdicts)
+    replicated = guest.vmid in seen.replicated
+    if not replicated and (bound := eligibility.bound_to_node(guest.config, judge.shared)):
+        return bound[0]
+    return _nowhere(guest, guest.config, judge, seen, memo, verdicts)
 
 
 def _nowhere(
     guest: protection.Protected,
-    storages: frozenset[str],
+    config: node.GuestConfig,
+    judge: eligibility.Judge,
     seen: snapshot.Snapshot,
     memo: memory.Memory,
     verdicts: Mapping[str, evidence.Verdict],
@@ -69,12 +72,11 @@ def _nowhere(
     if not keeps_quorum({guest.seen.node}, seen, verdicts):
         text = f"without {guest.seen.node} the others would have no quorum, and native HA would do nothing"
         return protection.Refusal(FailoverReady.NO_TARGET, text)
-    if guest.vmid not in seen.replicated:
-        there = {(each.node, each.storage) for each in seen.inventory.storages if each.available}
-        left = frozenset(name for name in left if all((name, each) in there for each in storages))
-    if not left:
-        text = f"no other node reaches its storage {', '.join(sorted(storages))}"
-        return protection.Refusal(FailoverReady.STORAGE_UNAVAILABLE, text)
+    replicated = guest.vmid in seen.replicated
+    able = judge.able(config, left, replicated=replicated)
+    if not able:
+        return judge.nowhere(config, left, replicated=replicated)
+    left = able
     managed = seen.ha_config.resources if seen.ha_config is not None else {}
     elsewhere = {
         each.ref.sid: each.node

@@ -1,13 +1,13 @@
-"""Where the guests of a lost or drained node go: memory, storage, a live LRM, and the rules Proxmox's own HA
-would keep (S12)."""
+"""Where the guests of a lost or drained node go: what they need of a node (`eligibility`), memory, a live
+LRM, and the rules Proxmox's own HA would keep (S12)."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Set
 
 from pveha.api import hacluster
 from pveha.api.conditions import FailoverReady
-from pveha.decide import evidence, memory, protection
-from pveha.model import cluster, snapshot
+from pveha.decide import eligibility, evidence, memory, protection
+from pveha.model import cluster, node, snapshot
 
 CLEARLY_BETTER = 0.1
 """Share of a node's memory by which it must have more free than the planned one, so that plans do not follow
@@ -27,11 +27,12 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wish:
-    """What a guest needs of a node. `planned` is the node it was planned for; `memory` is in bytes."""
+    """What a guest needs of a node. `planned` is the node it was planned for; `memory` is in bytes; `config`
+    is None where it cannot be read."""
 
     sid: str
     memory: int
-    storages: frozenset[str]
+    config: node.GuestConfig | None
     planned: str = ""
 
 
@@ -44,7 +45,6 @@ class Target:
     """Bytes of memory not used and not promised."""
     memory: int
     """Bytes it has in all."""
-    storages: frozenset[str]
     lrm_active: bool
 
 
@@ -56,17 +56,20 @@ def plan(
     memo: memory.Memory,
     verdicts: Mapping[str, evidence.Verdict],
     promised: Mapping[str, int],
+    judge: eligibility.Judge | None = None,
 ) -> Plan:
     """Choose a node for every guest in `wanted`, in order of priority, as if the nodes `down` were gone.
 
-    `promised` is memory in bytes per node that guests still being started there will use.
+    `promised` is memory in bytes per node that guests still being started there will use; `judge` knows
+    `seen`.
     """
+    judge = judge or eligibility.Judge(seen)
     candidates = candidates_beside(down, seen, spec, memo, verdicts, promised)
     locations = locations_beside(down, seen)
     targets: dict[int, str] = {}
     refusals: dict[int, protection.Refusal] = {}
     for guest in sorted(wanted, key=lambda each: each.order):
-        choice = choose(_wish(guest), candidates, seen.ha_rules, locations)
+        choice = choose(_wish(guest), candidates, seen.ha_rules, locations, judge)
         if isinstance(choice, protection.Refusal):
             refusals[guest.vmid] = choice
             continue
@@ -100,8 +103,7 @@ def locations_beside(leaving: Set[str], seen: snapshot.Snapshot) -> dict[str, st
 
 def _wish(guest: protection.Protected) -> Wish:
     planned = guest.pvm.status.failover_plan
-    storages = guest.config.storages if guest.config else frozenset()
-    return Wish(guest.sid, guest.memory, storages, planned.target_node if planned is not None else "")
+    return Wish(guest.sid, guest.memory, guest.config, planned.target_node if planned is not None else "")
 
 
 def can_host(
@@ -141,13 +143,8 @@ def lrm_alive(name: str, seen: snapshot.Snapshot, memo: memory.Memory) -> bool:
 def _target(name: str, seen: snapshot.Snapshot, memo: memory.Memory, promised: int) -> Target:
     resource = seen.inventory.nodes.get(name) if seen.inventory else None
     total, used = (resource.max_memory or 0, resource.used_memory or 0) if resource else (0, 0)
-    storages = frozenset(
-        each.storage
-        for each in (seen.inventory.storages if seen.inventory else ())
-        if each.node == name and each.shared and each.available
-    )
     lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
-    return Target(name, total - used - promised, total, storages, lrm is not None and lrm.state == "active")
+    return Target(name, total - used - promised, total, lrm is not None and lrm.state == "active")
 
 
 def choose(
@@ -155,23 +152,26 @@ def choose(
     candidates: Mapping[str, Target],
     rules: tuple[cluster.HARule, ...],
     locations: Mapping[str, str],
+    judge: eligibility.Judge,
 ) -> Target | protection.Refusal:
-    """The node with the most free memory, of those on which Proxmox HA would keep the guest.
+    """The node with the most free memory, of those that can run the guest and on which Proxmox HA would keep
+    it.
 
     The node it was planned for stays while no other is clearly better.
     """
+    config = guest.config
+    if config is not None and (bound := eligibility.bound_to_node(config, judge.shared)):
+        return bound[0]
     if not candidates:
         return protection.Refusal(
             FailoverReady.NO_TARGET,
             "no other node is online and answering, long enough, with a live LRM, Active and not in "
             "quarantine, to take it",
         )
-    left = {name: target for name, target in candidates.items() if guest.storages <= target.storages}
-    if not left:
-        return protection.Refusal(
-            FailoverReady.STORAGE_UNAVAILABLE,
-            f"no other node reaches its storage {', '.join(sorted(guest.storages))}",
-        )
+    able = judge.able(config, candidates) if config is not None else candidates.keys()
+    left = {name: target for name, target in candidates.items() if name in able}
+    if config is not None and not left:
+        return judge.nowhere(config, candidates)
     left = {name: target for name, target in left.items() if guest.memory <= target.free}
     if not left:
         need = guest.memory // 2**20

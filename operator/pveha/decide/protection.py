@@ -135,7 +135,7 @@ def confirmed(guest: Protected, seen: snapshot.Snapshot, memo: memory.Memory) ->
     if not memo.identities.get(key(guest.pvm)):
         return True
     vanished = memo.vanished.get(guest.sid, float("-inf"))
-    return guest.config is not None and seen.configs is not None and seen.configs.answered_at > vanished
+    return guest.config is not None and guest.config.read_at > vanished
 
 
 def is_enrolled(pvm: protectedvm.ProtectedVM, wanted: specs.Specs) -> bool:
@@ -220,8 +220,6 @@ def unrecoverable(guest: Protected, seen: snapshot.Snapshot, memo: memory.Memory
             FailoverReady.NODE_SHELL_UNREACHABLE,
             "its configuration has not been read yet through the node shell",
         )
-    if bound := bound_to_node(guest, seen):
-        return bound
     problem = memo.guest(guest.sid)
     if problem.problem == FailoverReady.DUPLICATE_SUSPECTED:
         return Refusal(FailoverReady.DUPLICATE_SUSPECTED, problem.problem_message)
@@ -247,22 +245,6 @@ def unmanaged(guest: Protected) -> Refusal | None:
             FailoverReady.HA_STATE_ERROR,
             f"Proxmox HA has it in state error: look into why, then set {guest.sid} to disabled "
             "and to started again",
-        )
-    return None
-
-
-def bound_to_node(guest: Protected, seen: snapshot.Snapshot) -> Refusal | None:
-    """What of the guest is on its node alone, by its configuration, or None."""
-    if guest.config is None:
-        return None
-    if guest.config.local_devices:
-        devices = ", ".join(sorted(guest.config.local_devices))
-        return Refusal(FailoverReady.LOCAL_RESOURCES, f"it is bound to its node by {devices}")
-    shared = {each.storage for each in seen.inventory.storages if each.shared} if seen.inventory else set()
-    if local := sorted(guest.config.storages - shared):
-        return Refusal(
-            FailoverReady.LOCAL_DISK_ONLY,
-            f"it has volumes on storage {', '.join(local)}, which other nodes do not have",
         )
     return None
 

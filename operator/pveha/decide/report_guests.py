@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pveha.api import conditions, failoverpolicy, hacluster, protectedvm
 from pveha.decide import estimate, evidence, failover, native, placement, protection, recall
 from pveha.decide import told as told_
+from pveha.model import node, snapshot
 
 
 def policy_status(policy: failoverpolicy.FailoverPolicy) -> failoverpolicy.FailoverPolicyStatus:
@@ -202,11 +203,26 @@ def _native_ready(
     if where is not None and where.lost:
         text = f"its node {where.node} is lost: Proxmox's own HA recovers it, which takes minutes"
         return False, conditions.FailoverReady.NATIVE_AHEAD, text
-    if refusal := native.unrecoverable(guest, now.seen, now.memo, now.verdicts):
+    if refusal := native.unrecoverable(guest, now.seen, now.memo, now.verdicts, now.judge):
         return False, refusal.reason, refusal.message
     if guest.config is None:
-        text = "whether other nodes reach its disks is known only with a node shell (spec.recovery.nodeShell)"
+        text = "its configuration has not been read yet, and with it whether other nodes could run it"
         return None, conditions.FailoverReady.DISKS_UNKNOWN, text
     seconds = native.downtime_seconds(guest, now.seen)
     text = f"Proxmox's own HA would start it on another node, about {seconds} s after its node's death"
-    return True, conditions.FailoverReady.NATIVE, text
+    return True, conditions.FailoverReady.NATIVE, text + _age(guest.config, now.seen)
+
+
+AGES_MINUTES = (1, 5, 15, 60, 240, 1440)
+"""How old what is known of a guest's configuration may be said to be: steps, so that the status stays."""
+
+
+def _age(config: node.GuestConfig, seen: snapshot.Snapshot) -> str:
+    """How old the configuration may be that this is said of, where that is more than a minute."""
+    cycle = seen.configs.cycle_seconds if seen.configs is not None else 0.0
+    age = max(seen.now - config.read_at, cycle) / 60 if cycle else 0.0
+    minutes = next((each for each in AGES_MINUTES if age <= each), AGES_MINUTES[-1])
+    if minutes <= AGES_MINUTES[0]:
+        return ""
+    more = "more than " if age > minutes else "up to "
+    return f"; its configuration was read through the API {more}{minutes} min ago"

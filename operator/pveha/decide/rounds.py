@@ -7,6 +7,7 @@ from pveha.api import conditions, hacluster, meta
 from pveha.decide import (
     adoption,
     afterwards,
+    eligibility,
     enrolment,
     evidence,
     failover,
@@ -100,7 +101,17 @@ def _decide(
     if not start:
         start.extend(afterwards.power_on(seen, spec, memo, verdicts, recoveries, allowed))
     round_ = told_.Round(
-        seen, wanted, memo, members, verdicts, protected, allowed, recoveries, drains, enrolled
+        seen,
+        wanted,
+        memo,
+        members,
+        verdicts,
+        protected,
+        allowed,
+        recoveries,
+        drains,
+        enrolled,
+        eligibility.Judge(seen),
     )
     events, announced = report_events.events_of(round_, before)
     memo = memory.changed(memo, announced=announced)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pveha.api import conditions as words
 from pveha.api import hacluster, meta
-from pveha.decide import enrolment, evidence, failover, guards, maintenance, memory, protection
+from pveha.decide import eligibility, enrolment, evidence, failover, guards, maintenance, memory, protection
 from pveha.model import snapshot, specs
 
 Told = tuple[bool | None, words.Documented, str]
@@ -27,6 +27,7 @@ class Round:
     recoveries: Mapping[str, failover.Recovery]
     drains: maintenance.Drains
     enrolled: enrolment.Enrolment
+    judge: eligibility.Judge
 
     @property
     def native(self) -> bool:

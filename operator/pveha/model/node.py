@@ -86,9 +86,40 @@ class NodeStatus:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Network:
+    """What a guest's network device asks of a node. `tag` 0: untagged."""
+
+    bridge: str
+    """A bridge, or an SDN vnet, which is one to the node."""
+    tag: int = 0
+    trunks: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Needs:
+    """What a guest asks of the node it starts on, beside memory, storages and its own node's devices."""
+
+    networks: frozenset[Network] = frozenset()
+    mappings: frozenset[str] = frozenset()
+    """Resource mappings: `pci/NAME`, `usb/NAME`, `dir/NAME`."""
+    media: frozenset[str] = frozenset()
+    """Volume ids in its CD drives."""
+    cloudinit: frozenset[str] = frozenset()
+    """Storages of its cloud-init volumes. A start makes these anew, so the storage need not be shared."""
+    cpu: str = ""
+    """CPU type of a VM (`host`, `x86-64-v2-AES`, `Haswell`); "" where none is asked for."""
+    cpu_flags: frozenset[str] = frozenset()
+    """CPU flags switched on beside the type, by QEMU's names."""
+    cores: int = 0
+    """vCPUs of a VM at most; 0 for containers, which a node with fewer CPUs runs too."""
+    machine: str = ""
+    """Machine type; one with a version (`pc-q35-9.2+pve1`) needs a QEMU that knows it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class GuestConfig:
     """A guest's configuration as far as failover depends on it (verb `inventory`, which reads the whole
-    cluster's)."""
+    cluster's; or one call to the API)."""
 
     ref: guests.GuestRef
     node: str
@@ -98,20 +129,61 @@ class GuestConfig:
     protected."""
     memory_bytes: int
     storages: frozenset[str]
-    """Storages of volumes the guest cannot start without (removable media included)."""
+    """Storages of volumes the guest cannot start without, removable media and cloud-init apart."""
     lock: str | None
     template: bool
     local_devices: frozenset[str]
     """Configuration keys that bind the guest to hardware or paths of one node (hostpci0, mp0 with a path,
     ...)."""
+    needs: Needs = Needs()
+    cores: int = 0
+    """Of a container 0: as many as its node has."""
+    onboot: bool = False
+    agent: bool = False
+    """Whether the guest agent is switched on."""
+    read_at: float = dataclasses.field(default=0.0, compare=False)
+    """When it was read (the loop's time)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GuestConfigs:
-    """All configurations of the cluster, seen from one quorate node."""
+    """All configurations of the cluster that are known, and when the last of them was read."""
 
     guests: Mapping[int, GuestConfig]
     answered_at: float
+    cycle_seconds: float = 0.0
+    """Where they are read one by one (without a node shell): how long it takes to read all of them."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bridge:
+    """A bridge that exists on a node now, be it of a Linux or an Open vSwitch kind, or an SDN vnet."""
+
+    name: str
+    vlan_aware: bool
+    vlans: tuple[tuple[int, int], ...] = ()
+    """Ranges of VLANs that a VLAN-aware bridge carries to the outside; none: nothing is known of it."""
+    uplink: bool = True
+    """Whether a network card, a bond or a VLAN of one is among its ports."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Equipment:
+    """What a node has that guests need of the node they start on (verb `inventory --about node`). None: not
+    known, and nothing is refused over it."""
+
+    node: str
+    answered_at: float = dataclasses.field(compare=False)
+    bridges: Mapping[str, Bridge] | None = None
+    mappings: frozenset[str] | None = None
+    """Resource mappings that lead to something on this node, as in `Needs`."""
+    cpus: int | None = None
+    cpu_flags: frozenset[str] | None = None
+    """By the kernel's names (/proc/cpuinfo)."""
+    qemu: tuple[int, int] | None = None
+    """Version of the installed QEMU: the newest machine version it knows."""
+    media: frozenset[str] | None = None
+    """Volume ids of the ISO files on storages that are folders of this node alone."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

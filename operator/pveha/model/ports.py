@@ -79,13 +79,27 @@ class Hypervisor(Protocol):
 
     async def guest_runtime(self, ref: guests.GuestRef, on: str) -> cluster.GuestRuntime: ...
 
+    async def guest_config(self, ref: guests.GuestRef, on: str) -> Mapping[str, str]:
+        """The guest's configuration by key, as in its file; one call a guest, for want of a node shell."""
+        ...
+
+    async def equipment(self, on: str) -> node.Equipment:
+        """What the node has for guests, as far as the API tells it for little: its CPUs."""
+        ...
+
 
 class NodeShell(Protocol):
     """`pveha-node` on every node."""
 
     async def status(self, on: str) -> node.NodeStatus: ...
 
-    async def inventory(self, on: str) -> node.GuestConfigs: ...
+    async def inventory(self, on: str) -> node.GuestConfigs:
+        """The configurations of the whole cluster."""
+        ...
+
+    async def equipment(self, on: str) -> node.Equipment:
+        """What the node has for guests."""
+        ...
 
     async def processes(self, on: str) -> node.NodeProcesses: ...
 

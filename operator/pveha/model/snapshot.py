@@ -66,3 +66,5 @@ class Snapshot:
     def ha_rules(self) -> tuple[cluster.HARule, ...]:
         """The HA rules that Proxmox applies, as far as they were read."""
         return self.rule_config.enabled if self.rule_config is not None else ()
+    equipment: Mapping[str, node.Equipment] = dataclasses.field(default_factory=dict)
+    """What each node has for guests, as far as it has told."""

@@ -1,5 +1,7 @@
 """What `pveha-node` answers, checked by shape and turned into the model's values or the model's errors."""
 
+import re
+from collections.abc import Mapping
 from typing import TypeVar
 
 import pydantic
@@ -69,7 +71,15 @@ class _Status(_Shape):
     timer: _Timer | None = None
 
 
+class _Network(_Shape):
+    bridge: str
+    tag: int
+    trunks: bool
+
+
 class _Config(_Shape):
+    """An older pveha-node does not tell what has a default."""
+
     guest: str
     node: str
     name: str
@@ -79,10 +89,41 @@ class _Config(_Shape):
     lock: str | None
     template: bool
     local_devices: list[str]
+    networks: list[_Network] = []
+    mappings: list[str] = []
+    media: list[str] = []
+    cloudinit: list[str] = []
+    cpu: str = ""
+    cpu_flags: list[str] = []
+    cores: int = 0
+    machine: str = ""
+    onboot: bool = False
+    agent: bool = False
 
 
 class _Inventory(_Shape):
     guests: list[_Config]
+
+
+class _Bridge(_Shape):
+    name: str
+    vlan_aware: bool
+    vlans: str
+    uplink: bool
+
+
+class _Equipment(_Shape):
+    node: str
+    bridges: list[_Bridge] | None
+    mappings: list[str] | None
+    cpus: int | None
+    cpu_flags: list[str] | None
+    qemu: str | None
+    media: list[str] | None
+
+
+class _EquipmentAnswer(_Shape):
+    equipment: _Equipment
 
 
 class _Process(_Shape):
@@ -180,21 +221,78 @@ def status(result: object, on: str, answered_at: float) -> node.NodeStatus:
 
 
 def inventory(result: object, on: str, answered_at: float) -> node.GuestConfigs:
-    configs = (
-        node.GuestConfig(
-            _ref(each.guest, on),
-            each.node,
-            each.name,
-            each.identity,
-            each.memory_bytes,
-            frozenset(each.storages),
-            each.lock,
-            each.template,
-            frozenset(each.local_devices),
-        )
-        for each in _shaped(_Inventory, result, on).guests
-    )
+    configs = (_config(each, on, answered_at) for each in _shaped(_Inventory, result, on).guests)
     return node.GuestConfigs({config.ref.vmid: config for config in configs}, answered_at)
+
+
+def described(
+    ref: guests.GuestRef, on: str, config: Mapping[str, str], answered_at: float
+) -> node.GuestConfig:
+    """What pveha-node would tell of a configuration that the API has told, by key."""
+    found = pveha_node.describe_config(ref.kind.value, ref.vmid, on, config)
+    return _config(_shaped(_Config, found, on), on, answered_at)
+
+
+def _config(each: _Config, on: str, read_at: float) -> node.GuestConfig:
+    ref = _ref(each.guest, on)
+    needs = node.Needs(
+        frozenset(node.Network(network.bridge, network.tag, network.trunks) for network in each.networks),
+        frozenset(each.mappings),
+        frozenset(each.media),
+        frozenset(each.cloudinit),
+        each.cpu,
+        frozenset(each.cpu_flags),
+        each.cores if ref.kind is guests.GuestKind.VM else 0,
+        each.machine,
+    )
+    return node.GuestConfig(
+        ref,
+        each.node,
+        each.name,
+        each.identity,
+        each.memory_bytes,
+        frozenset(each.storages),
+        each.lock,
+        each.template,
+        frozenset(each.local_devices),
+        needs,
+        each.cores,
+        each.onboot,
+        each.agent,
+        read_at,
+    )
+
+
+def equipment(result: object, on: str, answered_at: float) -> node.Equipment:
+    found = _shaped(_EquipmentAnswer, result, on).equipment
+    bridges = found.bridges
+    version = re.fullmatch(r"(\d+)\.(\d+)", found.qemu or "")
+    return node.Equipment(
+        _itself(found.node, on),
+        answered_at,
+        None
+        if bridges is None
+        else {
+            each.name: node.Bridge(each.name, each.vlan_aware, _ranges(each.vlans), each.uplink)
+            for each in bridges
+        },
+        None if found.mappings is None else frozenset(found.mappings),
+        found.cpus,
+        None if found.cpu_flags is None else frozenset(found.cpu_flags),
+        (int(version[1]), int(version[2])) if version else None,
+        None if found.media is None else frozenset(found.media),
+    )
+
+
+def _ranges(vlans: str) -> tuple[tuple[int, int], ...]:
+    """`2-100 200` as ((2, 100), (200, 200)); none if any of it cannot be read."""
+    found = []
+    for word in vlans.split():
+        match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", word)
+        if match is None:
+            return ()
+        found.append((int(match[1]), int(match[2] or match[1])))
+    return tuple(found)
 
 
 def processes(result: object, on: str, answered_at: float) -> node.NodeProcesses:

@@ -491,12 +491,20 @@ def read_properties(value: str, default: str) -> dict[str, str]:
 
 
 def describe_guest(kind: str, vmid: int, node: str, text: str) -> dict[str, Any]:
-    """What failover depends on in a guest's configuration."""
-    config = read_config(text)
-    volumes, local = (read_vm_volumes if kind == "qemu" else read_container_volumes)(config)
+    """What failover depends on in a guest's configuration file."""
+    return describe_config(kind, vmid, node, read_config(text))
+
+
+def describe_config(kind: str, vmid: int, node: str, config: Mapping[str, str]) -> dict[str, Any]:
+    """What failover depends on in a guest's configuration, by key."""
+    volumes, media, cloudinit, local = (
+        read_vm_volumes(config) if kind == "qemu" else read_container_volumes(config)
+    )
     name = config.get("name") or config.get("hostname") or f"{HA_TYPES[kind].upper()}{vmid}"
     smbios = read_properties(config.get("smbios1", ""), "uuid").get("uuid", "").lower()
     memory = read_properties(config.get("memory", "512"), "current").get("current", "512")
+    cpu, cpu_flags = read_cpu(config) if kind == "qemu" else ("", [])
+    cores = config.get("cores", "1" if kind == "qemu" else "0")
     return {
         "guest": f"{kind}/{vmid}",
         "node": node,
@@ -507,32 +515,51 @@ def describe_guest(kind: str, vmid: int, node: str, text: str) -> dict[str, Any]
         "lock": config.get("lock") or None,
         "template": config.get("template") == "1",
         "local_devices": sorted(local),
+        "networks": read_networks(config),
+        "mappings": sorted(read_mappings(config)),
+        "media": sorted(media),
+        "cloudinit": sorted(cloudinit),
+        "cpu": cpu,
+        "cpu_flags": cpu_flags,
+        "cores": _number(cores) * (_number(config.get("sockets", "1")) or 1),
+        "machine": printable(read_properties(config.get("machine", ""), "type").get("type", "")),
+        "onboot": config.get("onboot") == "1",
+        "agent": read_properties(config.get("agent", ""), "enabled").get("enabled") == "1",
     }
 
 
-def read_vm_volumes(config: Mapping[str, str]) -> tuple[set[str], set[str]]:
-    """Volumes of a VM, and the keys that bind it to one node's hardware or files."""
-    volumes, local = set(), set()
+def read_vm_volumes(config: Mapping[str, str]) -> tuple[set[str], set[str], set[str], set[str]]:
+    """Volumes of a VM, files in its CD drives, storages of its cloud-init volumes (which a start makes anew
+    where they are missing), and the keys that bind it to one node's hardware or files."""
+    volumes: set[str] = set()
+    media: set[str] = set()
+    cloudinit, local = set(), set()
     for key, value in config.items():
         if re.fullmatch(r"(?:ide|sata|scsi|virtio|efidisk|tpmstate)[0-9]+|cdrom", key):
-            source = printable(read_properties(value, "file").get("file", ""))
+            drive = read_properties(value, "file")
+            source = printable(drive.get("file", ""))
             if source.startswith("/") or source == "cdrom":
                 local.add(key)
+            elif re.search(r"[:/]vm-[0-9]+-cloudinit(?:\.[a-z0-9]+)?$", source):
+                cloudinit.add(source.partition(":")[0])
             elif ":" in source:
-                volumes.add(source)
-        elif re.fullmatch(r"(?:hostpci|parallel|virtiofs)[0-9]+", key):
+                (media if drive.get("media") == "cdrom" or ":iso/" in source else volumes).add(source)
+        elif re.fullmatch(r"hostpci[0-9]+", key):
+            if "mapping" not in read_properties(value, "host"):
+                local.add(key)
+        elif re.fullmatch(r"parallel[0-9]+", key):
             local.add(key)
         elif re.fullmatch(r"usb[0-9]+", key):
             usb = read_properties(value, "host")
-            if "mapping" in usb or usb.get("host", "") not in ("", "spice"):
+            if "mapping" not in usb and usb.get("host", "") not in ("", "spice"):
                 local.add(key)
         elif re.fullmatch(r"serial[0-9]+", key) and value != "socket":
             local.add(key)
-    return volumes, local
+    return volumes, media, cloudinit, local
 
 
-def read_container_volumes(config: Mapping[str, str]) -> tuple[set[str], set[str]]:
-    """Volumes of a container, and the keys that bind it to one node (`shared=1`: a path that all have)."""
+def read_container_volumes(config: Mapping[str, str]) -> tuple[set[str], set[str], set[str], set[str]]:
+    """As `read_vm_volumes` (a mount point with `shared=1` is a path that all nodes have)."""
     volumes, local = set(), set()
     for key, value in config.items():
         if re.fullmatch(r"rootfs|mp[0-9]+", key):
@@ -545,12 +572,221 @@ def read_container_volumes(config: Mapping[str, str]) -> tuple[set[str], set[str
                 volumes.add(source)
         elif re.fullmatch(r"dev[0-9]+", key) or key == "lxc.mount.entry":
             local.add(key)
-    return volumes, local
+    return volumes, set(), set(), local
+
+
+def read_networks(config: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The bridges (or SDN vnets) of a guest's network devices, each with the VLAN it is tagged with (0: none)
+    and whether it carries trunks."""
+    found = set()
+    for key, value in config.items():
+        if re.fullmatch(r"net[0-9]+", key):
+            device = read_properties(value, "model")
+            if bridge := printable(device.get("bridge", "")):
+                found.add((bridge, _number(device.get("tag", "")), bool(device.get("trunks"))))
+    return [{"bridge": bridge, "tag": tag, "trunks": trunks} for bridge, tag, trunks in sorted(found)]
+
+
+def read_mappings(config: Mapping[str, str]) -> set[str]:
+    """Resource mappings that a VM uses: `pci/NAME`, `usb/NAME`, `dir/NAME`."""
+    found = set()
+    for key, value in config.items():
+        if match := re.fullmatch(r"(hostpci|usb)[0-9]+", key):
+            if name := printable(read_properties(value, "host").get("mapping", "")):
+                found.add(f"{'pci' if match[1] == 'hostpci' else 'usb'}/{name}")
+        elif re.fullmatch(r"virtiofs[0-9]+", key):
+            found.add(f"dir/{printable(read_properties(value, 'dirid').get('dirid', ''))}")
+    return found
+
+
+def read_cpu(config: Mapping[str, str]) -> tuple[str, list[str]]:
+    """CPU type and the flags that are switched on beside it; "" where the node's CPU does not matter: it is
+    emulated."""
+    if config.get("kvm") == "0" or config.get("arch", "x86_64") != "x86_64":
+        return "", []
+    properties = read_properties(config.get("cpu", "kvm64"), "cputype")
+    flags = properties.get("flags", "").split(";")
+    return printable(properties.get("cputype", "kvm64")), sorted(
+        printable(flag[1:]) for flag in flags if flag.startswith("+")
+    )
 
 
 def printable(text: str) -> str:
     """`text` as valid Unicode."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def read_equipment(system: System) -> dict[str, Any]:
+    """What this node has that guests need of the node they start on. What cannot be read is None."""
+    cpus, flags = read_host_cpu(system)
+    return {
+        "node": system.hostname(),
+        "bridges": read_bridges(system),
+        "mappings": read_node_mappings(system),
+        "cpus": cpus,
+        "cpu_flags": flags,
+        "qemu": read_qemu_version(system),
+        "media": read_media(system),
+    }
+
+
+def read_bridges(system: System) -> list[dict[str, Any]] | None:
+    """The bridges that exist now, SDN vnets among them, as PVE::Network looks for them at a guest's start.
+
+    `vlans` are those that its uplink carries ("" where nothing is said of it); `uplink`: a port that leads
+    out of the node, without which a bridge that is not VLAN-aware carries no tags.
+    """
+    try:
+        links = system.list_dir("/sys/class/net")
+    except OSError:
+        return None
+    configured = read_interfaces(system)
+    found = []
+    for name in links:
+        folder, options = f"/sys/class/net/{name}", configured.get(name, {})
+        if re.fullmatch(r"fw(?:br|pr|ln)[0-9]+[a-z][0-9]+|(?:tap|veth)[0-9]+i[0-9]+|lo", name):
+            continue
+        if system.exists(f"{folder}/bridge"):
+            aware = _first_line(system, f"{folder}/bridge/vlan_filtering") not in ("", "0")
+            ports = system.list_dir(f"{folder}/brif") if system.exists(f"{folder}/brif") else []
+            uplink = any(_leads_out(system, port) for port in ports)
+        elif options.get("ovs_type") == "OVSBridge":
+            aware = uplink = True
+        else:
+            continue
+        vlans = " ".join(options.get("bridge-vids", "").replace(",", " ").split())
+        found.append({"name": printable(name), "vlan_aware": aware, "vlans": vlans, "uplink": uplink})
+    return found
+
+
+def _leads_out(system: System, port: str) -> bool:
+    """Whether a port of a bridge is a network card, a bond or a VLAN of one."""
+    folder = f"/sys/class/net/{port}"
+    if system.exists(f"{folder}/device") or system.exists(f"{folder}/bonding"):
+        return True
+    with contextlib.suppress(OSError):
+        return "DEVTYPE=vlan" in system.read_text(f"{folder}/uevent")
+    return False
+
+
+def _first_line(system: System, path: str) -> str:
+    """The first line of a file, "" if there is none."""
+    try:
+        return system.read_text(path).strip().partition("\n")[0]
+    except OSError:
+        return ""
+
+
+def read_interfaces(system: System) -> dict[str, dict[str, str]]:
+    """Options of each `iface` in /etc/network/interfaces and the files beside it, with `-` for `_` in
+    bridge options."""
+    texts = []
+    with contextlib.suppress(OSError):
+        texts.append(system.read_text("/etc/network/interfaces"))
+    with contextlib.suppress(OSError):
+        folder = "/etc/network/interfaces.d"
+        texts += [system.read_text(f"{folder}/{name}") for name in system.list_dir(folder)]
+    found: dict[str, dict[str, str]] = {}
+    for text in texts:
+        options: dict[str, str] = {}
+        for line in text.splitlines():
+            word, _, value = line.strip().partition(" ")
+            if word == "iface":
+                options = found.setdefault(value.split()[0] if value.split() else "", {})
+            elif word in ("auto", "source", "source-directory", "mapping") or word.startswith("allow-"):
+                options = {}
+            elif word and not word.startswith("#"):
+                options[word.replace("bridge_", "bridge-")] = value.strip()
+    return found
+
+
+def read_sections(system: System, path: str) -> dict[str, list[tuple[str, str]]] | None:
+    """A file of sections (storage.cfg: `type: NAME`; mapping/*.cfg: `NAME`) with their lines by name; None if
+    it cannot be read, empty if there is none."""
+    try:
+        text = system.read_text(path)
+    except FileNotFoundError:
+        return {}
+    except OSError:
+        return None
+    sections: dict[str, list[tuple[str, str]]] = {}
+    lines: list[tuple[str, str]] = []
+    for line in text.splitlines():
+        if header := re.fullmatch(r"(?:([a-z]+):\s*)?(\S+)\s*", line):
+            lines = sections[header[2]] = [("type", header[1] or "")]
+        elif prop := re.fullmatch(r"\s+(\S+)(?:\s+(.*\S))?\s*", line):
+            lines.append((prop[1], prop[2] or ""))
+    return sections
+
+
+def read_node_mappings(system: System) -> list[str] | None:
+    """Resource mappings that lead to something on this node: `pci/NAME`, `usb/NAME`, `dir/NAME`."""
+    found, here = set(), system.hostname()
+    for kind, file in (("pci", "pci"), ("usb", "usb"), ("dir", "directory")):
+        sections = read_sections(system, f"/etc/pve/mapping/{file}.cfg")
+        if sections is None:
+            return None
+        for name, lines in sections.items():
+            maps = [read_properties(value, "") for key, value in lines if key == "map"]
+            if any(each.get("node") == here and _is_there(system, kind, each) for each in maps):
+                found.add(printable(f"{kind}/{name}"))
+    return sorted(found)
+
+
+def _is_there(system: System, kind: str, entry: Mapping[str, str]) -> bool:
+    """Whether the device of a PCI mapping is in the machine; a USB device may be plugged in later."""
+    if kind != "pci":
+        return True
+    paths = [path if "." in path else f"{path}.0" for path in entry.get("path", "").split(";") if path]
+    return bool(paths) and all(
+        re.fullmatch("[0-9a-f:.]+", path) is not None and system.exists(f"/sys/bus/pci/devices/{path}")
+        for path in paths
+    )
+
+
+def read_host_cpu(system: System) -> tuple[int | None, list[str] | None]:
+    """Number of CPUs and flags of the first one, by the kernel's names."""
+    try:
+        text = system.read_text("/proc/cpuinfo")
+    except OSError:
+        return None, None
+    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    cpus = len(re.findall(r"^processor\s*:", text, re.MULTILINE))
+    return cpus or None, sorted(set(flags[1].split())) if flags else None
+
+
+def read_qemu_version(system: System) -> str | None:
+    """The newest version of machine types that the installed QEMU knows, `10.1`: that is its own."""
+    try:
+        known = json.loads(system.read_text("/usr/share/kvm/machine-versions-x86_64.json"))
+        versions = [re.match(r"([0-9]+)\.([0-9]+)", str(each["version"])) for each in known]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    newest = max(((int(each[1]), int(each[2])) for each in versions if each), default=None)
+    return f"{newest[0]}.{newest[1]}" if newest else None
+
+
+def read_media(system: System) -> list[str] | None:
+    """Volume ids of the ISO files on storages that are folders of this node alone."""
+    sections = read_sections(system, "/etc/pve/storage.cfg")
+    if sections is None:
+        return None
+    found = []
+    for name, lines in sections.items():
+        options = dict(lines)
+        nodes = options.get("nodes", "")
+        if (
+            options["type"] not in ("dir", "btrfs")
+            or options.get("shared", "0") == "1"
+            or "disable" in options
+            or (nodes and system.hostname() not in re.split(r"[,;\s]+", nodes))
+        ):
+            continue
+        content = read_properties(options.get("content-dirs", ""), "").get("iso", "template/iso")
+        with contextlib.suppress(OSError):
+            names = system.list_dir(f"{options.get('path', '').rstrip('/')}/{content}")
+            found += [printable(f"{name}:iso/{each}") for each in names]
+    return found
 
 
 def config_path(node: str, kind: str, vmid: int) -> str:
@@ -655,8 +891,11 @@ def status(system: System, _: Options) -> dict[str, Any]:
     }
 
 
-def inventory(system: System, _: Options) -> dict[str, Any]:
-    """Every guest of the cluster. Read again if one moved meanwhile, so that none is missed."""
+def inventory(system: System, options: Options) -> dict[str, Any]:
+    """Every guest of the cluster, or with `--about node` what this node has for guests. Configurations are
+    read again if one moved meanwhile, so that none is missed."""
+    if options.get("about") == ["node"]:
+        return {"equipment": read_equipment(system)}
     if not read_membership(system).quorate:
         raise Refusal("NotQuorate", "this node has no quorum, its view of the configurations may be old")
     for _attempt in range(3):
@@ -1154,7 +1393,7 @@ class Verb:
 
 VERBS = {
     "status": Verb(status),
-    "inventory": Verb(inventory),
+    "inventory": Verb(inventory, optional={"about": "cluster|node"}),
     "processes": Verb(processes),
     "begin": Verb(begin, {"owner": _OWNER}, {"take-over": _OWNER}),
     "claim": Verb(

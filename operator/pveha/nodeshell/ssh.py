@@ -124,6 +124,10 @@ class SshNodeShell:
         result = await self._ask(on, INVENTORY_SECONDS, "inventory")
         return answers.inventory(result, on, _now())
 
+    async def equipment(self, on: str) -> node.Equipment:
+        result = await self._ask(on, INVENTORY_SECONDS, "inventory", "--about", "node")
+        return answers.equipment(result, on, _now())
+
     async def processes(self, on: str) -> node.NodeProcesses:
         result = await self._ask(on, STATUS_SECONDS, "processes")
         return answers.processes(result, on, _now())

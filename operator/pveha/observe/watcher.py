@@ -7,10 +7,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
 from pveha import bell
-from pveha.model import cluster, decision, errors, node, operations, ports, power, snapshot
+from pveha.model import cluster, decision, errors, guests, node, operations, ports, power, snapshot
 
 T = TypeVar("T")
 Switch = power.Switch
+Describe = Callable[[guests.GuestRef, str, Mapping[str, str], float], node.GuestConfig]
+"""What to make of a guest's configuration by key, as the API tells it: guest, its node, and when it was
+read."""
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,10 @@ SLOW_SECONDS = 30.0
 """Between two reads of node shells and configurations while nothing happens."""
 HOURLY_SECONDS = 3600.0
 """Between two looks at the certificates of the API's addresses."""
+EQUIPMENT_SECONDS = 60.0
+"""Between two questions to a node for what it has for guests."""
+CONFIG_SECONDS = 0.5
+"""Between two reads of configurations through the API, which tells one guest a call: 120 a minute."""
 RETRY_SECONDS = 5.0
 """After a slow read that failed."""
 POWER_DEADLINE_SECONDS = 5.0
@@ -44,6 +51,8 @@ class Outside:
     switches: Mapping[Switch, float]
     """Every way to switch a node, with the seconds between two reads of it while nothing happens."""
     problems: dict[str, snapshot.Problem] = dataclasses.field(default_factory=dict)
+    describe: Describe | None = None
+    """For want of a node shell, guests' configurations are read through the API and described by this."""
 
 
 class Watcher:
@@ -77,6 +86,9 @@ class Watcher:
         self._privileges: cluster.Privileges | None = None
         self._certificates: Mapping[str, float] | None = None
         self._configs: node.GuestConfigs | None = None
+        self._configs_tried: dict[int, float] = {}
+        """When each guest's configuration was last asked for through the API."""
+        self._equipment: dict[str, node.Equipment] = {}
         self._problems: dict[str, snapshot.Problem] = dict(outside.problems)
         self._nodes: dict[str, list[asyncio.Task[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -100,6 +112,8 @@ class Watcher:
         ]
         if self._outside.shell is not None:
             self._tasks.append(self._poll(self._read_configs, lambda: SLOW_SECONDS, "configs"))
+        elif self._outside.describe is not None:
+            self._tasks.append(self._poll(self._read_next_config, self._config_pace, "configs"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -144,6 +158,7 @@ class Watcher:
             operations=states,
             privileges=self._privileges,
             certificates=self._certificates,
+            equipment=dict(self._equipment),
         )
 
     def _know(self, name: str) -> None:
@@ -159,15 +174,19 @@ class Watcher:
             ]
         if self._outside.shell is not None:
             tasks.append(self._poll(lambda: self._read_shell(name), lambda: SLOW_SECONDS, f"shell/{name}"))
+        tasks.append(
+            self._poll(lambda: self._read_equipment(name), lambda: EQUIPMENT_SECONDS, f"equipment/{name}")
+        )
         self._nodes[name] = tasks
 
     def _forget(self, name: str) -> None:
         """A node that left the cluster (or a name that never was one) is watched no more."""
         for task in self._nodes.pop(name, []):
             task.cancel()
-        for known in (self._views, self._probes, self._shells):
+        for known in (self._views, self._probes, self._shells, self._equipment):
             known.pop(name, None)
-        self._problems.pop(f"shell/{name}", None)
+        for source in ("shell", "equipment"):
+            self._problems.pop(f"{source}/{name}", None)
         for switch in self._outside.switches:
             if switch.node == name:
                 self._power.pop(switch, None)
@@ -342,6 +361,57 @@ class Watcher:
         if not quorate:
             raise errors.Unreachable("no quorate node answers that could tell the guests' configurations")
         self._configs = await self._outside.shell.inventory(quorate[0])
+
+    async def _read_next_config(self) -> None:
+        """The configuration, through the API, of the guest whose turn it is: one that is not known where it
+        is now, else the one that was read the longest time ago."""
+        assert self._outside.describe is not None
+        guest = self._next_guest()
+        if guest is None or self._inventory is None:
+            return
+        vmid = guest.ref.vmid
+        self._configs_tried[vmid] = self._loop.time()
+        told = await self._outside.hypervisor.guest_config(guest.ref, guest.node)
+        now = self._loop.time()
+        there = self._inventory.guests
+        known = {vmid: each for vmid, each in self._known_configs().items() if vmid in there}
+        known[vmid] = self._outside.describe(guest.ref, guest.node, told, now)
+        cycle = max(SLOW_SECONDS, len(there) * CONFIG_SECONDS)
+        self._configs = node.GuestConfigs(known, now, cycle)
+
+    def _known_configs(self) -> Mapping[int, node.GuestConfig]:
+        return self._configs.guests if self._configs is not None else {}
+
+    def _next_guest(self) -> cluster.GuestResource | None:
+        """The guest whose configuration is to be read next, None if none is due."""
+        if self._inventory is None:
+            return None
+        known, tried = self._known_configs(), self._configs_tried
+
+        def turn(guest: cluster.GuestResource) -> tuple[bool, float]:
+            config = known.get(guest.ref.vmid)
+            fresh = config is not None and config.node == guest.node
+            return fresh, tried.get(guest.ref.vmid, float("-inf"))
+
+        nodes = self._inventory.nodes
+        asked = (
+            each for each in self._inventory.guests.values() if each.node in nodes and nodes[each.node].online
+        )
+        guest = min(asked, key=turn, default=None)
+        if guest is None:
+            return None
+        since = self._loop.time() - tried.get(guest.ref.vmid, float("-inf"))
+        return guest if since >= (SLOW_SECONDS if turn(guest)[0] else RETRY_SECONDS) else None
+
+    def _config_pace(self) -> float:
+        return CONFIG_SECONDS if self._next_guest() is not None else CALM_SECONDS
+
+    async def _read_equipment(self, name: str) -> None:
+        source = self._outside.shell or self._outside.hypervisor
+        found = await source.equipment(name)
+        if self._equipment.get(name) != found:
+            self.news.set()
+        self._equipment[name] = found
 
     def _answers(self, name: str) -> bool:
         return name in self._probes and self._probes[name].failed_since is None

@@ -8,7 +8,7 @@ from typing import Any
 from typing_extensions import override
 
 from pveha import tls
-from pveha.model import cluster, errors, guests
+from pveha.model import cluster, errors, guests, node
 from pveha.proxmox import access, certificates, credentials, endpoints, shapes, tasks, transport
 from pveha.proxmox import errors as failures
 
@@ -241,6 +241,15 @@ class ProxmoxClient:
     async def guest_runtime(self, ref: guests.GuestRef, on: str) -> cluster.GuestRuntime:
         data = await self._read(lambda api: _guest(api, ref, on).status.current.get(), node=on)
         return shapes.guest_runtime(data, ref)
+
+    async def guest_config(self, ref: guests.GuestRef, on: str) -> Mapping[str, str]:
+        """What is in effect now, without changes that wait for a restart of the guest."""
+        data = await self._read(lambda api: _guest(api, ref, on).config.get(current=1), node=on)
+        return shapes.guest_config(data, ref)
+
+    async def equipment(self, on: str) -> node.Equipment:
+        data = await self._read(lambda api: api.nodes(_name(on)).status.get(), node=on)
+        return shapes.equipment(data, on, _now())
 
     async def _introduced(self, endpoint: endpoints.Endpoint) -> cluster.MembershipView:
         """Ask an endpoint for its membership, and take down which node it is and where the others are."""

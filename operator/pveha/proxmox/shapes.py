@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 
-from pveha.model import cluster, errors, guests
+from pveha.model import cluster, errors, guests, node
 
 _T = TypeVar("_T")
 
@@ -168,6 +168,19 @@ class VersionAnswer(Shape):
     version: str
 
 
+class CpuInfo(Shape):
+    """The CPUs in `/nodes/NODE/status`; `flags` as in /proc/cpuinfo."""
+
+    cpus: int
+    flags: str
+
+
+class NodeStatusAnswer(Shape):
+    """`/nodes/NODE/status`."""
+
+    cpuinfo: CpuInfo
+
+
 class RuntimeAnswer(Shape):
     """The live state of a guest; `qmpstatus` is of virtual machines only."""
 
@@ -237,6 +250,8 @@ _REPLICATION = pydantic.TypeAdapter(list[ReplicationEntry])
 _PERMISSIONS = pydantic.TypeAdapter(dict[str, dict[str, Flag]])
 _VERSION = pydantic.TypeAdapter(VersionAnswer)
 _RUNTIME = pydantic.TypeAdapter(RuntimeAnswer)
+_CONFIG = pydantic.TypeAdapter(dict[str, str | int | float | list[tuple[str, str]]])
+_NODE_STATUS = pydantic.TypeAdapter(NodeStatusAnswer)
 _TASK = pydantic.TypeAdapter(TaskAnswer)
 _UPID = pydantic.TypeAdapter(Annotated[str, pydantic.Strict()])
 _QUEUED = pydantic.TypeAdapter(QueuedAnswer | None)
@@ -409,6 +424,24 @@ def guest_runtime(data: Any, ref: guests.GuestRef) -> cluster.GuestRuntime:
         raise errors.BadAnswer(message)
     qmp = answer.qmpstatus if ref.kind is guests.GuestKind.VM else None
     return cluster.GuestRuntime(answer.status, qmp, answer.uptime, answer.lock or None)
+
+
+def guest_config(data: Any, ref: guests.GuestRef) -> dict[str, str]:
+    """`GET /nodes/NODE/KIND/VMID/config`, as in its file: a container's raw lines come in pairs."""
+    told = _read(_CONFIG, data, f"/nodes/NODE/{ref.path}/config")
+    found: dict[str, str] = {}
+    for key, value in told.items():
+        if isinstance(value, list):
+            found.update(value)
+        else:
+            found[key] = str(value)
+    return found
+
+
+def equipment(data: Any, on: str, answered_at: float) -> node.Equipment:
+    """What `GET /nodes/NODE/status` tells of the node's CPUs."""
+    cpu = _read(_NODE_STATUS, data, f"/nodes/{on}/status").cpuinfo
+    return node.Equipment(on, answered_at, cpus=cpu.cpus, cpu_flags=frozenset(cpu.flags.split()))
 
 
 def task(data: Any, upid: str) -> cluster.TaskStatus:

@@ -32,7 +32,7 @@ async def status(call: api_call.Call) -> object:
             "cores": on.about.cpus,
             "cpus": on.about.cpus,
             "mhz": "2600.000",
-            "flags": "fpu vme sse sse2 ht syscall nx lm",
+            "flags": call.world.equipment.flags(call.node),
             "hvm": "1",
             "user_hz": 100,
         },

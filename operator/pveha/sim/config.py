@@ -20,6 +20,26 @@ def stable_uuid(name: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Bridge:
+    """A bridge of a node, or an SDN vnet. `vlans` are those of a VLAN-aware one (`2-4094`)."""
+
+    name: str
+    vlan_aware: bool = False
+    vlans: str = ""
+    uplink: bool = True
+    """Whether a network card is among its ports."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mapping:
+    """A resource mapping, `pci/NAME`, `usb/NAME` or `dir/NAME`, and the nodes on which it leads to
+    something."""
+
+    name: str
+    nodes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Node:
     """A machine. Empty `address`, `uuid`, `serial` and zero `nodeid` are filled in by `World`'s
     configuration."""
@@ -44,6 +64,13 @@ class Node:
     boot_seconds: float = 30.0
     """Power on to corosync, pmxcfs and the API being up."""
     clock_skew: float = 0.0
+    bridges: tuple[Bridge, ...] = (Bridge("vmbr0"),)
+    cpu: str = "x86-64-v3"
+    """What its CPU can do: one of `equipment.LEVELS`."""
+    qemu: str = "10.1"
+    """Version of QEMU."""
+    isos: tuple[str, ...] = ()
+    """Names of the ISO files on its own storage `local`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,6 +111,8 @@ class Guest:
     extra: tuple[tuple[str, str], ...] = ()
     """Further lines of the configuration file: (("hostpci0", "0000:01:00.0"),)."""
     replicated: bool = False
+    bridge: str = "vmbr0"
+    """Of its only network device; "" for none. Further ones are lines of `extra`."""
 
     @property
     def ref(self) -> guests.GuestRef:
@@ -181,6 +210,7 @@ class Config:
     storages: tuple[Storage, ...] = (Storage("shared"), Storage("local", shared=False, type="dir"))
     guests: tuple[Guest, ...] = ()
     rules: tuple[cluster.HARule, ...] = ()
+    mappings: tuple[Mapping, ...] = ()
     corosync: Corosync = Corosync()
     qdevice: Qdevice | None = None
     timings: Timings = Timings()

@@ -201,6 +201,43 @@ FAULTS = (
         lambda w, v, n, b: w.move_config(int(v), n, b),
     ),
     Fault(
+        "config guest VMID KEY VALUE|none",
+        rf"config guest {_VMID} ([a-z]+\d*) (\S+)",
+        lambda w, v, key, value: w.set_config(int(v), key, "" if value == "none" else value),
+    ),
+    Fault(
+        "add bridge NODE BRIDGE",
+        rf"add bridge {_NODE} (\S+)",
+        lambda w, n, b: w.equipment.set_bridge(n, b, there=True),
+    ),
+    Fault(
+        "remove bridge NODE BRIDGE",
+        rf"remove bridge {_NODE} (\S+)",
+        lambda w, n, b: w.equipment.set_bridge(n, b, there=False),
+    ),
+    Fault(
+        "map pci|usb|dir/NAME NODE",
+        rf"map ((?:pci|usb|dir)/\S+) {_NODE}",
+        lambda w, m, n: w.equipment.set_mapping(m, n, there=True),
+    ),
+    Fault(
+        "unmap pci|usb|dir/NAME NODE",
+        rf"unmap ((?:pci|usb|dir)/\S+) {_NODE}",
+        lambda w, m, n: w.equipment.set_mapping(m, n, there=False),
+    ),
+    Fault("cpu NODE LEVEL", rf"cpu {_NODE} (\S+)", lambda w, n, level: w.equipment.set_cpu(n, level)),
+    Fault("qemu NODE VERSION", rf"qemu {_NODE} (\d+\.\d+)", lambda w, n, v: w.equipment.set_qemu(n, v)),
+    Fault(
+        "add iso NODE NAME",
+        rf"add iso {_NODE} (\S+)",
+        lambda w, n, name: w.equipment.set_iso(n, name, there=True),
+    ),
+    Fault(
+        "remove iso NODE NAME",
+        rf"remove iso {_NODE} (\S+)",
+        lambda w, n, name: w.equipment.set_iso(n, name, there=False),
+    ),
+    Fault(
         "lock guest VMID LOCK", rf"lock guest {_VMID} ([a-z-]+)", lambda w, v, lock: w.set_lock(int(v), lock)
     ),
     Fault("unlock guest VMID", rf"unlock guest {_VMID}", lambda w, v: w.set_lock(int(v), "")),

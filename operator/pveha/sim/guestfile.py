@@ -39,10 +39,12 @@ class GuestFile:
 
     @property
     def volumes(self) -> tuple[tuple[str, str], ...]:
-        """(storage, volume) of each disk."""
+        """(storage, volume) of each disk; CDs and cloud-init drives are none."""
         return tuple(
             re.findall(
-                r"^(?:scsi|virtio|sata|ide|rootfs|mp)\d*: ([\w.-]+):([^,\s]+)", self.text, re.MULTILINE
+                r"^(?:scsi|virtio|sata|ide|rootfs|mp)\d*: (?!.*media=cdrom)([\w.-]+):([^,\s]+)",
+                self.text,
+                re.MULTILINE,
             )
         )
 
@@ -51,6 +53,41 @@ def value(text: str, key: str) -> str:
     """The value of a key in a configuration's first section, or ""."""
     match = re.search(rf"^{key}: *(.*)$", text.split("\n[", 1)[0], re.MULTILINE)
     return match[1].strip() if match else ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Network:
+    """A network device: its bridge, VLAN tag (0: none), and whether it carries trunks."""
+
+    bridge: str
+    tag: int
+    trunks: bool
+
+
+def networks(text: str) -> list[Network]:
+    """Network devices that are on a bridge."""
+    found = []
+    for device in re.findall(r"^net\d+: *(.*)$", text, re.MULTILINE):
+        if bridge := re.search(r"(?:^|,)bridge=([^,]+)", device):
+            tag = re.search(r"(?:^|,)tag=(\d+)", device)
+            found.append(Network(bridge[1], int(tag[1]) if tag else 0, ",trunks=" in device))
+    return found
+
+
+def mappings(text: str) -> list[str]:
+    """Resource mappings of a VM: `pci/NAME`, `usb/NAME`, `dir/NAME`."""
+    kinds = {"hostpci": "pci", "usb": "usb", "virtiofs": "dir"}
+    return [
+        f"{kinds[kind]}/{name}"
+        for kind, name in re.findall(
+            r"^(hostpci|usb|virtiofs)\d+: *(?:.*,)?(?:mapping|dirid)=([^,\s]+)", text, re.MULTILINE
+        )
+    ]
+
+
+def media(text: str) -> list[str]:
+    """Volumes in CD drives: ISO files and cloud-init."""
+    return re.findall(r"^(?:ide|sata|scsi)\d+: *([\w.-]+:[^,\s]+),.*media=cdrom", text, re.MULTILINE)
 
 
 def path_of(ref: guests.GuestRef, node: str) -> str:
@@ -84,6 +121,9 @@ def render(guest: config.Guest) -> str:
             lines["rootfs" if number == 0 else f"mp{number - 1}"] = volume + (
                 f",mp=/mnt{number}" if number else ""
             )
+    if guest.bridge:
+        vm = guest.kind is guests.GuestKind.VM
+        lines["net0"] = f"{'virtio' if vm else 'name=eth0'},bridge={guest.bridge}"
     if guest.kind is guests.GuestKind.VM:
         lines["smbios1"] = f"uuid={guest.uuid}"
         if guest.agent:

@@ -129,7 +129,7 @@ class GuestOps:
         elif guestfile.value(file.text, "template") == "1":
             problem = "you can't start a vm if it's a template"
         else:
-            problem = self._world.storage.obstacle(file, on.name)
+            problem = self._obstacle(file, on.name)
         if problem or file is None:
             self._world.tasks.end(task, problem or "")
             return
@@ -138,10 +138,14 @@ class GuestOps:
 
     def _started(self, on: machine.Machine, file: guestfile.GuestFile, task: tasks.Task) -> None:
         on.starting.discard(file.ref.vmid)
-        problem = self._world.storage.obstacle(file, on.name)
+        problem = self._obstacle(file, on.name)
         if problem is None:
             self.create(on, file)
         self._world.tasks.end(task, problem or "OK")
+
+    def _obstacle(self, file: guestfile.GuestFile, node: str) -> str | None:
+        """Why a start on `node` fails, None if it does not."""
+        return self._world.storage.obstacle(file, node) or self._world.equipment.obstacle(file, node)
 
     def stop(
         self, node: str, ref: guests.GuestRef, user: str = "root@pam", shutdown: bool = False
@@ -228,6 +232,12 @@ class Migration:
             return False
         return True
 
+    def _fits(self, file: guestfile.GuestFile) -> bool:
+        """Whether the target has what the guest needs."""
+        world, target = self._world, self._target.name
+        there = all(world.storage.defined_on(name, target) for name, _ in file.volumes)
+        return there and world.equipment.obstacle(file, target) is None
+
     def begin(self) -> None:
         file = self._file
         word = "VM" if self._ref.kind is guests.GuestKind.VM else "CT"
@@ -241,7 +251,7 @@ class Migration:
             self._fail("target is local node.")
         elif not self._reachable():
             self._fail("command '/usr/bin/ssh' failed: exit code 255")
-        elif not all(self._world.storage.defined_on(name, self._target.name) for name, _ in file.volumes):
+        elif not self._fits(file):
             self._fail("migration aborted")
         elif not self._write(file.with_lock("migrate")):
             self._fail("unable to open file - Permission denied")

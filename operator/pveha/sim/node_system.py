@@ -53,6 +53,8 @@ class NodeSystem(pveha_node.System):
         }
         if path in known:
             return f"{known[path]}\n"
+        if (told := self._world.equipment.read(self._name, path)) is not None:
+            return told
         machine = self._world.machines[self._name]
         if path == pveha_node.LOOKED and machine.timer:
             return f"{self.monotonic() - machine.timer_looked_ago}\n"
@@ -79,7 +81,7 @@ class NodeSystem(pveha_node.System):
         if path == "/run/qemu-server":
             processes = self._world.machines[self._name].processes.values()
             return [f"{p.ref.vmid}.pid" for p in processes if p.ref.kind is guests.GuestKind.VM]
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return self._world.equipment.list_dir(self._name, path)
 
     @override
     def exists(self, path: str) -> bool:
@@ -87,7 +89,9 @@ class NodeSystem(pveha_node.System):
             return self._world.machines[self._name].timer
         if path.startswith(_RUN):
             return path in self._world.machines[self._name].run_files
-        return self._world.fs.exists(self._name, _inside(path))
+        if path.startswith(_PVE):
+            return self._world.fs.exists(self._name, path.removeprefix(_PVE))
+        return self._world.equipment.exists(self._name, path)
 
     @override
     def make_dir(self, path: str) -> None:

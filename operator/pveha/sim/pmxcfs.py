@@ -485,4 +485,8 @@ _GENERATED: dict[str, Callable[["worlds.World", str, Tree], str]] = {
     "ha/rules.cfg": lambda world, node, tree: render_rules(tree.rules),
     "ha/manager_status": lambda world, node, tree: json.dumps(manager_json(tree.manager)),
     "corosync.conf": _corosync_conf,
+    "storage.cfg": lambda world, node, tree: world.equipment.storage_cfg(),
+    "mapping/pci.cfg": lambda world, node, tree: world.equipment.mapping_cfg("pci"),
+    "mapping/usb.cfg": lambda world, node, tree: world.equipment.mapping_cfg("usb"),
+    "mapping/directory.cfg": lambda world, node, tree: world.equipment.mapping_cfg("dir"),
 }

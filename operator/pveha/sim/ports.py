@@ -316,6 +316,31 @@ class SimHypervisor:
 
         return await self._at(on, client.READ_SECONDS, answer)
 
+    async def guest_config(self, ref: guests.GuestRef, on: str) -> Mapping[str, str]:
+        world = self._world
+
+        async def answer() -> Mapping[str, str]:
+            file = world.fs.tree(on).guests.get(ref.vmid)
+            if file is None or file.node != on:
+                message = (
+                    f"Configuration file 'nodes/{on}/{ref.kind.config_folder}/{ref.vmid}.conf' does not exist"
+                )
+                raise errors.NotFound(message)
+            lines = (line.partition(": ") for line in file.text.split("\n[", 1)[0].splitlines())
+            return {key: value for key, _, value in lines}
+
+        return await self._at(on, client.READ_SECONDS, answer)
+
+    async def equipment(self, on: str) -> node.Equipment:
+        world = self._world
+
+        async def answer() -> node.Equipment:
+            flags = frozenset(world.equipment.flags(on).split())
+            cpus = world.machines[on].about.cpus
+            return node.Equipment(on, _now(), cpus=cpus, cpu_flags=flags)
+
+        return await self._at(on, client.READ_SECONDS, answer)
+
     # How a call goes
 
     async def _at(
@@ -482,6 +507,10 @@ class SimNodeShell:
 
     async def inventory(self, on: str) -> node.GuestConfigs:
         return answers.inventory(await self._ask(on, ssh.INVENTORY_SECONDS, "inventory"), on, _now())
+
+    async def equipment(self, on: str) -> node.Equipment:
+        answer = await self._ask(on, ssh.INVENTORY_SECONDS, "inventory", "--about", "node")
+        return answers.equipment(answer, on, _now())
 
     async def processes(self, on: str) -> node.NodeProcesses:
         return answers.processes(await self._ask(on, ssh.STATUS_SECONDS, "processes"), on, _now())

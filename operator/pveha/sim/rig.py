@@ -20,6 +20,7 @@ from pveha.control import health, loop, store, supervisor
 from pveha.decide import recall
 from pveha.model import errors, mark, ports, power, specs
 from pveha.model.kubernetes import ClusterKey, Manifest
+from pveha.nodeshell import answers
 from pveha.observe import watcher
 from pveha.report import metrics, status
 from pveha.sim import config, faults, kubernetes, wires, world
@@ -351,6 +352,7 @@ class Rig:
             wires.WiredNodeShell(wire, sim_ports.SimNodeShell(self.world)) if shell else None,
             wires.WiredPower(wire, sim_ports.SimPower(self.world)),
             dict.fromkeys(self._switches(), POWER_SECONDS),
+            describe=answers.described,
         )
 
     def _switches(self) -> Iterable[power.Switch]:

@@ -47,10 +47,15 @@ class Storage:
     def reachable(self, storage: str, node: str) -> bool:
         return self.defined_on(storage, node) and (node, storage) not in self.cut
 
+    def is_shared(self, storage: str) -> bool:
+        about = self.by_name.get(storage)
+        return about is not None and about.shared
+
     def obstacle(self, file: guestfile.GuestFile, node: str) -> str | None:
         """Why the guest's disks cannot be opened on `node`: the exit status of its start task; None if they
         can."""
-        for name, volume in file.volumes:
+        drives = (tuple(each.split(":", 1)) for each in guestfile.media(file.text))
+        for name, volume in (*file.volumes, *drives):
             about = self.by_name.get(name)
             if about is None:
                 return f"storage '{name}' does not exist"
@@ -58,7 +63,11 @@ class Storage:
                 return f"storage '{name}' is not available on node '{node}'"
             if (node, name) in self.cut:
                 return f"storage '{name}' is not online"
-            if not about.shared and self.homes.get(file.ref.vmid, node) != node:
+            if (
+                (name, volume) in file.volumes
+                and not about.shared
+                and self.homes.get(file.ref.vmid, node) != node
+            ):
                 return f"volume '{name}:{volume}' does not exist"
             holder, until = self._held.get((name, file.ref.vmid), (node, 0.0))
             if holder != node and self._world.now() < until:

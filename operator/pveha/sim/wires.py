@@ -192,6 +192,12 @@ class WiredHypervisor:
     async def guest_runtime(self, ref: guests.GuestRef, on: str) -> cluster.GuestRuntime:
         return await self._wire.read(lambda: self._inner.guest_runtime(ref, on))
 
+    async def guest_config(self, ref: guests.GuestRef, on: str) -> Mapping[str, str]:
+        return await self._wire.read(lambda: self._inner.guest_config(ref, on))
+
+    async def equipment(self, on: str) -> node.Equipment:
+        return await self._wire.read(lambda: self._inner.equipment(on))
+
 
 class WiredNodeShell:
     """`NodeShell` of one process."""
@@ -205,6 +211,9 @@ class WiredNodeShell:
 
     async def inventory(self, on: str) -> node.GuestConfigs:
         return await self._wire.read(lambda: self._inner.inventory(on))
+
+    async def equipment(self, on: str) -> node.Equipment:
+        return await self._wire.read(lambda: self._inner.equipment(on))
 
     async def processes(self, on: str) -> node.NodeProcesses:
         return await self._wire.read(lambda: self._inner.processes(on))

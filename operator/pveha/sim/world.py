@@ -17,6 +17,7 @@ from pveha.model import cluster, errors, guests
 from pveha.sim import (
     bmc,
     config,
+    equipment,
     guestfile,
     guestops,
     ha_crm,
@@ -61,6 +62,7 @@ class World:
         self.membership = membership.Membership(self)
         self.fs = pmxcfs.Pmxcfs(self)
         self.storage = storage.Storage(self)
+        self.equipment: equipment.Equipment = equipment.Equipment(self)
         self.tasks = tasks.Tasks(self)
         self.guests = guestops.GuestOps(self)
         self.bmcs = bmc.Bmcs(self)
@@ -585,6 +587,17 @@ class World:
         tree.guests[vmid] = dataclasses.replace(file, text="\n".join(lines) + "\n")
         tree.version += 1
         self._note_guest(vmid, tags=tags)
+
+    def set_config(self, vmid: int, key: str, value: str) -> None:
+        """A person edits a line of a guest's configuration, or (with "") removes it."""
+        tree = self._some_tree()
+        file = tree.guests[vmid]
+        lines = [line for line in file.text.splitlines() if not line.startswith(f"{key}:")]
+        lines += [f"{key}: {value}"] if value else []
+        tree.guests[vmid] = dataclasses.replace(file, text="\n".join(lines) + "\n")
+        tree.version += 1
+        self.say("user", f"guest {vmid}: {key} {value or 'removed'}")
+        self.changed()
 
     def set_pool(self, vmid: int, pool: str) -> None:
         """A person puts a guest into a pool, or ("") out of it."""

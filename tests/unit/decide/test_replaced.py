@@ -15,6 +15,7 @@ def replaced(now: moment.Moment, *, read_at: float) -> moment.Moment:
     assert seen.configs is not None
     assert seen.ha_config is not None
     config = seen.configs.guests[101]
+    config = dataclasses.replace(config, read_at=read_at)
     if read_at > seen.now:
         config = dataclasses.replace(config, identity="another")
     others = {sid: entry for sid, entry in seen.ha_config.resources.items() if sid != "vm:101"}
@@ -66,9 +67,9 @@ def test_the_same_guest_is_registered_again_once_that_is_known() -> None:
     now = moment.moment(until=60.0)
     later = replaced(now, read_at=now.seen.now)
     assert later.seen.configs is not None
-    seen = dataclasses.replace(
-        later.seen, configs=dataclasses.replace(later.seen.configs, answered_at=now.seen.now + 0.3)
-    )
+    same = dataclasses.replace(later.seen.configs.guests[101], read_at=now.seen.now + 0.3)
+    known = {**later.seen.configs.guests, 101: same}
+    seen = dataclasses.replace(later.seen, configs=dataclasses.replace(later.seen.configs, guests=known))
     assert created(dataclasses.replace(later, seen=seen).decide()) == {"vm:101"}
 
 

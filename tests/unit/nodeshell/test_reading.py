@@ -124,6 +124,20 @@ def test_an_identity_that_many_machines_share_is_none(tree: Tree, said: str) -> 
     assert tree.result("status")["identities"] == []
 
 
+NOTHING = {
+    "networks": [],
+    "mappings": [],
+    "media": [],
+    "cloudinit": [],
+    "cpu": "",
+    "cpu_flags": [],
+    "cores": 0,
+    "machine": "",
+    "onboot": False,
+    "agent": False,
+}
+
+
 def test_inventory_reads_the_present_of_every_guest_of_the_cluster(tree: Tree) -> None:
     snapshot = "\n[before]\nmemory: 9999\nlock: backup\nscsi9: elsewhere:1/x.raw\n"
     tree.guest("pve3", "qemu/100", f"lock: migrate\nunused0: old:100/vm-100-disk-9.raw\n{snapshot}")
@@ -133,6 +147,20 @@ def test_inventory_reads_the_present_of_every_guest_of_the_cluster(tree: Tree) -
             "memory: current=2048",
             "smbios1: base64=1,uuid=9940C7E6-fb4e-4317-bb65-5802dbd6a513",
             "scsi0: shared:101/vm-101-disk-0.qcow2,size=1G",
+            "scsi1: local-lvm:vm-101-cloudinit,media=cdrom",
+            "sockets: 2",
+            "cores: 4",
+            "cpu: cputype=x86-64-v3,flags=+aes;-pcid;+nested-virt",
+            "machine: type=pc-q35-9.2+pve1,viommu=intel",
+            "net0: virtio=BC:24:11:D6:00:7C,bridge=vmbr0,tag=20,firewall=1",
+            "net1: e1000=BC:24:11:D6:00:7D,bridge=vmbr1,trunks=2;5",
+            "net2: virtio=BC:24:11:D6:00:7E,bridge=vmbr0,tag=20",
+            "net3: virtio=BC:24:11:D6:00:7F",
+            "hostpci1: mapping=gpu,pcie=1",
+            "usb2: mapping=dongle",
+            "virtiofs0: share,cache=auto",
+            "onboot: 1",
+            "agent: enabled=1,fstrim_cloned_disks=1",
             "scsihw: virtio-scsi-single",
             "efidisk0: efi:vm-101-disk-1,size=4M",
             "ide2: local:iso/debian.iso,media=cdrom",
@@ -152,6 +180,7 @@ def test_inventory_reads_the_present_of_every_guest_of_the_cluster(tree: Tree) -
     container = "\n".join(
         (
             "hostname: db",
+            "net0: name=eth0,bridge=vnet1,hwaddr=BC:24:11:D6:00:7F,type=veth",
             "memory: 512",
             "rootfs: zfs:subvol-102-disk-0,size=8G",
             "mp1: volume=nfs:102/vm-102-disk-1.raw,mp=/data",
@@ -173,16 +202,32 @@ def test_inventory_reads_the_present_of_every_guest_of_the_cluster(tree: Tree) -
             "lock": "migrate",
             "template": False,
             "local_devices": [],
+            **NOTHING,
+            "cpu": "kvm64",
+            "cores": 1,
         },
         "qemu/101": {
             "node": "pve1",
             "name": "web1",
             "identity": "9940c7e6-fb4e-4317-bb65-5802dbd6a513",
             "memory_bytes": 2048 * 1024**2,
-            "storages": ["efi", "local", "shared"],
+            "storages": ["efi", "shared"],
             "lock": None,
             "template": True,
             "local_devices": ["hostpci0", "ide0", "sata0", "serial1", "usb0"],
+            "networks": [
+                {"bridge": "vmbr0", "tag": 20, "trunks": False},
+                {"bridge": "vmbr1", "tag": 0, "trunks": True},
+            ],
+            "mappings": ["dir/share", "pci/gpu", "usb/dongle"],
+            "media": ["local:iso/debian.iso"],
+            "cloudinit": ["local-lvm"],
+            "cpu": "x86-64-v3",
+            "cpu_flags": ["aes", "nested-virt"],
+            "cores": 8,
+            "machine": "pc-q35-9.2+pve1",
+            "onboot": True,
+            "agent": True,
         },
         "lxc/102": {
             "node": "pve2",
@@ -193,8 +238,20 @@ def test_inventory_reads_the_present_of_every_guest_of_the_cluster(tree: Tree) -
             "lock": None,
             "template": False,
             "local_devices": ["dev0", "lxc.mount.entry", "mp2"],
+            **NOTHING,
+            "networks": [{"bridge": "vnet1", "tag": 0, "trunks": False}],
         },
     }
+
+
+EMULATED = ["kvm: 0\ncpu: Haswell\n", "arch: aarch64\ncpu: cortex-a57\n"]
+
+
+@pytest.mark.parametrize("text", EMULATED)
+def test_an_emulated_cpu_asks_nothing_of_the_nodes(tree: Tree, text: str) -> None:
+    tree.guest("pve1", "qemu/100", text)
+    [guest] = tree.result("inventory")["guests"]
+    assert (guest["cpu"], guest["cpu_flags"]) == ("", [])
 
 
 def test_inventory_without_quorum_is_refused(tree: Tree) -> None:

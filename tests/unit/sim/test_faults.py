@@ -8,6 +8,11 @@ import sim_worlds
 from pveha.sim import config, faults, world
 
 WORDS = {
+    "config guest VMID KEY VALUE|none": "config guest 101 net0 virtio,bridge=vmbr1",
+    "remove bridge NODE BRIDGE": "remove bridge pve2 vmbr0",
+    "pci|usb|dir/NAME NODE": "pci/gpu pve2",
+    "NODE LEVEL": "pve2 x86-64-v2",
+    "NODE VERSION": "pve2 9.2",
     "on|off PDU NODE": "off a pve2",
     "PDU NODE NODE": "a pve1 pve2",
     "PDU": "a",

@@ -153,6 +153,8 @@ READERS: dict[str, Callable[[Any], Any]] = {
     r"/access/permissions": shapes.permissions,
     r"/version": shapes.version,
     r"/nodes/[^/]+/qemu/\d+/status/current": lambda data: shapes.guest_runtime(data, VM),
+    r"/nodes/[^/]+/qemu/\d+/config": lambda data: shapes.guest_config(data, VM),
+    r"/nodes/[^/]+/status": lambda data: shapes.equipment(data, "pve1", 0),
 }
 
 
@@ -242,6 +244,20 @@ class TestShapes:
         status = shapes.ha_status(recorded.answer("ha_manager_status_empty").data, 0)
         assert status == cluster.HAStatus(None, 0, {}, {}, {}, armed=True, answered_at=0)
 
+    def test_a_configuration_is_as_in_its_file(self) -> None:
+        found = shapes.guest_config(recorded.answer("qemu_config_get").data, VM)
+        assert found["net0"] == "virtio=BC:24:11:D6:00:7C,bridge=vmbr0"
+        assert found["cores"] == "1"
+        raw = {"hostname": "db", "lxc": [["lxc.mount.entry", "/x y none bind"]]}
+        assert shapes.guest_config(raw, CONTAINER)["lxc.mount.entry"] == "/x y none bind"
+
+    def test_what_a_nodes_status_tells_of_its_cpus(self) -> None:
+        found = shapes.equipment(recorded.answer("single_node_status").data, "pve1", 0)
+        assert found.cpus == 2
+        assert found.cpu_flags is not None
+        assert found.cpu_flags >= {"aes", "avx2", "sse4_2"}
+        assert found.bridges is None
+
     def test_disarmed_ha(self) -> None:
         status = shapes.ha_status(recorded.answer("ha_disarmed_manager_status").data, 0)
         assert not status.armed
@@ -262,6 +278,8 @@ def canned(method: str, path: str) -> web.Response:
         "/access/permissions": "tok_roottoken_permissions",
         "/version": "version",
         "/nodes/pve1/qemu/100/status/current": "qemu_status_current_running",
+        "/nodes/pve1/qemu/100/config": "qemu_config_get",
+        "/nodes/pve1/status": "single_node_status",
     }
     if method == "GET" and path in names:
         return server.data(recorded.answer(names[path]).data)
@@ -273,6 +291,8 @@ def canned(method: str, path: str) -> web.Response:
         return server.data({"upid": UPID, "status": "stopped", "exitstatus": "OK"})
     if path.endswith("/lxc/101/status/current"):
         return server.data({"status": "running", "uptime": 3, "vmid": 101, "ha": {}})
+    if path.endswith("/lxc/101/config"):
+        return server.data({"hostname": "db", "cores": 2, "lxc": [["lxc.mount.entry", "/x y none bind"]]})
     assert method != "GET", path
     return server.data(None)
 
@@ -326,6 +346,11 @@ class TestCalls:
                     hypervisor.guest_runtime(VM, "pve1"),
                     hypervisor.guest_runtime(CONTAINER, "pve1"),
                 ],
+                "guest_config": [
+                    hypervisor.guest_config(VM, "pve1"),
+                    hypervisor.guest_config(CONTAINER, "pve1"),
+                ],
+                "equipment": [hypervisor.equipment("pve1")],
             }
             port = {
                 name for name, _ in inspect.getmembers(ports.Hypervisor, inspect.isfunction) if name[0] != "_"

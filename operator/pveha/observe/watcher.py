@@ -175,7 +175,9 @@ class Watcher:
         if self._outside.shell is not None:
             tasks.append(self._poll(lambda: self._read_shell(name), lambda: SLOW_SECONDS, f"shell/{name}"))
         tasks.append(
-            self._poll(lambda: self._read_equipment(name), lambda: EQUIPMENT_SECONDS, f"equipment/{name}")
+            self._poll(
+                lambda: self._read_equipment(name), lambda: self._equipment_pace(name), f"equipment/{name}"
+            )
         )
         self._nodes[name] = tasks
 
@@ -407,11 +409,22 @@ class Watcher:
         return CONFIG_SECONDS if self._next_guest() is not None else CALM_SECONDS
 
     async def _read_equipment(self, name: str) -> None:
+        """Of a node that answers. What an older pveha-node does not tell is not known."""
+        if not self._answers(name):
+            return
         source = self._outside.shell or self._outside.hypervisor
-        found = await source.equipment(name)
+        try:
+            found = await source.equipment(name)
+        except errors.Refused:
+            found = node.Equipment(name, self._loop.time())
         if self._equipment.get(name) != found:
-            self.news.set()
+            self.news.ring()
         self._equipment[name] = found
+
+    def _equipment_pace(self, name: str) -> float:
+        known = self._equipment.get(name)
+        fresh = known is not None and self._loop.time() - known.answered_at < EQUIPMENT_SECONDS
+        return EQUIPMENT_SECONDS if fresh else RETRY_SECONDS
 
     def _answers(self, name: str) -> bool:
         return name in self._probes and self._probes[name].failed_since is None

@@ -132,8 +132,8 @@ class Recovery(Model):
     them, within minutes; pveha keeps them registered there and reports, and never fences or moves anything.
     For clusters whose nodes cannot be fenced, or where minutes are soon enough."""
     node_shell: NodeShell | None = None
-    """Needed by the Fast engine: without it FastReady is False. With Native it is of use too: only the node
-    shell tells where the disks of a guest are, without which FailoverReady stays Unknown."""
+    """Needed by the Fast engine: without it FastReady is False. With Native it is of use too: it tells what
+    guests need and what nodes have, where the API tells less of it, and slowly."""
 
     @property
     def registers_alone(self) -> bool:

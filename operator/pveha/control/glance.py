@@ -77,6 +77,8 @@ def _complete(seen: snapshot.Snapshot, outside: watcher.Outside) -> bool:
     if outside.shell is not None:
         outstanding["configs"] = seen.configs is None
         outstanding |= {f"shell/{name}": name not in seen.shells for name in nodes}
+    heard = [name for name in nodes if name in seen.probes and seen.probes[name].failed_since is None]
+    outstanding |= {f"equipment/{name}": name not in seen.equipment for name in heard}
     failed = {
         source
         for source, each in seen.problems.items()

@@ -422,6 +422,8 @@ class Watcher:
         self._equipment[name] = found
 
     def _equipment_pace(self, name: str) -> float:
+        if not self._answers(name):
+            return URGENT_SECONDS
         known = self._equipment.get(name)
         fresh = known is not None and self._loop.time() - known.answered_at < EQUIPMENT_SECONDS
         return EQUIPMENT_SECONDS if fresh else RETRY_SECONDS

@@ -9,8 +9,9 @@ import pytest
 
 from pveha.model import decision, errors
 from pveha.model import power as power_
+from pveha.nodeshell import answers
 from pveha.observe import watcher
-from pveha.sim import clock, config, ports, world
+from pveha.sim import clock, config, faults, ports, world
 
 
 class Counting:
@@ -89,7 +90,8 @@ def test_the_calls_of_a_minute_do_not_depend_on_the_number_of_guests() -> None:
     assert few["ha_status"] == few["ha_config"] == pytest.approx(12, abs=1)
     assert few["inventory"] == pytest.approx(12 + 2, abs=1)
     assert max(few["read"], few["status"]) <= 3 * 3
-    assert few["guest_runtime"] == 0
+    assert few["equipment"] == pytest.approx(3, abs=1)
+    assert few["guest_runtime"] == few["guest_config"] == 0
 
 
 @pytest.mark.parametrize("how", ["fails", "hangs"])
@@ -240,3 +242,82 @@ def test_certificates_are_looked_at_once_an_hour() -> None:
             assert stage.calls["certificates"] == 2
 
     clock.run(main())
+
+
+def test_what_nodes_have_is_asked_of_those_that_answer_and_seen_to_change() -> None:
+    stage = Stage()
+
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(5)
+        seen = observer.snapshot((), 60.0).equipment
+        assert seen.keys() == set(stage.names)
+        assert all(set(each.bridges or ()) == {"vmbr0"} for each in seen.values())
+        faults.apply(stage.world, "add bridge pve3 vmbr5")
+        faults.apply(stage.world, "power off pve2")
+        stage.calls.clear()
+        await asyncio.sleep(65)
+        bridges = observer.snapshot((), 60.0).equipment["pve3"].bridges or {}
+        assert set(bridges) == {"vmbr0", "vmbr5"}
+        assert stage.calls["equipment pve2"] == 0
+
+    stage.play(story)
+
+
+def test_an_older_node_shell_leaves_unknown_what_nodes_have() -> None:
+    stage = Stage()
+    faults.apply(stage.world, "downgrade node shell pve3")
+
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(5)
+        seen = observer.snapshot((), 60.0)
+        assert seen.equipment["pve3"].bridges is None
+        assert seen.equipment["pve1"].bridges is not None
+        assert "equipment/pve3" not in seen.problems
+
+    stage.play(story)
+
+
+class WithoutShell(Stage):
+    """Guests' configurations have to come from the API."""
+
+    def watch(self) -> watcher.Watcher:
+        hypervisor: Any = self.hypervisor
+        outside = watcher.Outside(hypervisor, None, None, {}, describe=answers.described)
+        return watcher.Watcher(outside, self.names, "me", 1.0, self.world.wall_now)
+
+
+def test_without_node_shell_configurations_are_read_at_a_bounded_rate() -> None:
+    stage = WithoutShell(200)
+
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(30)
+        seen = observer.snapshot((), 60.0)
+        assert seen.configs is not None
+        assert len(seen.configs.guests) == stage.calls["guest_config"] == pytest.approx(60, abs=4)
+        assert seen.configs.cycle_seconds == 200 * watcher.CONFIG_SECONDS
+        await asyncio.sleep(80)
+        seen = observer.snapshot((), 60.0)
+        assert seen.configs is not None
+        assert len(seen.configs.guests) == 200
+        assert seen.configs.guests[100].storages == {"shared"}
+        assert seen.equipment["pve1"].cpus == 16
+        assert seen.equipment["pve1"].bridges is None
+
+    stage.play(story)
+
+
+def test_without_node_shell_a_guest_that_moved_has_the_next_turn_and_few_guests_are_left_alone() -> None:
+    stage = WithoutShell(3)
+
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(60)
+        stage.calls.clear()
+        await asyncio.sleep(60)
+        assert stage.calls["guest_config"] <= 3 * 2
+        faults.apply(stage.world, "migrate guest 100 pve3")
+        await asyncio.sleep(45)
+        seen = observer.snapshot((), 60.0)
+        assert seen.configs is not None
+        assert seen.configs.guests[100].node == "pve3"
+
+    stage.play(story)

@@ -61,10 +61,10 @@ class Snapshot:
     """What the token may do; None: not asked yet."""
     certificates: Mapping[str, float] | None = None
     """By address of the API: when the certificate shown there expires (Unix time); None: not looked yet."""
+    equipment: Mapping[str, node.Equipment] = dataclasses.field(default_factory=dict)
+    """What each node has for guests, as far as it has told."""
 
     @property
     def ha_rules(self) -> tuple[cluster.HARule, ...]:
         """The HA rules that Proxmox applies, as far as they were read."""
         return self.rule_config.enabled if self.rule_config is not None else ()
-    equipment: Mapping[str, node.Equipment] = dataclasses.field(default_factory=dict)
-    """What each node has for guests, as far as it has told."""

@@ -94,7 +94,7 @@ def _fast(there: list[protection.Protected], now: told.Round, down: frozenset[st
             refusals[guest.vmid] = refusal
     promised = failover.promised(now.seen, now.memo, now.protected)
     spec = now.wanted.cluster.spec
-    plan = placement.plan(down, able, now.seen, spec, now.memo, now.verdicts, promised)
+    plan = placement.plan(down, able, now.seen, spec, now.memo, now.verdicts, promised, now.judge)
     refusals.update(plan.refusals)
     rows = []
     for guest in sorted(there, key=lambda each: each.order):
@@ -107,7 +107,7 @@ def _fast(there: list[protection.Protected], now: told.Round, down: frozenset[st
 
 
 def _native(guest: protection.Protected, now: told.Round) -> Row:
-    if refusal := native.unrecoverable(guest, now.seen, now.memo, now.verdicts):
+    if refusal := native.unrecoverable(guest, now.seen, now.memo, now.verdicts, now.judge):
         return _row(guest, "", None, str(refusal.reason), refusal.message)
     seconds = estimate.downtime_seconds(guest, now)
     return _row(guest, "", seconds, "Native", "started by Proxmox's own HA, on a node of its choice")

@@ -372,10 +372,13 @@ class _Node:
         )
         locations = placement.locations_beside({self.name}, self.seen)
         judge = eligibility.Judge(self.seen)
+        none = None
+        if not candidates:
+            none = placement.nobody({self.name}, self.seen, self.spec, self.memo, self.verdicts)
         targets: dict[int, str] = {}
         refused: dict[int, Left] = {}
         for guest in sorted(ready, key=lambda each: (-self._memory(each), each.ref.vmid)):
-            choice = self._choose(guest, candidates, locations, judge)
+            choice = self._choose(guest, candidates, locations, judge, none)
             if isinstance(choice, protection.Refusal):
                 refused[guest.ref.vmid] = Left(guest.ref, Standing.STAYS, choice.message)
                 continue
@@ -391,6 +394,7 @@ class _Node:
         candidates: Mapping[str, placement.Target],
         locations: Mapping[str, str],
         judge: eligibility.Judge,
+        none: protection.Refusal | None,
     ) -> placement.Target | protection.Refusal:
         """A target, and not the one to which it could not be moved last time if there is another."""
         config, resource = self._config(guest), self._managed(guest)
@@ -412,7 +416,7 @@ class _Node:
             choice = placement.choose(wish, others, rules, locations, judge)
             if isinstance(choice, placement.Target):
                 return choice
-        return placement.choose(wish, candidates, rules, locations, judge)
+        return placement.choose(wish, candidates, rules, locations, judge, none)
 
     def _promised(self) -> dict[str, int]:
         """Bytes of memory per node that guests on their way there will use."""

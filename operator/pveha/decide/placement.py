@@ -12,6 +12,8 @@ from pveha.model import cluster, node, snapshot
 CLEARLY_BETTER = 0.1
 """Share of a node's memory by which it must have more free than the planned one, so that plans do not follow
 every change of memory in use."""
+SHOWN = 5
+"""Nodes that one sentence names."""
 LRM_FRESH_SECONDS = 40.0
 """An LRM reports every 5-10 s; the CRM calls it dead after 30 s without (native-ha facts). One round of ours
 on top."""
@@ -66,10 +68,11 @@ def plan(
     judge = judge or eligibility.Judge(seen)
     candidates = candidates_beside(down, seen, spec, memo, verdicts, promised)
     locations = locations_beside(down, seen)
+    none = None if candidates else nobody(down, seen, spec, memo, verdicts)
     targets: dict[int, str] = {}
     refusals: dict[int, protection.Refusal] = {}
     for guest in sorted(wanted, key=lambda each: each.order):
-        choice = choose(_wish(guest), candidates, seen.ha_rules, locations, judge)
+        choice = choose(_wish(guest), candidates, seen.ha_rules, locations, judge, none)
         if isinstance(choice, protection.Refusal):
             refusals[guest.vmid] = choice
             continue
@@ -91,7 +94,7 @@ def candidates_beside(
     return {
         name: _target(name, seen, memo, promised.get(name, 0))
         for name in verdicts
-        if name not in leaving and can_host(name, seen, spec, memo, verdicts)
+        if name not in leaving and not excluded(name, seen, spec, memo, verdicts)
     }
 
 
@@ -106,31 +109,53 @@ def _wish(guest: protection.Protected) -> Wish:
     return Wish(guest.sid, guest.memory, guest.config, planned.target_node if planned is not None else "")
 
 
-def can_host(
+def excluded(
     name: str,
     seen: snapshot.Snapshot,
     spec: hacluster.HAClusterSpec,
     memo: memory.Memory,
     verdicts: Mapping[str, evidence.Verdict],
-) -> bool:
-    """Whether guests may be started on `name` at all: online long enough and answering us, its LRM alive and
-    in active mode (S11), not in quarantine, and its users let it take guests."""
-    online_since = memo.node(name).online_since
-    probe = seen.probes.get(name)
-    return (
-        verdicts[name].state is evidence.State.ONLINE
-        and probe is not None
-        and (
-            probe.failed_since is None or seen.now - probe.failed_since < spec.detection.suspect_after_seconds
-        )
-        and online_since is not None
-        and seen.now - online_since >= spec.detection.recover_after_seconds
-        and seen.now >= memo.node(name).may_land_until
-        and memo.node(name).quarantined_until is None
-        and spec.availability(name) is hacluster.Availability.ACTIVE
-        and lrm_alive(name, seen, memo)
-        and f"shell/{name}" not in seen.problems
-    )
+) -> str:
+    """Why no guest is started on `name`, or an empty string: it must be online long enough and answer us, its
+    LRM be alive and in active mode (S11), and neither pveha nor its users keep it from taking guests."""
+    known, probe = memo.node(name), seen.probes.get(name)
+    if verdicts[name].state is not evidence.State.ONLINE:
+        return f"it is {verdicts[name].state}"
+    if spec.availability(name) is not hacluster.Availability.ACTIVE:
+        return f"its availability is {spec.availability(name)}"
+    if known.quarantined_until is not None:
+        return "it is in quarantine"
+    patience = spec.detection.suspect_after_seconds
+    if probe is None or (probe.failed_since is not None and seen.now - probe.failed_since >= patience):
+        return "its API does not answer"
+    least = spec.detection.recover_after_seconds
+    if known.online_since is None or seen.now - known.online_since < least:
+        return f"it has been online for less than {least} s"
+    if seen.now < known.may_land_until:
+        return "a command to switch it off may still be carried out"
+    if not lrm_alive(name, seen, memo):
+        return "its LRM does not take services"
+    if f"shell/{name}" in seen.problems:
+        return "its node shell does not answer"
+    return ""
+
+
+def nobody(
+    leaving: Set[str],
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    memo: memory.Memory,
+    verdicts: Mapping[str, evidence.Verdict],
+) -> protection.Refusal:
+    """What is said where no node beside `leaving` takes guests."""
+    why = {
+        name: text
+        for name in sorted(verdicts.keys() - leaving)
+        if (text := excluded(name, seen, spec, memo, verdicts))
+    }
+    told = "; ".join(f"{name}: {text}" for name, text in list(why.items())[:SHOWN]) or "there is none"
+    more = f"; and {len(why) - SHOWN} more" if len(why) > SHOWN else ""
+    return protection.Refusal(FailoverReady.NO_TARGET, f"no other node takes guests now ({told}{more})")
 
 
 def lrm_alive(name: str, seen: snapshot.Snapshot, memo: memory.Memory) -> bool:
@@ -153,21 +178,19 @@ def choose(
     rules: tuple[cluster.HARule, ...],
     locations: Mapping[str, str],
     judge: eligibility.Judge,
+    none: protection.Refusal | None = None,
 ) -> Target | protection.Refusal:
     """The node with the most free memory, of those that can run the guest and on which Proxmox HA would keep
     it.
 
-    The node it was planned for stays while no other is clearly better.
+    The node it was planned for stays while no other is clearly better; `none` is said if there is no
+    candidate.
     """
     config = guest.config
     if config is not None and (bound := eligibility.bound_to_node(config, judge.shared)):
         return bound[0]
     if not candidates:
-        return protection.Refusal(
-            FailoverReady.NO_TARGET,
-            "no other node is online and answering, long enough, with a live LRM, Active and not in "
-            "quarantine, to take it",
-        )
+        return none or protection.Refusal(FailoverReady.NO_TARGET, "no other node takes guests now")
     able = judge.able(config, candidates) if config is not None else candidates.keys()
     left = {name: target for name, target in candidates.items() if name in able}
     if config is not None and not left:

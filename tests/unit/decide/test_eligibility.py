@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decide_scene import GIB, THREE, Scene, condition
-from pveha.api.conditions import FailoverReady
+from pveha.api.conditions import FailoverReady, GuestCondition
 from pveha.decide import cpu_models, eligibility, rounds
 from pveha.decide.protection import Refusal
 from pveha.model import guests, node
@@ -273,3 +273,19 @@ def test_no_guest_is_planned_onto_a_node_that_lacks_what_it_needs(
         else:
             assert status.failover_plan is None
             assert condition(status, "FailoverReady")[1] in ("BridgeMissing", "CpuUnsupported")
+
+
+def test_why_no_node_takes_guests_is_told_node_by_node() -> None:
+    def message(scene: Scene) -> str:
+        found = scene.step(0.5).report.guests["vm101"].condition(GuestCondition.FAILOVER_READY)
+        assert found is not None
+        return f"{found.reason}: {found.message}"
+
+    scene = Scene()
+    scene.spec["nodes"][1]["availability"] = "Pause"
+    scene.nodes["pve3"].lrm_mode = "maintenance"
+    scene.settle()
+    assert message(scene) == (
+        "NoTarget: no other node takes guests now "
+        "(pve2: its availability is Pause; pve3: its LRM does not take services)"
+    )

@@ -332,7 +332,7 @@ FAULTS = {
         "token",
         "pveha sees less than there is",
         "pveum role add pveha --privs "
-        '"Datastore.Audit,Sys.Audit,Sys.Console,VM.Audit,VM.Migrate,VM.PowerMgmt"; ',
+        '"Datastore.Audit,Sys.Audit,Sys.Console,VM.Audit,VM.GuestAgent.Audit,VM.Migrate,VM.PowerMgmt"; ',
         others=frozenset(
             {"quorum", "storage", "ha-manager", "ha-lrm", "ha-services", "marks", *NEEDS_SHELL, "node-shell"}
             | {"control-plane", "replicas", "replica-spread", "fencing"}

@@ -487,7 +487,7 @@ def delay_class(seconds: float, reason: str) -> str:
 # What is covered, and what is not
 
 COVERED = """
-    access_permissions_root cluster1_status cluster_replication cluster_resources_healthy
+    access_permissions_root agent_ping_no_agent cluster1_status cluster_replication cluster_resources_healthy
     cluster_resources_steady cluster_resources_type_bad cluster_resources_type_node
     cluster_resources_type_storage cluster_resources_type_vm cluster_resources_with_ha
     cluster_status_healthy cluster_status_steady cluster_tasks cluster_tasks_with_running
@@ -607,7 +607,7 @@ OUT_OF_SCOPE = {
         r"|.* /nodes/\w+/(services|storage|subscription|syslog|time|wakeonlan)\b.*"
     ),
     "changing, creating and removing guests, their agent and monitor: pveha does none of it": (
-        r"(DELETE|PUT|POST) /nodes/\w+/qemu(/\d+(/(config|agent|monitor)\b.*)?)?"
+        r"(DELETE|PUT|POST) /nodes/\w+/qemu(/\d+(/(config|agent(?!/ping)|monitor)\b.*)?)?"
         r"|GET .*/qemu/\d+/(pending|snapshot|rrddata)"
     ),
     "replication jobs are part of the world's configuration": r"POST /cluster/replication",

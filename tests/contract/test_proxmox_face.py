@@ -234,6 +234,24 @@ class TestBoth:
         assert (runtime.qmp_status is None) == (ref is CONTAINER)
         assert 0 <= runtime.uptime < 10
 
+    async def test_an_agent_answers_when_its_guest_has_booted(self, hypervisor: ports.Hypervisor) -> None:
+        with pytest.raises(errors.Refused, match=f"VM {VM.vmid} is not running"):
+            await hypervisor.ping_agent(VM, "pve1")
+        await ended(hypervisor, await hypervisor.start(VM, "pve1"))
+        with pytest.raises(errors.Refused, match="QEMU guest agent is not running"):
+            await hypervisor.ping_agent(VM, "pve1")
+
+        async def answers() -> bool:
+            try:
+                await hypervisor.ping_agent(VM, "pve1")
+            except errors.Refused:
+                return False
+            return True
+
+        await until(answers, 20)
+        with pytest.raises(errors.OutsideError, match="does not exist"):
+            await hypervisor.ping_agent(VM, "pve3")
+
     async def test_a_start_that_cannot_work_is_accepted_and_fails_as_a_task(
         self, hypervisor: ports.Hypervisor
     ) -> None:

@@ -351,6 +351,7 @@ class TestCalls:
                     hypervisor.guest_config(CONTAINER, "pve1"),
                 ],
                 "equipment": [hypervisor.equipment("pve1")],
+                "ping_agent": [hypervisor.ping_agent(VM, "pve1")],
             }
             port = {
                 name for name, _ in inspect.getmembers(ports.Hypervisor, inspect.isfunction) if name[0] != "_"

@@ -18,6 +18,7 @@ from pveha.decide import (
     guards,
     history,
     memory,
+    order,
     placement,
     protection,
     recall,
@@ -157,7 +158,7 @@ def disown_again_over_our_own_mark(patch: pytest.MonkeyPatch) -> None:
     def was(guest: protection.Protected, *args: object) -> cluster.HAState:
         return guest.registered.state if guest.registered is not None else cluster.HAState.STARTED
 
-    patch.setattr(failover, "wanted_state", was)
+    patch.setattr(protection, "wanted_state", was)
 
 
 def forget_storms(patch: pytest.MonkeyPatch) -> None:
@@ -186,6 +187,15 @@ def no_end_to_a_takeover(patch: pytest.MonkeyPatch) -> None:
     """Nobody gives a guest back, neither pveha nor the timer."""
     patch.setattr(adoption, "edits", lambda *args: [])
     patch.setattr(pveha_node, "repair", lambda system: [])
+
+
+def start_in_any_order(patch: pytest.MonkeyPatch) -> None:
+    plan = order.plan
+
+    def hasty(*args: Any) -> order.Order:
+        return dataclasses.replace(plan(*args), waits={})
+
+    patch.setattr(order, "plan", hasty)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -245,6 +255,7 @@ MUTATIONS: Mapping[str, Story] = {
     "never take over": Story(never_take_over, ("power-loss",), "runs again in time"),
     "report without starting": Story(report_without_starting, ("power-loss",), "reported is true"),
     "no end to a takeover": Story(no_end_to_a_takeover, ("power-loss",), "undone"),
+    "start in any order": Story(start_in_any_order, ("power-loss",), "restart order", guest_count=6),
     "no storm cooldown": Story(forget_storms, ("double-failure", "power-button"), "no new operation"),
 }
-"""The deliberate bugs of the safety rules, and four more without which other rules could not fail."""
+"""The deliberate bugs of the safety rules, and five more without which other rules could not fail."""

@@ -275,10 +275,13 @@ async def _start(
     results: Results,
     with_: context.Context,
 ) -> None:
-    """Start one guest and see it run. A guest that was stopped stays so."""
+    """Start one guest and see it run. A guest that was stopped stays so, and one that waits does for now."""
     loop = asyncio.get_running_loop()
     if item.was is not cluster.HAState.STARTED:
         results[item.ref] = operations.GuestResult(item.ref, "Claimed")
+        return
+    if item.waits:
+        results[item.ref] = operations.GuestResult(item.ref, "Waiting", item.waits)
         return
     try:
         async with asyncio.timeout(START_SECONDS):

@@ -611,12 +611,40 @@ class GuestReady(Documented):
         "Change the HA resource in Proxmox, or remove it there so that pveha registers the guest.",
     )
     TAKING_OVER = "TakingOver", "The guest is being started on another node."
+    WAITING = (
+        "Waiting",
+        "The guest has been moved off a lost node and is started when the guests it depends on are ready.",
+        "Look after the guest in the message; its policy says for how long it is waited for.",
+    )
+    DEPENDENCY_NOT_READY = (
+        "DependencyNotReady",
+        (
+            "The guest stays down because one that it depends on did not become ready in time, and that "
+            "one's policy says startup.onTimeout: Stop."
+        ),
+        "Repair the guest in the message: this one is started when it is ready. Or edit spec.dependsOn.",
+    )
+    DEPENDENCY_CYCLE = (
+        "DependencyCycle",
+        "ProtectedVMs depend on each other in a circle. None of them is held back: they start by priority.",
+        "Take one of the names in the message out of a spec.dependsOn.",
+    )
+    DEPENDENCY_NOT_FOUND = (
+        "DependencyNotFound",
+        "A name in spec.dependsOn is of no guest of this HACluster. It is not waited for.",
+        "Correct spec.dependsOn, or create the ProtectedVM in this namespace.",
+    )
 
 
 class FailoverReady(Documented):
     """Reasons of ProtectedVM's FailoverReady: OK, or why the guest would be left to Proxmox's own HA."""
 
     OK = "OK", "The guest would be started on status.failoverPlan.targetNode."
+    WAITING = (
+        "Waiting",
+        "The guest is being recovered, and waits for a guest that it depends on.",
+        "See the condition Ready.",
+    )
     NATIVE = (
         "Native",
         (

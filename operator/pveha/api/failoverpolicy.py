@@ -87,6 +87,26 @@ class GuestFailure(Model):
         return self.relocate.attempts if self.then is AfterRestarts.RELOCATE else 0
 
 
+class OnTimeout(StrEnum):
+    """What becomes of guests that wait for one that does not become ready."""
+
+    CONTINUE = "Continue"
+    STOP = "Stop"
+
+
+class Startup(Model):
+    """When a guest is ready for those that depend on it (spec.dependsOn of ProtectedVMs)."""
+
+    delay_seconds: Annotated[int, Field(ge=0, le=3600)] = 0
+    """For how long it runs before it is ready, if it is a container or has no guest agent switched on. With
+    an agent it is ready when that answers."""
+    ready_timeout_seconds: Annotated[int, Field(ge=1, le=86400)] = 300
+    """How long those that depend on it wait for it at most, from when it could be started itself."""
+    on_timeout: OnTimeout = OnTimeout.CONTINUE
+    """If it is not ready by then, Continue: they are started without it. Stop: they stay down until it is
+    ready after all."""
+
+
 class Maintenance(Model):
     """What happens when the guest's node is drained (spec.nodes[].availability of the HACluster)."""
 
@@ -105,6 +125,8 @@ class FailoverPolicySpec(Model):
     """What happens when the failed node is back."""
     maintenance: Maintenance = Maintenance()
     """What happens when the guest's node is drained."""
+    startup: Startup = Startup()
+    """When the guest is ready for those that depend on it."""
     guest_failure: GuestFailure = GuestFailure()
     """What happens when the guest itself fails: Proxmox's own HA does it, with either engine. These limits
     and failback are kept in the HA resources that pveha has made."""

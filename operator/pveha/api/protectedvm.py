@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from pveha.api.hacluster import Engine
-from pveha.api.meta import Column, Model, NameRef, Resource, Rule, Status, Time, cel
+from pveha.api.meta import Column, Model, NameRef, ObjectName, Resource, Rule, Status, Time, cel, list_map
 
 
 class RunStrategy(StrEnum):
@@ -15,6 +15,13 @@ class RunStrategy(StrEnum):
     FOLLOW = "Follow"
     ALWAYS = "Always"
     HALTED = "Halted"
+
+
+class Dependency(Model):
+    """A guest that has to be ready before this one is started after a failure."""
+
+    name: ObjectName
+    """Name of its ProtectedVM, in the same namespace and of the same HACluster."""
 
 
 class ProtectedVMSpec(Model):
@@ -59,6 +66,12 @@ class ProtectedVMSpec(Model):
     priority: Annotated[int, Field(ge=0, le=1000)] = 100
     """Which guests come first when a node dies and not all can start at once, or not all fit: higher
     first."""
+    depends_on: Annotated[
+        tuple[Dependency, ...], Field(max_length=32, json_schema_extra=list_map("name"))
+    ] = ()
+    """Guests that have to be ready before this one is started after the loss of a node: their guest agent
+    answers or, without one, they have run for startup.delaySeconds of their policy. A dependency that runs
+    already is no reason to wait, and one that its owner keeps stopped is not waited for."""
 
 
 class GuestStatus(Model):
@@ -149,6 +162,13 @@ class ProtectedVM(Resource):
         Column("Age", ".metadata.creationTimestamp", "date"),
     )
     selectable: ClassVar[tuple[str, ...]] = (".spec.clusterRef.name", ".spec.vmid", ".spec.policyRef.name")
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.spec.dependsOn) || self.spec.dependsOn.all(each, each.name != self.metadata.name)",
+            "spec.dependsOn names this ProtectedVM itself, which cannot be ready before it is started: name "
+            "only others",
+        ),
+    )
 
     spec: ProtectedVMSpec
     status: ProtectedVMStatus = ProtectedVMStatus()

@@ -5,7 +5,17 @@ from collections.abc import Container, Iterable, Mapping
 
 from pveha.api import hacluster
 from pveha.api.conditions import FailoverReady
-from pveha.decide import evidence, guards, levels, memory, placement, protection, recall, registration
+from pveha.decide import (
+    evidence,
+    guards,
+    levels,
+    memory,
+    placement,
+    protection,
+    readiness,
+    recall,
+    registration,
+)
 from pveha.model import cluster, operations, snapshot
 
 MANAGER_SILENT_SECONDS = 60.0
@@ -49,8 +59,9 @@ def recover(
     verdicts: Mapping[str, evidence.Verdict],
     protected: protection.Protection,
     allowed: guards.Permission,
-) -> tuple[list[operations.Operation], list[str], memory.Memory, dict[str, Recovery]]:
-    """Operations to start, ids to cancel, the memory, and per lost node what is planned for it."""
+) -> tuple[list[operations.Operation], list[str], memory.Memory, dict[str, Recovery], readiness.Startup]:
+    """Operations to start, ids to cancel, the memory, per lost node what is planned for it, and who waits for
+    whom."""
     start: list[operations.Operation] = []
     recoveries: dict[str, Recovery] = {}
     native = spec.recovery.engine is hacluster.Engine.NATIVE
@@ -66,16 +77,34 @@ def recover(
             continue
         if fence := _fence(name, verdict, seen, spec, memo, members, recovery):
             start.append(fence)
+    startup = readiness.NOTHING
+    if not native:
+        startup, memo = readiness.follow(
+            seen, memo, verdicts, protected, _startable(recoveries, verdicts), running_items(seen).keys()
+        )
     if memo.epoch is not None and recall.is_current(seen, memo) and not start and not _opening(seen):
         for name, recovery in recoveries.items():
             if allowed.begin and verdicts[name].state is evidence.State.FENCED:
-                batches, memo = _batches(recovery, seen, spec, memo, members, protected)
+                batches, memo = _batches(recovery, seen, spec, memo, members, protected, startup)
                 start.extend(batches)
         if allowed.finish and spec.recovery.node_shell is not None:
-            resumed, memo = _resume(seen, memo, members, verdicts, protected, claimed_only=native)
+            resumed, memo = _resume(seen, memo, members, verdicts, protected, startup, claimed_only=native)
             start.extend(resumed)
     memo = _complete(memo, seen, verdicts)
-    return start, _cancellations(seen, memo, members, allowed), memo, recoveries
+    return start, _cancellations(seen, memo, members, allowed), memo, recoveries, startup
+
+
+def _startable(
+    recoveries: Mapping[str, Recovery], verdicts: Mapping[str, evidence.Verdict]
+) -> frozenset[int]:
+    """Guests of nodes that are proven off, and are to run again."""
+    return frozenset(
+        vmid
+        for name, recovery in recoveries.items()
+        if verdicts[name].state is evidence.State.FENCED
+        for vmid, item in recovery.items.items()
+        if item.was is cluster.HAState.STARTED
+    )
 
 
 def _opening(seen: snapshot.Snapshot) -> bool:
@@ -219,23 +248,14 @@ def _item(
     named = {guest.service.node, guest.service.target} if guest.service else set()
     return operations.TakeoverItem(
         guest.ref,
-        wanted_state(guest),
+        protection.wanted_state(guest),
         guest.lock,
         frozenset(name for name in {*last_seen, *named} - {dead} if name and name not in proven),
         guest.registered,
-        registration.entry(guest, wanted_state(guest), owner),
+        registration.entry(guest, protection.wanted_state(guest), owner),
         claimed,
         here,
     )
-
-
-def wanted_state(guest: protection.Protected) -> cluster.HAState:
-    """HA state to restore: what its owner last wanted. For a guest not registered yet, whether it ran."""
-    if guest.registered is not None:
-        ignored = guest.registered.state is cluster.HAState.IGNORED
-        marked = guest.comment.mark
-        return marked.was if marked is not None and ignored else guest.registered.state
-    return cluster.HAState.STARTED if guest.seen.status == "running" else cluster.HAState.STOPPED
 
 
 def votes_unsafe(seen: snapshot.Snapshot, among: Iterable[str]) -> str:
@@ -336,14 +356,17 @@ def _batches(
     memo: memory.Memory,
     members: evidence.Membership,
     protected: protection.Protection,
+    startup: readiness.Startup,
 ) -> tuple[list[operations.Takeover], memory.Memory]:
-    """One takeover per target, highest priority first, within the limit on guests in flight."""
+    """One takeover per target, highest priority first, within the limit on guests in flight. Who waits for
+    others is claimed when nobody is left who may start, and started later (`_resume`)."""
     remembered = memo.node(recovery.node)
     in_flight = running_items(seen)
     room = spec.safety.max_concurrent_takeovers - len(in_flight)
     proven_for = seen.now - remembered.proof.last_off_at if remembered.proof else 0.0
     chosen: dict[str, list[operations.TakeoverItem]] = {}
-    for vmid in sorted(recovery.items, key=lambda each: protected.guests[each].order):
+    ordered = sorted(recovery.items, key=lambda each: (each in startup.waits, protected.guests[each].order))
+    for vmid in ordered:
         guest = protected.guests[vmid]
         trouble = memo.guest(guest.sid)
         waiting = proven_for < guest.policy.node_failure.delay_seconds
@@ -355,7 +378,12 @@ def _batches(
             or trouble.attempts >= recall.MAX_ATTEMPTS
         ):
             continue
-        chosen.setdefault(recovery.targets[vmid], []).append(recovery.items[vmid])
+        item = recovery.items[vmid]
+        if (wait := startup.waits.get(vmid)) is not None:
+            if any(not each.waits for items in chosen.values() for each in items):
+                break
+            item = dataclasses.replace(item, waits=wait.sentence)
+        chosen.setdefault(recovery.targets[vmid], []).append(item)
         room -= 1
     result = []
     for target, items in sorted(chosen.items()):
@@ -424,6 +452,7 @@ def _resume(
     members: evidence.Membership,
     verdicts: Mapping[str, evidence.Verdict],
     protected: protection.Protection,
+    startup: readiness.Startup,
     *,
     claimed_only: bool,
 ) -> tuple[list[operations.Takeover], memory.Memory]:
@@ -438,6 +467,7 @@ def _resume(
         trouble = memo.guest(guest.sid)
         if (
             guest.vmid in in_flight
+            or guest.vmid in startup.waits
             or trouble.verified
             or trouble.retry_at > seen.now
             or trouble.attempts >= recall.MAX_ATTEMPTS
@@ -447,7 +477,7 @@ def _resume(
             continue
         ours = guest.comment.mark is not None and guest.comment.mark.op != ""
         ignored = guest.registered is not None and guest.registered.state is cluster.HAState.IGNORED
-        if ours and ignored and wanted_state(guest) is cluster.HAState.STARTED:
+        if ours and ignored and protection.wanted_state(guest) is cluster.HAState.STARTED:
             begun = memo.failovers.get(guest.vmid)
             if doubted_source(guest.vmid, memo, verdicts):
                 continue
@@ -518,7 +548,7 @@ def _record(
     ran = frozenset(
         vmid
         for vmid, guest in protected.guests.items()
-        if guest.seen.node == name and wanted_state(guest) is cluster.HAState.STARTED
+        if guest.seen.node == name and protection.wanted_state(guest) is cluster.HAState.STARTED
     )
     ran |= {vmid for vmid, loss in memo.losses.items() if loss.node == name}
     if not ran and memo.reported_loss == name:

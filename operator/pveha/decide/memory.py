@@ -115,6 +115,10 @@ class GuestMemory:
     """Since when the CRM has placed it elsewhere than its file is (S9)."""
     verified: bool = False
     """It runs at its new place, seen by a takeover of ours."""
+    marked_by: str = ""
+    """The operation that its mark names."""
+    marked_at: float | None = None
+    """When that mark was first seen; None: by an earlier leader, maybe long ago."""
     attempts: int = 0
     held_since: float | None = None
     """When a start of it first failed as if a storage held a dead client's lock (S20)."""
@@ -123,7 +127,7 @@ class GuestMemory:
     problem_message: str = ""
 
 
-M = TypeVar("M", NodeMemory, MethodMemory, GuestMemory, "Memory")
+M = TypeVar("M", NodeMemory, MethodMemory, GuestMemory, "Awaited", "Memory")
 
 
 def changed(about: M, **fields: Any) -> M:
@@ -233,6 +237,16 @@ class Heard:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Awaited:
+    """A guest that others wait for. Times are the loop's."""
+
+    since: float
+    """Since when."""
+    unready_since: float | None
+    """Since when its time runs; None: it is ready."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Unprotect:
     """Guests that are to lose their protection, and the confirmation of it."""
 
@@ -260,6 +274,10 @@ class Memory:
     """By vmid: since when a guest is shown running where an earlier leader was taking it to."""
     losses: Mapping[int, Loss] = dataclasses.field(default_factory=dict)
     """By vmid."""
+    awaited: Mapping[int, Awaited] = dataclasses.field(default_factory=dict)
+    """By vmid: guests whose readiness matters to one that is to be started, unless they wait themselves."""
+    steady: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """By vmid: where guests that others depend on ran when none of those was down last."""
     failure: Failure | None = None
     reported_loss: str = ""
     """Node whose loss an earlier leader has reported to its end."""

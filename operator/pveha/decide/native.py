@@ -157,7 +157,7 @@ def _begun(
 ) -> memory.Loss | None:
     """The loss of a node that took this guest down and from which it is not known to be back."""
     assert seen.inventory is not None
-    wanted = failover.wanted_state(guest) is cluster.HAState.STARTED
+    wanted = protection.wanted_state(guest) is cluster.HAState.STARTED
     if not wanted or where.state is evidence.State.PLANNED_DOWN:
         return None
     remembered = memo.node(where.node)

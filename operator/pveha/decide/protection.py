@@ -193,6 +193,15 @@ def _resolve(
     )
 
 
+def wanted_state(guest: Protected) -> cluster.HAState:
+    """HA state to restore: what its owner last wanted. For a guest not registered yet, whether it ran."""
+    if guest.registered is not None:
+        ignored = guest.registered.state is cluster.HAState.IGNORED
+        marked = guest.comment.mark
+        return marked.was if marked is not None and ignored else guest.registered.state
+    return cluster.HAState.STARTED if guest.seen.status == "running" else cluster.HAState.STOPPED
+
+
 def unrecoverable(guest: Protected, seen: snapshot.Snapshot, memo: memory.Memory) -> Refusal | None:
     """Why pveha would not take this guest over wherever it might go, or None."""
     if guest.policy.node_failure.action is failoverpolicy.NodeFailureAction.NATIVE:

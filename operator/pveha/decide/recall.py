@@ -332,6 +332,9 @@ def _guests(seen: snapshot.Snapshot, memo: memory.Memory) -> dict[str, memory.Gu
             continue
         listed = sid in seen.ha_status.services
         new = dataclasses.replace(old, stale_since=None)
+        if found.op != old.marked_by:
+            ours = old.marked_by != "" or found.epoch == memo.epoch
+            new = dataclasses.replace(new, marked_by=found.op, marked_at=seen.now if ours else None)
         if found.hold and resource.state is not cluster.HAState.IGNORED:
             # A person has decided: what kept it from being started is looked at anew.
             new = dataclasses.replace(new, problem="", problem_message="", attempts=0, retry_at=0.0)
@@ -468,7 +471,7 @@ def _fold_takeover(
     for result in outcome.guests:
         old = memo.guest(result.ref.sid)
         done = result.reason in ("Running", "Claimed")
-        if result.reason == "StaleEpoch":
+        if result.reason in ("StaleEpoch", "Waiting"):
             continue
         if done:
             recovering[result.ref.sid] = dataclasses.replace(

@@ -59,7 +59,10 @@ def _ended(
         for result in outcome.guests:
             guest = now.protected.guests.get(result.ref.vmid)
             name = guest.name if guest else None
-            if result.reason in ("Running", "Claimed"):
+            if result.reason == "Waiting":
+                text = f"{result.ref}{of_node} is on {operation.target} and {result.message}"
+                yield decision.Event("Waiting", text, name=name)
+            elif result.reason in ("Running", "Claimed"):
                 yield decision.Event(
                     "Recovered", f"{result.ref}{of_node} is on {operation.target}", name=name
                 )
@@ -78,6 +81,14 @@ def _once(now: told_.Round) -> Iterable[tuple[str, decision.Event]]:
     for name, why in quarantine.reasons(now.memo, now.wanted.cluster.spec).items():
         yield f"quarantine/{name}", decision.Event("NodeQuarantined", f"node {name}: {why}", True)
     yield from report_maintenance.events(now)
+    for vmid, late in now.startup.overdue.items():
+        text = f"it is started although {' and '.join(late)} did not become ready in time"
+        name = now.protected.guests[vmid].name
+        yield f"overdue/{vmid}", decision.Event("DependencyOverdue", text, True, name)
+    for vmid, wait in now.startup.waits.items():
+        if wait.stopped:
+            name = now.protected.guests[vmid].name
+            yield f"stopped/{vmid}", decision.Event("HeldDown", f"it {wait.sentence}", True, name)
     for name, recovery in now.recoveries.items():
         failure = now.memo.node(name).failure
         for vmid, refusal in recovery.refusals.items():

@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 
 from pveha.api import conditions, failoverpolicy, hacluster, protectedvm
-from pveha.decide import estimate, evidence, failover, native, placement, protection, recall
+from pveha.decide import (
+    estimate,
+    evidence,
+    failover,
+    native,
+    placement,
+    protection,
+    readiness,
+    recall,
+)
 from pveha.decide import told as told_
 from pveha.model import node, snapshot
 
@@ -136,8 +145,14 @@ def _guest_ready(guest: protection.Protected, now: told_.Round) -> told_.Told:
         return True, conditions.GuestReady.TAKING_OVER, text
     if guest.vmid in failover.running_items(now.seen):
         return True, conditions.GuestReady.TAKING_OVER, "it is being started on another node"
+    if (wait := now.startup.waits.get(guest.vmid)) is not None:
+        if wait.stopped:
+            return False, conditions.GuestReady.DEPENDENCY_NOT_READY, f"it {wait.sentence}"
+        return True, conditions.GuestReady.WAITING, f"it {wait.sentence}"
     if guest.service is not None and guest.service.state == "error":
         return False, conditions.GuestReady.HA_STATE_ERROR, f"Proxmox HA has {guest.sid} in state error"
+    if (wrong := _wrong_dependencies(guest, now)) is not None:
+        return wrong
     if guest.registered is None:
         if problem := now.memo.edit_problems.get(guest.sid):
             return (
@@ -162,6 +177,32 @@ def _guest_ready(guest: protection.Protected, now: told_.Round) -> told_.Told:
     return True, conditions.GuestReady.PROTECTED, "registered in Proxmox HA and watched"
 
 
+def _wrong_dependencies(guest: protection.Protected, now: told_.Round) -> told_.Told | None:
+    """What is wrong with what the guest depends on, by what its owner has written, or None."""
+    names = readiness.names_of(guest)
+    if not names:
+        return None
+    if (circle := now.startup.circles.get(guest.name)) is not None:
+        text = (
+            f"it depends on itself: {' -> '.join(circle)}; none of them waits for another, they start by "
+            "priority: take one of the names out of a spec.dependsOn"
+        )
+        return False, conditions.GuestReady.DEPENDENCY_CYCLE, text
+    found = {each.name for each in now.protected.guests.values()}
+    missing = [name for name in names if name not in found]
+    if not missing:
+        return None
+    refused = [
+        f"{name}: {now.protected.refused[name].reason}" for name in missing if name in now.protected.refused
+    ]
+    why = f" ({', '.join(refused)})" if refused else ""
+    text = (
+        f"spec.dependsOn names {', '.join(missing)}, of no guest of HACluster "
+        f"{now.wanted.cluster.metadata.name} in this namespace{why}: it is not waited for"
+    )
+    return False, conditions.GuestReady.DEPENDENCY_NOT_FOUND, text
+
+
 def _failover_ready(
     guest: protection.Protected,
     now: told_.Round,
@@ -179,6 +220,8 @@ def _failover_ready(
     ):
         if told[0] is False:
             return False, reason, told[2]
+    if (wait := now.startup.waits.get(guest.vmid)) is not None:
+        return False, conditions.FailoverReady.WAITING, f"it {wait.sentence}"
     refusal = protection.unrecoverable(guest, now.seen, now.memo) or protection.provable(
         guest.seen.node, now.wanted.cluster.spec, now.memo
     )

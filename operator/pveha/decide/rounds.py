@@ -18,6 +18,7 @@ from pveha.decide import (
     native,
     protection,
     quarantine,
+    readiness,
     recall,
     registration,
     report_events,
@@ -83,7 +84,7 @@ def _decide(
     memo = maintenance.follow(seen, spec, memo, verdicts)
     allowed = guards.permission(seen, spec, memo, members, verdicts)
 
-    start, cancel, memo, recoveries = failover.recover(
+    start, cancel, memo, recoveries, startup = failover.recover(
         seen, spec, memo, members, verdicts, protected, allowed
     )
     alone = spec.recovery.registers_alone
@@ -94,7 +95,9 @@ def _decide(
     enrolled, memo = enrolment.enrol(seen, wanted, memo, allowed)
     named = {pvm.spec.vmid for pvm in wanted.guests.values()}
     released = enrolled.released - named
-    edits = _edits(seen, memo, verdicts, protected, allowed, recoveries, start, released, spec.recovery)
+    edits = _edits(
+        seen, memo, verdicts, protected, allowed, recoveries, startup, start, released, spec.recovery
+    )
     start.extend(edits)
     if not start and _may_note(seen, memo, allowed) and history.left_unnoted(memo, seen, members, verdicts):
         start.extend(_begin(seen, wanted, memo, members))
@@ -112,14 +115,23 @@ def _decide(
         drains,
         enrolled,
         eligibility.Judge(seen),
+        startup,
     )
     events, announced = report_events.events_of(round_, before)
     memo = memory.changed(memo, announced=announced)
     drilled = _named(wanted, meta.DRILL_ANNOTATION)
-    looking = _looking(seen, verdicts, recoveries, memo, drilled)
+    looking = _looking(seen, verdicts, recoveries, memo, drilled, startup)
     decided = decision.Decision(
         sentence=_sentence(
-            start, cancel, verdicts, allowed, protected, quarantine.reasons(memo, spec), drains, enrolled
+            start,
+            cancel,
+            verdicts,
+            allowed,
+            protected,
+            quarantine.reasons(memo, spec),
+            drains,
+            enrolled,
+            startup,
         ),
         start=tuple(start),
         cancel=tuple(cancel),
@@ -205,6 +217,7 @@ def _edits(
     protected: protection.Protection,
     allowed: guards.Permission,
     recoveries: Mapping[str, failover.Recovery],
+    startup: readiness.Startup,
     starting: list[operations.Operation],
     released: frozenset[int],
     recovery: hacluster.Recovery,
@@ -221,6 +234,8 @@ def _edits(
     if not recall.is_current(seen, memo):
         return []
     due = adoption.edits(seen, memo, verdicts, protected, recoveries, recovery, allowed.begin)
+    given = {edit.sid for edit in due}
+    due += [edit for edit in readiness.renewals(startup, seen, memo, protected) if edit.sid not in given]
     if allowed.begin and not any(
         each.items and verdicts[name].state is not evidence.State.UNPROVABLE
         for name, each in recoveries.items()
@@ -251,6 +266,7 @@ def _looking(
     recoveries: Mapping[str, failover.Recovery],
     memo: memory.Memory,
     drilled: frozenset[str],
+    startup: readiness.Startup,
 ) -> decision.Looking:
     suspects = frozenset(
         name
@@ -277,7 +293,9 @@ def _looking(
         guest.ignored_seen is not None or guest.listed_since is not None for guest in memo.guests.values()
     ) or any(move.sent_at is not None for move in memo.moves.values())
     drilling = drilled & verdicts.keys()
-    return decision.Looking(suspects | silent | drilling, pressing or busy, awaited or bool(drilling))
+    return decision.Looking(
+        suspects | silent | drilling, pressing or busy, awaited or bool(drilling), startup.asked
+    )
 
 
 def _pressing(verdict: evidence.Verdict, since: float, recovery: failover.Recovery | None) -> bool:
@@ -311,6 +329,7 @@ def _sentence(
     quarantined: Mapping[str, str],
     drains: maintenance.Drains,
     enrolled: enrolment.Enrolment,
+    startup: readiness.Startup,
 ) -> str:
     told = [
         f"{name} is {v.state} ({v.reason})"
@@ -322,6 +341,7 @@ def _sentence(
         for name, why in quarantined.items()
         if name in verdicts and verdicts[name].state is evidence.State.ONLINE
     ]
+    told += [f"{protected.guests[vmid].name} {wait.sentence}" for vmid, wait in sorted(startup.waits.items())]
     told += [f"{name} is in Drain ({len(left)} guests left)" for name, left in drains.left.items() if left]
     for operation in start:
         match operation:

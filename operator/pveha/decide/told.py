@@ -6,7 +6,17 @@ from collections.abc import Mapping
 
 from pveha.api import conditions as words
 from pveha.api import hacluster, meta
-from pveha.decide import eligibility, enrolment, evidence, failover, guards, maintenance, memory, protection
+from pveha.decide import (
+    eligibility,
+    enrolment,
+    evidence,
+    failover,
+    guards,
+    maintenance,
+    memory,
+    protection,
+    readiness,
+)
 from pveha.model import snapshot, specs
 
 Told = tuple[bool | None, words.Documented, str]
@@ -28,6 +38,7 @@ class Round:
     drains: maintenance.Drains
     enrolled: enrolment.Enrolment
     judge: eligibility.Judge
+    startup: readiness.Startup
 
     @property
     def native(self) -> bool:

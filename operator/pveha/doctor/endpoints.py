@@ -107,7 +107,12 @@ async def token(patient: Patient) -> list[finding.Finding]:
     remedy = f"as root on a node: {lines} (pveha: the role of docs/getting-started.md)"
     message = f"{patient.token.id} lacks {', '.join(map(str, lacking))}"
     if not access.missing(permissions, access.ENFORCE):
-        return [finding.warning(f"{message}: no node can be drained, all else works", remedy)]
+        lost = []
+        if access.missing(permissions, access.MIGRATE):
+            lost.append("no node can be drained")
+        if access.missing(permissions, access.AGENT):
+            lost.append("who depends on a guest with a guest agent waits for it in vain")
+        return [finding.warning(f"{message}: {', '.join(lost)}, all else works", remedy)]
     looking = not access.missing(permissions, access.OBSERVE)
     if looking and patient.spec.mode is api.hacluster.Mode.OBSERVE:
         return [finding.warning(f"{message}, which mode Enforce needs", remedy)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 from pveha.api import failoverpolicy, hacluster, protectedvm
-from pveha.model import kubernetes, operations
+from pveha.model import guests, kubernetes, operations
 
 M = TypeVar("M")
 
@@ -62,6 +62,8 @@ class Looking:
     closely: bool = False
     """Guests and HA state are read every second instead of every five: in a failure, and while the CRM has
     to take note of what we did."""
+    agents: frozenset[tuple[guests.GuestRef, str]] = frozenset()
+    """Guests, with their nodes, whose agent is asked every other second because something waits for them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -95,6 +95,8 @@ class TakeoverItem:
     here: bool = False
     """Its file is at the target already, moved by a migration or by somebody: what runs there is the guest
     itself."""
+    waits: str = ""
+    """Why it is claimed and not started: what it waits for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -172,7 +174,8 @@ class GuestResult:
 
     ref: guests.GuestRef
     reason: str
-    """Running, Claimed (was not to be started), or why not: a reason of `FailoverReady` or of a claim."""
+    """Running, Claimed (was not to be started), Waiting (not to be started yet), or why not: a reason of
+    `FailoverReady` or of a claim."""
     message: str = ""
     running_at: float | None = None
 

@@ -87,6 +87,10 @@ class Hypervisor(Protocol):
         """What the node has for guests, as far as the API tells it for little: its CPUs."""
         ...
 
+    async def ping_agent(self, ref: guests.GuestRef, on: str) -> None:
+        """Returns if the guest agent of a VM answers; `Refused` if it does not (after 3 s)."""
+        ...
+
 
 class NodeShell(Protocol):
     """`pveha-node` on every node."""

@@ -31,6 +31,18 @@ class Problem:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class AgentAnswer:
+    """What came of the last question to a guest's agent, on the node where the guest runs: no `problem` if it
+    answered."""
+
+    node: str
+    asked_at: float
+    problem: str = ""
+    kind: str = ""
+    """Name of the error class of `problem`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Snapshot:
     """What is known at `now`. Parts that were never seen are None or empty; each carries when it was
     answered."""
@@ -63,6 +75,8 @@ class Snapshot:
     """By address of the API: when the certificate shown there expires (Unix time); None: not looked yet."""
     equipment: Mapping[str, node.Equipment] = dataclasses.field(default_factory=dict)
     """What each node has for guests, as far as it has told."""
+    agents: Mapping[int, AgentAnswer] = dataclasses.field(default_factory=dict)
+    """By vmid: guest agents that were asked (`decision.Looking.agents`)."""
 
     @property
     def ha_rules(self) -> tuple[cluster.HARule, ...]:

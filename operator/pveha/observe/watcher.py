@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pveha import bell
 from pveha.model import cluster, decision, errors, guests, node, operations, ports, power, snapshot
+from pveha.observe import agents
 
 T = TypeVar("T")
 Switch = power.Switch
@@ -93,6 +94,7 @@ class Watcher:
         self._nodes: dict[str, list[asyncio.Task[None]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._look = bell.Bell()
+        self._agents = agents.Agents(outside.hypervisor, lambda: self.news.ring())
         self._refreshes = 0
         self._membership_changed = bell.Bell()
         """Rings when one witness tells something new: the others are asked at once, and soon agree."""
@@ -121,11 +123,13 @@ class Watcher:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._agents.close()
 
     def look(self, looking: decision.Looking) -> None:
         """What the last decision wants watched closely."""
         if looking != self._looking:
             self._looking = looking
+            self._agents.ask(looking.agents)
             self._look.ring()
 
     def refresh(self) -> None:
@@ -159,6 +163,7 @@ class Watcher:
             privileges=self._privileges,
             certificates=self._certificates,
             equipment=dict(self._equipment),
+            agents=dict(self._agents.answers),
         )
 
     def _know(self, name: str) -> None:

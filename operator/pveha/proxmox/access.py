@@ -55,7 +55,10 @@ ENFORCE = OBSERVE | HA_WRITE | POWER
 MIGRATE = frozenset({Need("/vms", "VM.Migrate", below=True)})
 """`POST .../migrate`: draining nodes. Without it all else works."""
 
-EVERYTHING = ENFORCE | MIGRATE
+AGENT = frozenset({Need("/vms", "VM.GuestAgent.Audit", below=True)})
+"""`POST .../agent/ping`: whether a guest that others depend on is ready. Without it those wait in vain."""
+
+EVERYTHING = ENFORCE | MIGRATE | AGENT
 
 
 def missing(permissions: Permissions, needs: Collection[Need]) -> list[Need]:

@@ -251,6 +251,9 @@ class ProxmoxClient:
         data = await self._read(lambda api: api.nodes(_name(on)).status.get(), node=on)
         return shapes.equipment(data, on, _now())
 
+    async def ping_agent(self, ref: guests.GuestRef, on: str) -> None:
+        await self._read(lambda api: _guest(api, ref, on).agent.ping.post(), node=on)
+
     async def _introduced(self, endpoint: endpoints.Endpoint) -> cluster.MembershipView:
         """Ask an endpoint for its membership, and take down which node it is and where the others are."""
         root = self._transport.root(endpoint, self._probe_seconds)

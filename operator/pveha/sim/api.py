@@ -87,6 +87,7 @@ _HANDLERS: Mapping[str, Handler] = {
     "GET /nodes/{node}/tasks": api_tasks.of_node,
     "GET /nodes/{node}/tasks/{upid}/status": api_tasks.status,
     "GET /nodes/{node}/tasks/{upid}/log": api_tasks.log,
+    "POST /nodes/{node}/qemu/{vmid}/agent/ping": api_guests.ping_agent,
     **{f"GET /nodes/{{node}}/{kind.value}": _for_kind(api_guests.listed, kind) for kind in guests.GuestKind},
     **{
         f"{method} /nodes/{{node}}/{kind.value}/{{vmid}}{end}": _for_kind(handler, kind)

@@ -26,7 +26,15 @@ PRIVILEGES = frozenset(f"{group}.{name}" for group, names in _PRIVILEGES.items()
 """All privileges of 9.2 (VM.Monitor is gone)."""
 
 OPERATOR = frozenset(
-    ("Sys.Audit", "Sys.Console", "VM.Audit", "VM.Migrate", "VM.PowerMgmt", "Datastore.Audit")
+    (
+        "Sys.Audit",
+        "Sys.Console",
+        "VM.Audit",
+        "VM.GuestAgent.Audit",
+        "VM.Migrate",
+        "VM.PowerMgmt",
+        "Datastore.Audit",
+    )
 )
 """What pveha needs on `/`."""
 

@@ -5,7 +5,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from pveha.model import cluster, guests
-from pveha.sim import api_call, guestfile, pmxcfs, views
+from pveha.sim import api_call, guestfile, guestops, pmxcfs, views
 
 if TYPE_CHECKING:
     from pveha.sim import world as worlds
@@ -71,6 +71,14 @@ async def current(call: api_call.Call, kind: guests.GuestKind) -> object:
     if file.ref.kind is guests.GuestKind.VM and guestfile.value(file.text, "agent").startswith("1"):
         entry["agent"] = 1
     return entry
+
+
+async def ping_agent(call: api_call.Call) -> object:
+    """An answer of the agent, or after QEMU's patience that there is none."""
+    problem = call.world.guests.agent_problem(call.node, _file(call, guests.GuestKind.VM))
+    if problem:
+        raise api_call.failed(problem, guestops.AGENT_SECONDS if problem == guestops.AGENT_ABSENT else 0.0)
+    return {"result": {}}
 
 
 def _resource(

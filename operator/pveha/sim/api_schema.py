@@ -243,19 +243,22 @@ def _routes() -> tuple[Route, ...]:
     )
 
 
+_AGENT = ("VM.GuestAgent.Audit", "VM.GuestAgent.Unrestricted")
+
+
 def _guest_routes(kind: str) -> tuple[Route, ...]:
     path = f"/nodes/{{node}}/{kind}/{{vmid}}"
     vm = kind == "qemu"
 
     def guest(
-        method: str, end: str, parameters: Mapping[str, Parameter], privilege: str, *, protected: bool
+        method: str, end: str, parameters: Mapping[str, Parameter], *privileges: str, protected: bool
     ) -> Route:
         return Route(
             method,
             path + end,
             {**_GUEST, **parameters},
             "/vms/{vmid}",
-            (privilege,),
+            privileges,
             proxied=True,
             protected=protected,
         )
@@ -285,6 +288,7 @@ def _guest_routes(kind: str) -> tuple[Route, ...]:
         ),
         guest("POST", "/status/stop", stop, "VM.PowerMgmt", protected=True),
         guest("POST", "/status/shutdown", shutdown, "VM.PowerMgmt", protected=True),
+        *((guest("POST", "/agent/ping", {}, *_AGENT, protected=True),) if vm else ()),
         guest("GET", "/migrate", {"target": _NODE_NAME}, "VM.Migrate", protected=True),
         guest("POST", "/migrate", migrate, "VM.Migrate", protected=True),
     )

@@ -17,6 +17,8 @@ SPAN_SECONDS = 1500.0
 """Faults begin within this time after the first one; whatever lasts longer is mended at its end."""
 FEWEST_FAULTS = 10
 MOST_FAULTS = 14
+ORDERED = {"startup": {"readyTimeoutSeconds": 90, "delaySeconds": 5}}
+"""The FailoverPolicy of guests that others depend on in random runs."""
 AUTO_TAG = "auto"
 AUTO_PROTECT = [{"name": "auto", "tags": [AUTO_TAG]}]
 """spec.autoProtect of every random run: it protects the guests that nobody has written a ProtectedVM for."""
@@ -46,6 +48,8 @@ class Plan:
     calm_at: float
     calm: tuple[str, ...]
     engine: str = "Fast"
+    depends: tuple[tuple[int, int], ...] = ()
+    """Pairs of protected guests of which the first depends on the second."""
 
     @property
     def timeline(self) -> list[tuple[float, str]]:
@@ -714,7 +718,20 @@ def plan(
     calm_at = round(max(at for fault in faults for at, _ in fault.steps) + 30.0, 2)
     stays_off = rng.choice([*dice.names, "", ""])
     engine = "Native" if random.Random(f"engine {seed}").random() < NATIVE_SHARE else "Fast"
-    return Plan(seed, about, ("a", "b"), protect, tuple(faults), calm_at, mended(about, stays_off), engine)
+    depends = _dependencies(random.Random(f"order {seed}"), protect)
+    lines = mended(about, stays_off)
+    return Plan(seed, about, ("a", "b"), protect, tuple(faults), calm_at, lines, engine, depends)
+
+
+def _dependencies(rng: random.Random, protect: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Who depends on whom, in two of three runs; now and then in a circle."""
+    if rng.random() < 0.33:
+        return ()
+    pairs = {(one, other) for one in protect for other in protect if one > other and rng.random() < 0.4}
+    if pairs and rng.random() < 0.1:
+        one, other = min(pairs)
+        pairs.add((other, one))
+    return tuple(sorted(pairs))
 
 
 def _data_centre(rng: random.Random, seed: int, nodes: int | None, guest_count: int | None) -> config.Config:

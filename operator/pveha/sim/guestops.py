@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pveha.sim import world as worlds
 
 HISTORY = 8
+AGENT_SECONDS = 3.0
+"""How long QEMU waits for an agent to answer."""
+AGENT_ABSENT = "QEMU guest agent is not running"
 
 
 @dataclasses.dataclass(slots=True)
@@ -97,6 +100,16 @@ class GuestOps:
         """Status of the guest's process on a node as QEMU itself says it."""
         process = self._world.machines[node].processes.get(vmid)
         return process.state if process else "stopped"
+
+    def agent_problem(self, node: str, file: guestfile.GuestFile) -> str:
+        """Why the agent of a VM on `node` does not answer, or an empty string."""
+        if not guestfile.value(file.text, "agent").startswith("1"):
+            return "No QEMU guest agent configured"
+        process = self._world.machines[node].processes.get(file.ref.vmid)
+        if process is None:
+            return f"VM {file.ref.vmid} is not running"
+        ready = process.state == "running" and self._world.now() >= process.ready_at
+        return "" if ready else AGENT_ABSENT
 
     # Tasks
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from pveha.model import cluster, guests, kubernetes, mark
-from pveha.sim import copies, machine, pmxcfs, promises, rig, wires
+from pveha.sim import copies, machine, pmxcfs, promises, rig, succession, wires
 
 LATE_SECONDS = 1.5
 """Truth younger than this cannot have been known when a side effect was sent (S5: re-read in the same
@@ -66,8 +66,9 @@ class Invariants:
         self._absent_since: dict[str, float] = {}
         self._movers: dict[int, str] = {}
         """Who last moved each guest's configuration."""
-        self._open: dict[str, float] = {}
-        """Marks of operations: how long each could have been undone."""
+        self._open: dict[tuple[str, str], float] = {}
+        """Marks of operations, by service and operation: how long each could have been undone. That of a
+        guest that waits for another is set anew from time to time."""
         self._disowned: frozenset[str] = frozenset()
         """HA resources that are ignored with a mark of ours."""
         self._history: pmxcfs.Tree | None = None
@@ -97,6 +98,7 @@ class Invariants:
         self.copies_of_others: dict[int, str] = {}
         """Guests that came to have two writers, and who but pveha made the second."""
         self._copies = copies.Copies(watched)
+        self.succession = succession.Succession(watched.world)
         self._promises = promises.Promises(watched, self)
         watched.world.on_change(self._changed)
         watched.world.on_move(self._moved)
@@ -167,6 +169,7 @@ class Invariants:
         self._weather(now)
         self._marks(now)
         self._watch_migrations(now)
+        self.succession.look()
         self._promises.look()
         self._read_log()
 
@@ -212,11 +215,11 @@ class Invariants:
 
     def _marks(self, now: float) -> None:
         tree = self._world.newest
-        marked = [
-            sid
+        marked = {
+            sid: found.op
             for sid, resource in tree.resources.items()
             if "[pveha op=" in resource.comment and (found := mark.parse(resource.comment).mark) and found.op
-        ]
+        }
         disowned = frozenset(
             sid
             for sid, resource in tree.resources.items()
@@ -229,16 +232,16 @@ class Invariants:
         self._disowned, self._history = disowned, tree
         passed, self._looked = now - self._looked, now
         self._open = {
-            sid: self._open.get(sid, -passed if sid in self._could_undo else 0.0)
+            (sid, op): self._open.get((sid, op), -passed if sid in self._could_undo else 0.0)
             + (passed if sid in self._could_undo else 0.0)
-            for sid in marked
+            for sid, op in marked.items()
         }
-        for sid, seconds in self._open.items():
+        for (sid, _), seconds in self._open.items():
             if seconds > UNDONE_SECONDS:
                 self.violated(
                     "undone", f"{sid} carries an operation's mark for more than {UNDONE_SECONDS:g} s"
                 )
-        self._could_undo = frozenset(self._undoable(marked, now)) if marked else frozenset()
+        self._could_undo = frozenset(self._undoable(list(marked), now)) if marked else frozenset()
 
     def _given_back(self, sid: str, tree: pmxcfs.Tree) -> None:
         """Native HA gets a guest back only when the CRM has dropped its record of where it was (S8)."""
@@ -396,6 +399,8 @@ class Invariants:
         ignored = resource is not None and resource.state is cluster.HAState.IGNORED
         if ignored and found is not None and found.was is not cluster.HAState.STARTED:
             self.violated("what was stopped stays stopped", f"guest {vmid} is started on {on}")
+        if ignored and not self._deaf() and (missing := self.succession.missing(vmid)):
+            self.violated("restart order", f"guest {vmid} is started on {on} before {missing}")
 
     def _going_to(self, target: str, what: str, vmids: tuple[int, ...]) -> None:
         """What others have moved there is started there."""
@@ -455,6 +460,7 @@ class Invariants:
 
     def _spec_changed(self, event: str, obj: kubernetes.Manifest) -> None:
         now = self._world.now()
+        self.succession.told(event, obj)
         if obj["kind"] == "ProtectedVM":
             self._names(obj, now, event == "DELETED")
         if obj["kind"] != "HACluster":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pveha.model import cluster, errors, guests, node, power
 from pveha.nodeshell import answers, pveha_node, ssh
 from pveha.proxmox import client
-from pveha.sim import ha_rules, node_system, pmxcfs, shell_versions, views
+from pveha.sim import guestops, ha_rules, node_system, pmxcfs, shell_versions, views
 
 if TYPE_CHECKING:
     from pveha.sim import world as worlds
@@ -163,7 +163,7 @@ class SimHypervisor:
         )
 
     async def privileges(self) -> cluster.Privileges:
-        vms = frozenset({"VM.Audit", "VM.PowerMgmt", "VM.Migrate"})
+        vms = frozenset({"VM.Audit", "VM.PowerMgmt", "VM.Migrate", "VM.GuestAgent.Audit"})
         storage = frozenset({"Datastore.Audit"})
         return await self._read(
             lambda at, tree: cluster.Privileges(_FULL, vms, storage, self._world.config.version)
@@ -340,6 +340,23 @@ class SimHypervisor:
             return node.Equipment(on, _now(), cpus=cpus, cpu_flags=flags)
 
         return await self._at(on, client.READ_SECONDS, answer)
+
+    async def ping_agent(self, ref: guests.GuestRef, on: str) -> None:
+        world = self._world
+
+        async def answer() -> None:
+            await self._pvedaemon(on)
+            file = world.fs.tree(on).guests.get(ref.vmid)
+            if file is None or file.node != on:
+                message = (
+                    f"Configuration file 'nodes/{on}/{ref.kind.config_folder}/{ref.vmid}.conf' does not exist"
+                )
+                raise errors.NotFound(message)
+            if problem := world.guests.agent_problem(on, file):
+                await asyncio.sleep(guestops.AGENT_SECONDS if problem == guestops.AGENT_ABSENT else 0.0)
+                raise errors.Refused(problem)
+
+        await self._at(on, client.READ_SECONDS, answer, reads=True)
 
     # How a call goes
 

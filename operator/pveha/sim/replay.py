@@ -11,6 +11,7 @@ It is played as random runs are, and judged by the invariants alone:
     calm_at: 900.0     from then on everything is mended, by `calm`, and has to come right by itself
     calm: [...]
     engine: Fast
+    depends: [[102, 101]]  guests of which the first depends on the second
 """
 
 import itertools
@@ -38,6 +39,7 @@ class Replay(scenario.Strict):
     calm_at: float
     calm: tuple[str, ...]
     engine: str = "Fast"
+    depends: tuple[tuple[int, int], ...] = ()
 
     def plan(self) -> chaos.Plan:
         """What to play."""
@@ -45,7 +47,15 @@ class Replay(scenario.Strict):
         faults = (chaos.Fault("file", steps),)
         seed = self.world.seed
         return chaos.Plan(
-            seed, self.world, self.operators, self.protect, faults, self.calm_at, self.calm, self.engine
+            seed,
+            self.world,
+            self.operators,
+            self.protect,
+            faults,
+            self.calm_at,
+            self.calm,
+            self.engine,
+            self.depends,
         )
 
 
@@ -90,6 +100,7 @@ def document(plan: chaos.Plan, violations: Iterable[invariants.Violation]) -> di
         "calm_at": plan.calm_at,
         "calm": list(plan.calm),
         "engine": plan.engine,
+        "depends": [list(pair) for pair in plan.depends],
     }
 
 

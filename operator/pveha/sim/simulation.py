@@ -61,6 +61,11 @@ class _Play:
             skip_polls=skip_polls,
         )
         self._invariants = invariants.Invariants(self._rig)
+        self._rig.kubernetes.put(rig.policy("ordered", **chaos.ORDERED))
+        for vmid in sorted({vmid for pair in plan.depends for vmid in pair}):
+            after = [{"name": f"vm{other}"} for one, other in plan.depends if one == vmid]
+            spec = {"dependsOn": after} if after else {}
+            self._rig.kubernetes.put(rig.protected_vm(vmid, policyRef={"name": "ordered"}, **spec))
         self._wanted: dict[str, cluster.HAResource | None] = {}
         self._anyway: set[str] = set()
         self._effects = 0

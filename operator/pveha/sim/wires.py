@@ -198,6 +198,9 @@ class WiredHypervisor:
     async def equipment(self, on: str) -> node.Equipment:
         return await self._wire.read(lambda: self._inner.equipment(on))
 
+    async def ping_agent(self, ref: guests.GuestRef, on: str) -> None:
+        await self._wire.read(lambda: self._inner.ping_agent(ref, on))
+
 
 class WiredNodeShell:
     """`NodeShell` of one process."""

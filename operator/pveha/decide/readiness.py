@@ -1,0 +1,213 @@
+"""Who is ready and who waits for it, from what is seen: the input of `order`, and what becomes of it.
+
+Only guests that depend on something, and what those depend on, play a part here; with an empty memory every
+clock begins anew, and nothing is known to have run before the failure, so that more is waited for.
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+
+from pveha.decide import evidence, memory, order, protection
+from pveha.model import cluster, guests, mark, operations, snapshot
+
+RENEW_SECONDS = 100.0
+"""How old the mark of a waiting guest may become before it is set anew: the timer on the nodes returns a
+guest to native HA 240 s after it first saw its mark (S10), and counts anew from each."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Startup:
+    """Restart order of this round, by vmid."""
+
+    waits: Mapping[int, order.Wait] = dataclasses.field(default_factory=dict)
+    overdue: Mapping[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """As in `order.Order`."""
+    asked: frozenset[tuple[guests.GuestRef, str]] = frozenset()
+    """Guests whose agent is to be asked, with their nodes."""
+    circles: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """ProtectedVMs that depend on themselves, by name (`order.in_circles`)."""
+
+
+NOTHING = Startup()
+
+
+def follow(
+    seen: snapshot.Snapshot,
+    memo: memory.Memory,
+    verdicts: Mapping[str, evidence.Verdict],
+    protected: protection.Protection,
+    startable: Collection[int],
+    in_flight: Collection[int],
+) -> tuple[Startup, memory.Memory]:
+    """The order among the guests of proven losses, `startable` by vmid, and those claimed before. Takeovers
+    of the guests `in_flight` go on."""
+    dependents = [guest for guest in protected.guests.values() if guest.pvm.spec.depends_on]
+    if not dependents:
+        return NOTHING, memory.changed(memo, awaited={}, steady={})
+    by_name = {guest.name: guest for guest in protected.guests.values()}
+    circles = order.in_circles({guest.name: names_of(guest) for guest in dependents})
+    involved = {guest.name: guest for guest in dependents}
+    for guest in dependents:
+        involved |= {name: by_name[name] for name in names_of(guest) if name in by_name}
+    if not any(_at_stake(guest, verdicts) for guest in dependents):
+        steady = {
+            guest.vmid: guest.seen.node
+            for guest in involved.values()
+            if guest.seen.status == "running"
+            and guest.comment.mark is None
+            and guest.vmid not in memo.losses
+            and _is_online(guest.seen.node, verdicts)
+        }
+        return Startup(circles=circles), memory.changed(memo, awaited={}, steady=steady)
+    graph = {}
+    for name, guest in involved.items():
+        unready = _unready(guest, seen, memo, verdicts, guest.vmid in in_flight)
+        startup = guest.policy.startup
+        graph[name] = order.Guest(
+            name,
+            guest.order,
+            frozenset(names_of(guest)),
+            guest.vmid not in in_flight and (guest.vmid in startable or is_claimed(guest, memo, verdicts)),
+            not unready,
+            unready,
+            before.unready_since if (before := memo.awaited.get(guest.vmid)) is not None else None,
+            startup.ready_timeout_seconds,
+            startup.on_timeout is startup.on_timeout.STOP,
+        )
+    planned = order.plan(graph, circles, seen.now)
+    awaited = {
+        involved[name].vmid: _awaited(memo.awaited.get(involved[name].vmid), graph[name].ready, seen.now)
+        for name in planned.awaited
+    }
+    asked = frozenset(
+        (involved[name].ref, involved[name].seen.node)
+        for name in planned.awaited
+        if _has_agent(involved[name]) and not graph[name].starting and not _is_steady(involved[name], memo)
+    )
+    result = Startup(
+        {involved[name].vmid: wait for name, wait in planned.waits.items()},
+        {involved[name].vmid: late for name, late in planned.overdue.items()},
+        frozenset((ref, on) for ref, on in asked if _is_online(on, verdicts) and ref.vmid not in in_flight),
+        circles,
+    )
+    return result, memory.changed(memo, awaited=awaited)
+
+
+def names_of(guest: protection.Protected) -> list[str]:
+    """What it depends on."""
+    return [each.name for each in guest.pvm.spec.depends_on]
+
+
+def is_claimed(
+    guest: protection.Protected, memo: memory.Memory, verdicts: Mapping[str, evidence.Verdict]
+) -> bool:
+    """Whether the guest is where a takeover has moved it and has not been seen to run there."""
+    return (
+        _is_disowned(guest)
+        and protection.wanted_state(guest) is cluster.HAState.STARTED
+        and _is_online(guest.seen.node, verdicts)
+        and not memo.guest(guest.sid).verified
+    )
+
+
+def renewals(
+    startup: Startup, seen: snapshot.Snapshot, memo: memory.Memory, protected: protection.Protection
+) -> list[operations.Edit]:
+    """Marks of waiting guests that are set anew, so that native HA gets them only if nobody does so."""
+    result = []
+    for vmid in sorted(startup.waits):
+        guest = protected.guests[vmid]
+        since = memo.guest(guest.sid).marked_at
+        if guest.registered is None or guest.comment.mark is None or not _is_disowned(guest):
+            continue
+        if since is not None and seen.now - since < RENEW_SECONDS:
+            continue
+        renewed = mark.Mark(
+            guest.comment.mark.was, op=f"w{memo.epoch}.{int(seen.now)}", epoch=memo.epoch or 0
+        )
+        comment = str(guest.comment.with_mark(renewed))
+        desired = dataclasses.replace(guest.registered, comment=comment)
+        result.append(operations.Edit(guest.sid, guest.registered, desired, "it still waits: marked anew"))
+    return result
+
+
+def _awaited(before: memory.Awaited | None, ready: bool, now: float) -> memory.Awaited:
+    if before is None:
+        return memory.Awaited(now, None if ready else now)
+    if ready:
+        return memory.changed(before, unready_since=None)
+    return before if before.unready_since is not None else memory.changed(before, unready_since=now)
+
+
+def _is_disowned(guest: protection.Protected) -> bool:
+    ignored = guest.registered is not None and guest.registered.state is cluster.HAState.IGNORED
+    return ignored and guest.comment.mark is not None and guest.comment.mark.op != ""
+
+
+def _at_stake(guest: protection.Protected, verdicts: Mapping[str, evidence.Verdict]) -> bool:
+    """Whether the guest is down with its node, or on its way back."""
+    return guest.comment.mark is not None or not _is_online(guest.seen.node, verdicts)
+
+
+def _is_online(name: str, verdicts: Mapping[str, evidence.Verdict]) -> bool:
+    return name in verdicts and verdicts[name].state is evidence.State.ONLINE
+
+
+def _has_agent(guest: protection.Protected) -> bool:
+    vm = guest.ref.kind is guests.GuestKind.VM
+    return vm and guest.config is not None and guest.config.agent
+
+
+def _is_steady(guest: protection.Protected, memo: memory.Memory) -> bool:
+    """Whether it has run where it is since before the failure."""
+    return memo.steady.get(guest.vmid) == guest.seen.node and guest.comment.mark is None
+
+
+def _unready(
+    guest: protection.Protected,
+    seen: snapshot.Snapshot,
+    memo: memory.Memory,
+    verdicts: Mapping[str, evidence.Verdict],
+    in_flight: bool,
+) -> str:
+    """What a guest lacks for those that depend on it, as a clause; empty if it is ready, or not to run."""
+    if protection.wanted_state(guest) is not cluster.HAState.STARTED:
+        return ""
+    if not _is_online(guest.seen.node, verdicts):
+        return f"its node {guest.seen.node} is lost"
+    running = guest.seen.status == "running" or memo.guest(guest.sid).verified
+    if not running or in_flight or guest.vmid in memo.losses or is_claimed(guest, memo, verdicts):
+        return "it does not run yet"
+    if _is_steady(guest, memo):
+        return ""
+    if _has_agent(guest):
+        return _silent(guest, seen, memo)
+    delay = guest.policy.startup.delay_seconds
+    return f"it has to run for {delay} s" if _runs_for(guest, seen, memo) < delay else ""
+
+
+def _silent(guest: protection.Protected, seen: snapshot.Snapshot, memo: memory.Memory) -> str:
+    """An answer of the agent counts from when somebody began to wait for it: one before was of another
+    start."""
+    answer, awaited = seen.agents.get(guest.vmid), memo.awaited.get(guest.vmid)
+    if answer is not None and answer.kind == "Forbidden":
+        return "its guest agent may not be asked: the token lacks VM.GuestAgent.Audit on /vms"
+    if (
+        answer is None
+        or answer.kind
+        or awaited is None
+        or answer.node != guest.seen.node
+        or answer.asked_at < awaited.since
+    ):
+        return "its guest agent does not answer yet"
+    return ""
+
+
+def _runs_for(guest: protection.Protected, seen: snapshot.Snapshot, memo: memory.Memory) -> float:
+    """Seconds since it was started, at least. Its uptime may still be what its old node told last."""
+    assert seen.inventory is not None
+    uptime = seen.now - seen.inventory.answered_at + guest.seen.uptime
+    done = memo.failovers.get(guest.vmid)
+    if done is None or done.completion is None:
+        return uptime
+    return min(uptime, seen.wall - done.completion) if guest.seen.uptime else seen.wall - done.completion

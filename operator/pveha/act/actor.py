@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from pveha import bell
-from pveha.act import context, epoch, fence, migrate, power_on, registration, takeover
+from pveha.act import context, epoch, fence, migrate, power_on, registration, rules, takeover
 from pveha.model import errors, operations, ports
 
 log = logging.getLogger(__name__)
@@ -108,6 +108,8 @@ async def _perform(operation: operations.Operation, with_: context.Context) -> o
             return await takeover.take_over(operation, with_)
         case operations.EditHA():
             return await registration.edit(operation, with_)
+        case operations.EditRules():
+            return await rules.edit(operation, with_)
         case operations.PowerOn():
             return await power_on.power_on(operation, with_)
         case operations.Migrate():

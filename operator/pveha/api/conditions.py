@@ -70,6 +70,13 @@ class GuestCondition(Documented):
             "by Proxmox's own HA within minutes."
         ),
     )
+    PLACEMENT_READY = (
+        "PlacementReady",
+        (
+            "What spec.placement wishes is understood and possible, and Proxmox's HA rules say the same as "
+            "far as they can. Only told of guests that wish something."
+        ),
+    )
 
 
 class ClusterReady(Documented):
@@ -769,6 +776,11 @@ class FailoverReady(Documented):
         "Proxmox's HA rules leave no node for it.",
         "Change the rules that the message names.",
     )
+    PLACEMENT_FORBIDS = (
+        "PlacementForbids",
+        "Its Required wishes (spec.placement) leave no node for it.",
+        "Free or add a node that they allow, or make a wish Preferred. See the condition PlacementReady.",
+    )
     LOCK_NOT_CLEARABLE = (
         "LockNotClearable",
         "The guest has a lock that must not be cleared by a program.",
@@ -795,6 +807,56 @@ class FailoverReady(Documented):
     BUSY = "Busy", "The guest is being migrated, started or stopped."
 
 
+class PlacementReady(Documented):
+    """Reasons of ProtectedVM's PlacementReady."""
+
+    OK = "OK", "The wishes are kept, and Proxmox's HA rules say the same."
+    GROUP_NOT_DEFINED = (
+        "GroupNotDefined",
+        "The guest names a group that its FailoverPolicy does not define.",
+        "Define it in the policy's spec.placement.groups, or take it out of the ProtectedVM.",
+    )
+    NODE_NOT_FOUND = (
+        "NodeNotFound",
+        "A nodeAffinity names a node that the cluster does not have.",
+        "Correct the name, as Proxmox shows it.",
+    )
+    IMPOSSIBLE = (
+        "Impossible",
+        "Required wishes contradict each other, or ask for more nodes or zones than there are.",
+        "Make one of them Preferred, or change what the message names.",
+    )
+    NOT_KEPT = (
+        "NotKept",
+        "The guest runs where a Required wish does not want it.",
+        "Migrate it, if the message does not say that Proxmox's own HA is about to.",
+    )
+    CONFLICTING_RULE = (
+        "ConflictingRule",
+        "An HA rule that somebody else made stands against ours, and Proxmox takes only one of them.",
+        "Remove or change the rule that the message names, or the wish.",
+    )
+    RULE_REFUSED = (
+        "RuleRefused",
+        "Proxmox declined one of our HA rules.",
+        "Look at the message; it is tried again every minute.",
+    )
+    PENDING = "Pending", "Our HA rules are about to be written."
+    OBSERVED = (
+        "Observed",
+        "HA rules would be written.",
+        "Set the HACluster's spec.mode to Enforce.",
+    )
+    NOT_EXPRESSIBLE = (
+        "NotExpressible",
+        (
+            "pveha keeps the wishes; HA rules cannot say all of it, so that Proxmox's own HA may not. False "
+            "if it alone recovers guests (engine Native) and the wish is Required."
+        ),
+        "Accept it, or wish what rules can say: Required groups by Node, and nodeAffinity.",
+    )
+
+
 Reasons = Mapping[Documented, tuple[Documented, ...]]
 
 BY_RESOURCE: Mapping[str, Reasons] = {
@@ -816,6 +878,7 @@ BY_RESOURCE: Mapping[str, Reasons] = {
     "ProtectedVM": {
         GuestCondition.READY: tuple(GuestReady),
         GuestCondition.FAILOVER_READY: tuple(FailoverReady),
+        GuestCondition.PLACEMENT_READY: tuple(PlacementReady),
     },
 }
 """Kind → condition type → its reasons; a condition may only carry a reason listed here."""

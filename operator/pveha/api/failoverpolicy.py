@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from pveha.api.meta import Column, Model, Resource, Status
+from pveha.api.placement import PolicyPlacement
 
 
 class NodeFailureAction(StrEnum):
@@ -130,6 +131,8 @@ class FailoverPolicySpec(Model):
     guest_failure: GuestFailure = GuestFailure()
     """What happens when the guest itself fails: Proxmox's own HA does it, with either engine. These limits
     and failback are kept in the HA resources that pveha has made."""
+    placement: PolicyPlacement = PolicyPlacement()
+    """Which guests run together, and which apart."""
 
 
 class FailoverPolicyStatus(Status):

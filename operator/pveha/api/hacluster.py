@@ -197,6 +197,9 @@ class Node(Model):
     """Active (also if absent): the node takes guests. Pause: pveha starts or moves no guest to it; those it
     has stay, and stay protected. Drain: like Pause, and its running guests are moved away, for instance
     before an upgrade; the condition Drained tells when it is empty. Back at Active nothing is moved back."""
+    zone: Label | None = None
+    """What the node shares with others and can lose with them, for instance its rack or fire section. Groups
+    with topologyKey Zone keep their members in one, or in different ones."""
     fencing: NodeMethods = ()
     """How this node is switched off, by one or several methods. A node without any is never recovered by the
     Fast engine, because its death cannot be proven."""
@@ -372,6 +375,11 @@ class HAClusterSpec(Model):
     def levels(self, name: str) -> Levels:
         """The levels of fencing of node `name`, in order, each with the methods that must prove together."""
         return self._levels.get(name, ())
+
+    def zone(self, name: str) -> str:
+        """The zone of node `name`; nodes without one count as one zone, which has no name."""
+        node = self.node(name)
+        return (node.zone or "") if node is not None else ""
 
     def availability(self, name: str) -> Availability:
         """What node `name` is there for; a node that is not listed is Active."""

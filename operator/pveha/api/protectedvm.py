@@ -7,6 +7,7 @@ from pydantic import Field
 
 from pveha.api.hacluster import Engine
 from pveha.api.meta import Column, Model, NameRef, ObjectName, Resource, Rule, Status, Time, cel, list_map
+from pveha.api.placement import GuestPlacement
 
 
 class RunStrategy(StrEnum):
@@ -72,6 +73,8 @@ class ProtectedVMSpec(Model):
     """Guests that have to be ready before this one is started after the loss of a node: their guest agent
     answers or, without one, they have run for startup.delaySeconds of their policy. A dependency that runs
     already is no reason to wait, and one that its owner keeps stopped is not waited for."""
+    placement: GuestPlacement = GuestPlacement()
+    """Where it is to run: with which other guests or apart from them, and on which nodes."""
 
 
 class GuestStatus(Model):

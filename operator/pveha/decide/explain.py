@@ -94,7 +94,9 @@ def _fast(there: list[protection.Protected], now: told.Round, down: frozenset[st
             refusals[guest.vmid] = refusal
     promised = failover.promised(now.seen, now.memo, now.protected)
     spec = now.wanted.cluster.spec
-    plan = placement.plan(down, able, now.seen, spec, now.memo, now.verdicts, promised, now.judge)
+    plan = placement.plan(
+        down, able, now.seen, spec, now.memo, now.verdicts, promised, now.protected.wished, now.judge
+    )
     refusals.update(plan.refusals)
     rows = []
     for guest in sorted(there, key=lambda each: each.order):

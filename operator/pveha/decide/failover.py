@@ -159,7 +159,9 @@ def _recovery(
             refusals[guest.vmid] = refusal
         else:
             wanted.append(guest)
-    planned = placement.plan({dead}, wanted, seen, spec, memo, verdicts, promised(seen, memo, protected))
+    planned = placement.plan(
+        {dead}, wanted, seen, spec, memo, verdicts, promised(seen, memo, protected), protected.wished
+    )
     proven = {name for name, verdict in verdicts.items() if verdict.state is evidence.State.FENCED}
     items = {
         guest.vmid: _item(guest, dead, seen.owner, proven=proven)

@@ -367,10 +367,16 @@ class _Node:
         return ""
 
     def _targets(self, ready: Collection[cluster.GuestResource]) -> tuple[dict[int, str], dict[int, Left]]:
+        assert self.seen.inventory is not None
         candidates = placement.candidates_beside(
             {self.name}, self.seen, self.spec, self.memo, self.verdicts, self._promised()
         )
-        locations = placement.locations_beside({self.name}, self.seen)
+        locations = placement.locations_beside({self.name}, self.seen, self.verdicts)
+        locations |= {
+            self.seen.inventory.guests[vmid].ref.sid: move.target
+            for vmid, move in self.memo.moves.items()
+            if move.sent_at is not None and move.target and vmid in self.seen.inventory.guests
+        }
         judge = eligibility.Judge(self.seen)
         none = None
         if not candidates:
@@ -413,10 +419,10 @@ class _Node:
         move = self.memo.moves.get(guest.ref.vmid)
         if move is not None and move.attempts:
             others = {name: each for name, each in candidates.items() if name != move.target}
-            choice = placement.choose(wish, others, rules, locations, judge)
+            choice = placement.choose(wish, others, rules, locations, judge, self.protected.wished)
             if isinstance(choice, placement.Target):
                 return choice
-        return placement.choose(wish, candidates, rules, locations, judge, none)
+        return placement.choose(wish, candidates, rules, locations, judge, self.protected.wished, none)
 
     def _promised(self) -> dict[str, int]:
         """Bytes of memory per node that guests on their way there will use."""

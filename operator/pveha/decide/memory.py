@@ -317,6 +317,11 @@ class Memory:
     edit_retry_at: float = 0.0
     edit_problems: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """By service id: why the last change of its HA resource was declined."""
+    rules_edited_at: float = float("-inf")
+    """When the last change of HA rules ended: what was read before says nothing about now."""
+    rules_retry_at: float = 0.0
+    rule_problems: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """By name of an HA rule of ours: why Proxmox declined its last change."""
     manager_timestamp: int = 0
     manager_moved_at: float = float("-inf")
     identities: Mapping[str, str] = dataclasses.field(default_factory=dict)

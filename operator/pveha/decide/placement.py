@@ -1,13 +1,13 @@
 """Where the guests of a lost or drained node go: what they need of a node (`eligibility`), memory, a live
-LRM, and the rules Proxmox's own HA would keep (S12)."""
+LRM, what users wish (`wishes`), and the rules Proxmox's own HA would keep (S12)."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Mapping, Set
 
 from pveha.api import hacluster
 from pveha.api.conditions import FailoverReady
-from pveha.decide import eligibility, evidence, memory, protection
-from pveha.model import cluster, node, snapshot
+from pveha.decide import eligibility, evidence, memory, protection, wishes
+from pveha.model import cluster, node, operations, snapshot
 
 CLEARLY_BETTER = 0.1
 """Share of a node's memory by which it must have more free than the planned one, so that plans do not follow
@@ -36,6 +36,8 @@ class Wish:
     memory: int
     config: node.GuestConfig | None
     planned: str = ""
+    followed_by: int = 0
+    """Bytes of memory of guests still to be placed that must go to the same node."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,12 +54,13 @@ class Target:
 
 def plan(
     down: Set[str],
-    wanted: Iterable[protection.Protected],
+    wanted: Collection[protection.Protected],
     seen: snapshot.Snapshot,
     spec: hacluster.HAClusterSpec,
     memo: memory.Memory,
     verdicts: Mapping[str, evidence.Verdict],
     promised: Mapping[str, int],
+    wished: wishes.Wishes,
     judge: eligibility.Judge | None = None,
 ) -> Plan:
     """Choose a node for every guest in `wanted`, in order of priority, as if the nodes `down` were gone.
@@ -67,12 +70,20 @@ def plan(
     """
     judge = judge or eligibility.Judge(seen)
     candidates = candidates_beside(down, seen, spec, memo, verdicts, promised)
-    locations = locations_beside(down, seen)
+    locations = locations_beside(down, seen, verdicts)
     none = None if candidates else nobody(down, seen, spec, memo, verdicts)
     targets: dict[int, str] = {}
     refusals: dict[int, protection.Refusal] = {}
+    going = _going(seen)
+    left = {guest.sid: guest.memory for guest in wanted}
     for guest in sorted(wanted, key=lambda each: each.order):
-        choice = choose(_wish(guest), candidates, seen.ha_rules, locations, judge, none)
+        del left[guest.sid]
+        if guest.sid in going:
+            targets[guest.vmid] = going[guest.sid]
+            continue
+        followed_by = sum(left.get(sid, 0) for sid in wished.companions(guest.sid))
+        wish = dataclasses.replace(_wish(guest), followed_by=followed_by)
+        choice = choose(wish, candidates, seen.ha_rules, locations, judge, wished, none)
         if isinstance(choice, protection.Refusal):
             refusals[guest.vmid] = choice
             continue
@@ -98,10 +109,24 @@ def candidates_beside(
     }
 
 
-def locations_beside(leaving: Set[str], seen: snapshot.Snapshot) -> dict[str, str]:
-    """Where the configurations of all guests are, by service id, but for those on `leaving`."""
+def locations_beside(
+    leaving: Set[str], seen: snapshot.Snapshot, verdicts: Mapping[str, evidence.Verdict]
+) -> dict[str, str]:
+    """Where all guests are, or are being taken to, by service id; but for those left on `leaving` or on a
+    lost node."""
     found = seen.inventory.guests.values() if seen.inventory else ()
-    return {guest.ref.sid: guest.node for guest in found if guest.node not in leaving}
+    away = {name for name, verdict in verdicts.items() if verdict.lost} | leaving
+    return {guest.ref.sid: guest.node for guest in found if guest.node not in away} | _going(seen)
+
+
+def _going(seen: snapshot.Snapshot) -> dict[str, str]:
+    """Where guests are being taken to, by service id."""
+    return {
+        item.ref.sid: state.operation.target
+        for state in seen.operations
+        if isinstance(state.operation, operations.Takeover) and state.outcome is None
+        for item in state.operation.items
+    }
 
 
 def _wish(guest: protection.Protected) -> Wish:
@@ -178,10 +203,11 @@ def choose(
     rules: tuple[cluster.HARule, ...],
     locations: Mapping[str, str],
     judge: eligibility.Judge,
+    wished: wishes.Wishes,
     none: protection.Refusal | None = None,
 ) -> Target | protection.Refusal:
-    """The node with the most free memory, of those that can run the guest and on which Proxmox HA would keep
-    it.
+    """The node that meets most of what is wished, then the one with the most free memory, of those that can
+    run the guest and on which Proxmox HA would keep it.
 
     The node it was planned for stays while no other is clearly better; `none` is said if there is no
     candidate.
@@ -201,15 +227,27 @@ def choose(
         return protection.Refusal(
             FailoverReady.NO_CAPACITY, f"no other node that it could run on has {need} MiB of memory free"
         )
-    allowed = allowed_nodes(guest.sid, frozenset(left), rules, locations)
+    willing = wished.allowed(guest.sid, left, locations)
+    if not willing:
+        return protection.Refusal(
+            FailoverReady.PLACEMENT_FORBIDS,
+            "its Required wishes (spec.placement) allow none of the nodes that are left: "
+            f"{wished.reasons(guest.sid)}",
+        )
+    allowed = allowed_nodes(guest.sid, willing, rules, locations)
     if not allowed:
         return protection.Refusal(
             FailoverReady.NATIVE_RULE_FORBIDS, "the HA rules of Proxmox allow none of the nodes that are left"
         )
-    best = max((left[name] for name in sorted(allowed)), key=lambda target: (target.lrm_active, target.free))
+
+    def worth(target: Target) -> tuple[bool, int, bool]:
+        room = guest.memory + guest.followed_by <= target.free
+        return room, wished.liking(guest.sid, target.name, locations), target.lrm_active
+
+    best = max((left[name] for name in sorted(allowed)), key=lambda target: (*worth(target), target.free))
     if guest.planned in allowed:
         target = left[guest.planned]
-        if target.lrm_active == best.lrm_active and best.free - target.free <= CLEARLY_BETTER * best.memory:
+        if worth(target) == worth(best) and best.free - target.free <= CLEARLY_BETTER * best.memory:
             return target
     return best
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pveha.api import failoverpolicy, hacluster, protectedvm
 from pveha.api.conditions import FailoverReady, GuestReady
 from pveha.api.meta import AUTO_PROTECT_LABEL, REBIND_ANNOTATION
-from pveha.decide import levels, memory
+from pveha.decide import levels, memory, wishes
 from pveha.model import cluster, guests, mark, node, snapshot, specs
 
 CLEARABLE_LOCKS = frozenset(
@@ -84,6 +84,8 @@ class Protection:
     guests: Mapping[int, Protected]
     refused: Mapping[str, Refusal]
     identities: Mapping[int, str]
+    wished: wishes.Wishes = wishes.NOTHING
+    """Of all `guests`, for their placement."""
 
 
 def protect(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) -> Protection:
@@ -121,7 +123,8 @@ def protect(seen: snapshot.Snapshot, wanted: specs.Specs, memo: memory.Memory) -
             refused[pvm.metadata.name] = resolved
         else:
             found[vmid] = resolved
-    return Protection(found, refused, identities)
+    wished = wishes.resolve(found.values(), wanted.cluster.spec, seen.inventory.nodes)
+    return Protection(found, refused, identities, wished)
 
 
 def key(pvm: protectedvm.ProtectedVM) -> str:

@@ -24,6 +24,8 @@ REFUSED_RETRY_SECONDS = 1.0
 resources that were broken off, for instance because the Lease had not enough time left."""
 BEGIN_RETRY_SECONDS = 5.0
 EDIT_RETRY_SECONDS = 10.0
+RULES_RETRY_SECONDS = 60.0
+"""After Proxmox has declined an HA rule."""
 CATCH_UP_SECONDS = 1.0
 """After quorum has returned, until all that is read was asked for, and answered with what the newest of the
 members knows."""
@@ -417,6 +419,15 @@ def _fold(
             problems |= {edit.sid: outcome.error for edit in outcome.refused}
             pause = EDIT_RETRY_SECONDS if outcome.refused else REFUSED_RETRY_SECONDS if outcome.error else 0.0
             return memory.changed(memo, edit_problems=problems, edit_retry_at=outcome.at + pause)
+        case operations.EditRules():
+            tried = {edit.name for edit in operation.edits}
+            declined = {name: text for name, text in memo.rule_problems.items() if name not in tried}
+            return memory.changed(
+                memo,
+                rules_edited_at=outcome.at,
+                rules_retry_at=outcome.at + (RULES_RETRY_SECONDS if outcome.declined else 0.0),
+                rule_problems={**declined, **outcome.declined},
+            )
         case operations.Migrate():
             return memo
 

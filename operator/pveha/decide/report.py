@@ -32,7 +32,9 @@ def _plans(now: told_.Round) -> dict[str, placement.Plan]:
             by_node.setdefault(guest.seen.node, []).append(guest)
     spec = now.wanted.cluster.spec
     return {
-        name: placement.plan({name}, guests, now.seen, spec, now.memo, now.verdicts, promised, now.judge)
+        name: placement.plan(
+            {name}, guests, now.seen, spec, now.memo, now.verdicts, promised, now.protected.wished, now.judge
+        )
         for name, guests in by_node.items()
         if name in now.verdicts
     }

@@ -12,6 +12,7 @@ from pveha.decide import (
     protection,
     readiness,
     recall,
+    report_placement,
 )
 from pveha.decide import told as told_
 from pveha.model import node, snapshot
@@ -77,6 +78,8 @@ def status_of(
         conditions.GuestCondition.READY: ready,
         conditions.GuestCondition.FAILOVER_READY: _failover_ready(guest, now, cluster, plans),
     }
+    if now.protected.wished.wishing(guest.sid):
+        told[conditions.GuestCondition.PLACEMENT_READY] = report_placement.told_of(guest, now)
     generation = pvm.metadata.generation
     kind: dict[str, str] = {"vm": "VM", "ct": "Container"}
     return protectedvm.ProtectedVMStatus(

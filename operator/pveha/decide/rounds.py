@@ -16,6 +16,7 @@ from pveha.decide import (
     maintenance,
     memory,
     native,
+    native_rules,
     protection,
     quarantine,
     readiness,
@@ -99,6 +100,8 @@ def _decide(
         seen, memo, verdicts, protected, allowed, recoveries, startup, start, released, spec.recovery
     )
     start.extend(edits)
+    mirror = native_rules.mirror(seen, protected, frozenset(named), released)
+    start.extend(_rules(seen, memo, mirror, verdicts, allowed, recoveries, spec.recovery))
     if not start and _may_note(seen, memo, allowed) and history.left_unnoted(memo, seen, members, verdicts):
         start.extend(_begin(seen, wanted, memo, members))
     if not start:
@@ -116,6 +119,7 @@ def _decide(
         enrolled,
         eligibility.Judge(seen),
         startup,
+        mirror,
     )
     events, announced = report_events.events_of(round_, before)
     memo = memory.changed(memo, announced=announced)
@@ -236,10 +240,7 @@ def _edits(
     due = adoption.edits(seen, memo, verdicts, protected, recoveries, recovery, allowed.begin)
     given = {edit.sid for edit in due}
     due += [edit for edit in readiness.renewals(startup, seen, memo, protected) if edit.sid not in given]
-    if allowed.begin and not any(
-        each.items and verdicts[name].state is not evidence.State.UNPROVABLE
-        for name, each in recoveries.items()
-    ):
+    if allowed.begin and not _recovering(verdicts, recoveries):
         taken = {edit.sid for edit in due}
         taken |= {
             guest.sid
@@ -258,6 +259,46 @@ def _edits(
     busy |= {operation.ref.sid for operation in starting if isinstance(operation, operations.Migrate)}
     due = [edit for edit in due if edit.sid not in busy][:MAX_EDITS]
     return [operations.EditHA(f"edit.{memo.epoch or 0}.{int(seen.wall * 1000)}", tuple(due))] if due else []
+
+
+def _recovering(
+    verdicts: Mapping[str, evidence.Verdict], recoveries: Mapping[str, failover.Recovery]
+) -> bool:
+    return any(
+        each.items and verdicts[name].state is not evidence.State.UNPROVABLE
+        for name, each in recoveries.items()
+    )
+
+
+def _rules(
+    seen: snapshot.Snapshot,
+    memo: memory.Memory,
+    mirror: native_rules.Mirror,
+    verdicts: Mapping[str, evidence.Verdict],
+    allowed: guards.Permission,
+    recoveries: Mapping[str, failover.Recovery],
+    recovery: hacluster.Recovery,
+) -> list[operations.Operation]:
+    """One operation with all changes of HA rules that are due, once the last ones are read back, under the
+    same guards as registration."""
+    in_flight = any(
+        isinstance(s.operation, operations.EditRules) and s.outcome is None for s in seen.operations
+    )
+    owned = memo.epoch is not None or recovery.registers_alone
+    armed = seen.ha_status is not None and seen.ha_status.armed
+    if not mirror.edits or in_flight or not owned or not allowed.begin or not armed:
+        return []
+    assert seen.rule_config is not None
+    since = max(memo.rules_edited_at, memo.quorate_since + recall.CATCH_UP_SECONDS)
+    if (
+        seen.now < memo.rules_retry_at
+        or seen.rule_config.answered_at <= since
+        or _recovering(verdicts, recoveries)
+        or not recall.is_current(seen, memo)
+    ):
+        return []
+    due = mirror.edits[:MAX_EDITS]
+    return [operations.EditRules(f"rules.{memo.epoch or 0}.{int(seen.wall * 1000)}", due)]
 
 
 def _looking(
@@ -358,6 +399,8 @@ def _sentence(
                 told.append(f"move {operation.ref.vmid} from {operation.source} to {operation.target}")
             case operations.EditHA():
                 told.append("; ".join(f"{edit.sid}: {edit.why}" for edit in operation.edits))
+            case operations.EditRules():
+                told.append("; ".join(edit.why for edit in operation.edits))
     told += enrolment.told(enrolled)
     if cancel:
         told.append(f"cancel {', '.join(cancel)}")

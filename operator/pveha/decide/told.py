@@ -14,6 +14,7 @@ from pveha.decide import (
     guards,
     maintenance,
     memory,
+    native_rules,
     protection,
     readiness,
 )
@@ -39,6 +40,7 @@ class Round:
     enrolled: enrolment.Enrolment
     judge: eligibility.Judge
     startup: readiness.Startup
+    mirror: native_rules.Mirror
 
     @property
     def native(self) -> bool:

@@ -5,6 +5,7 @@ the next observation is truth.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 from pveha.model import cluster, guests, power
 
@@ -142,6 +143,24 @@ class EditHA:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class RuleEdit:
+    """One change of an HA rule; `expected` and `desired` as in `Edit`."""
+
+    name: str
+    expected: cluster.HARule | None
+    desired: cluster.HARule | None
+    why: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EditRules:
+    """Change HA rules one after the other; what no longer looks as expected is left for the next read."""
+
+    id: str
+    edits: tuple[RuleEdit, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class PowerOn:
     """Give a fenced node its power back (`fencing.afterwards`)."""
 
@@ -165,7 +184,7 @@ class Migrate:
     managed: bool
 
 
-Operation = Begin | Fence | Takeover | EditHA | Migrate | PowerOn
+Operation = Begin | Fence | Takeover | EditHA | EditRules | Migrate | PowerOn
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -197,6 +216,8 @@ class Outcome:
     guests: tuple[GuestResult, ...] = ()
     refused: tuple[Edit, ...] = ()
     """Edits that were not made because the resource had changed or the API declined."""
+    declined: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """By name of an HA rule: why Proxmox did not take it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

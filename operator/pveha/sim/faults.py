@@ -82,6 +82,18 @@ def _each(act: "Callable[[worlds.World, int, list[str]], object]") -> "Callable[
     return every
 
 
+def _add_rule(world: "worlds.World", name: str, affinity: str, sids: str) -> None:
+    together = affinity == "together"
+    world.set_rule(
+        cluster.HARule(name, cluster.RESOURCE_AFFINITY, frozenset(sids.split(",")), positive=together)
+    )
+
+
+def _add_node_rule(world: "worlds.World", name: str, nodes: str, sids: str) -> None:
+    found = dict.fromkeys(nodes.split(","), 0)
+    world.set_rule(cluster.HARule(name, cluster.NODE_AFFINITY, frozenset(sids.split(",")), found))
+
+
 def _limit(world: "worlds.World", sid: str, field: str, number: str) -> None:
     value = bool(int(number)) if field == "failback" else int(number)
     world.set_ha(dataclasses.replace(world.newest.resources[sid], **{field: value}))  # type: ignore[arg-type]
@@ -161,6 +173,15 @@ FAULTS = (
         rf"set {_SID} (failback|max_restart|max_relocate) (\d+)",
         _limit,
     ),
+    Fault("add rule NAME apart|together SID,...", r"add rule (\S+) (apart|together) (\S+)", _add_rule),
+    Fault("add rule NAME on NODE,... SID,...", r"add rule (\S+) on (\S+) (\S+)", _add_node_rule),
+    Fault(
+        "edit rule NAME SID,...",
+        r"edit rule (\S+) (\S+)",
+        lambda w, n, s: w.edit_rules(n, sids=frozenset(s.split(","))),
+    ),
+    Fault("disable rule NAME", r"disable rule (\S+)", lambda w, n: w.edit_rules(n, disabled=True)),
+    Fault("remove rule NAME", r"remove rule (\S+)", lambda w, n: w.edit_rules(n)),
     Fault("register SID", rf"register {_SID}", lambda w, s: w.set_ha(cluster.HAResource(s))),
     Fault("remove SID", rf"remove {_SID}", lambda w, s: w.set_ha(None, s)),
     Fault("migrate SID NODE", rf"migrate {_SID} {_NODE}", lambda w, s, n: w.crm_command("migrate", s, n)),

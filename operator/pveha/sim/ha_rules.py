@@ -20,6 +20,19 @@ def digest(tree: pmxcfs.Tree) -> str:
     return hashlib.sha1(pmxcfs.render_rules(tree.rules).encode(), usedforsecurity=False).hexdigest()
 
 
+def shown(rule: cluster.HARule) -> str:
+    """A rule in a line."""
+    sids = ", ".join(sorted(rule.sids))
+    if rule.type == cluster.NODE_AFFINITY:
+        nodes = ", ".join(
+            f"{name}:{weight}" if weight else name for name, weight in sorted(rule.nodes.items())
+        )
+        what = f"{sids} {'only' if rule.strict else 'rather'} on {nodes}"
+    else:
+        what = f"{sids} {'together' if rule.positive else 'apart'}"
+    return f"{rule.name}: {what}{' (disabled)' if rule.disabled else ''}"
+
+
 def refusal(tree: pmxcfs.Tree, rule: cluster.HARule, nodes: frozenset[str]) -> str:
     """Why a rule is not stored, or an empty string; `nodes` are those of the cluster."""
     if unmanaged := sorted(rule.sids - tree.resources.keys()):

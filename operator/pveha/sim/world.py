@@ -9,6 +9,7 @@ counters.
 import asyncio
 import contextlib
 import dataclasses
+import fnmatch
 import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -22,6 +23,7 @@ from pveha.sim import (
     guestops,
     ha_crm,
     ha_lrm,
+    ha_rules,
     machine,
     membership,
     net,
@@ -520,6 +522,32 @@ class World:
     def set_ha_state(self, sid: str, state: str) -> None:
         """A person sets the requested state of an HA resource."""
         self.set_ha(dataclasses.replace(self._some_tree().resources[sid], state=cluster.HAState(state)))
+
+    def set_rule(self, rule: cluster.HARule) -> None:
+        """A person writes an HA rule, on some quorate node; `Refused` if Proxmox does not take it."""
+        tree = self._some_tree()
+        if refusal := ha_rules.refusal(tree, rule, frozenset(self.machines)):
+            raise errors.Refused(refusal)
+        tree.rules[rule.name] = rule
+        tree.version += 1
+        self.say("user", f"HA rule {ha_rules.shown(rule)}")
+        self.changed()
+
+    def edit_rules(self, pattern: str, **fields: Any) -> None:
+        """A person changes fields of all HA rules whose name matches, or with none removes them; KeyError if
+        there is no such rule."""
+        tree = self._some_tree()
+        names = fnmatch.filter(tree.rules, pattern)
+        if not names:
+            raise KeyError(pattern)
+        for name in names:
+            if fields:
+                self.set_rule(dataclasses.replace(tree.rules[name], **fields))
+                continue
+            del tree.rules[name]
+            tree.version += 1
+            self.say("user", f"HA rule {name}: removed")
+            self.changed()
 
     def crm_command(self, *words: str) -> None:
         """Queue a command for the CRM: migrate SID NODE, relocate SID NODE, stop SID, disarm-ha MODE, arm-ha,

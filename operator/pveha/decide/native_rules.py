@@ -60,22 +60,21 @@ def mirror(
         and not protected.wished.weights
     ):
         return Mirror()
-    writer = _Writer(seen, protected.wished, [rule for rule in config.enabled if rule.name not in ours])
-    wanted = writer.write()
     kept = {
-        sid
-        for rule in ours.values()
-        for sid in rule.sids
-        if _is_kept(sid, seen.ha_config, named, released, seen.owner)
+        name: frozenset(
+            sid for sid in rule.sids if _is_kept(sid, seen.ha_config, named, released, seen.owner)
+        )
+        for name, rule in ours.items()
     }
-    for name, rule in ours.items():
-        stays = rule.sids & kept
-        if name in wanted:
-            wanted[name] = dataclasses.replace(
-                wanted[name], sids=wanted[name].sids | stays, comment=rule.comment
-            )
-        elif len(stays) >= _fewest(rule):
-            wanted[name] = dataclasses.replace(rule, sids=stays)
+    foreign = [rule for rule in config.enabled if rule.name not in ours]
+    writer = _Writer(seen, protected.wished, foreign, kept)
+    wanted = {
+        name: dataclasses.replace(rule, comment=ours[name].comment) if name in ours else rule
+        for name, rule in writer.write().items()
+    }
+    for name, stays in kept.items():
+        if name not in wanted and len(stays) >= _fewest(ours[name]):
+            wanted[name] = dataclasses.replace(ours[name], sids=stays)
     for name in [name for name in wanted if name in config.rules and name not in ours]:
         for sid in wanted.pop(name).sids:
             text = f"HA rule {name} has the name of one of ours and not our mark: rename or remove it"
@@ -153,10 +152,15 @@ class _Writer:
     """Builds the rules one by one, the most important first, each checked against those that are there."""
 
     def __init__(
-        self, seen: snapshot.Snapshot, wished: wishes.Wishes, foreign: Iterable[cluster.HARule]
+        self,
+        seen: snapshot.Snapshot,
+        wished: wishes.Wishes,
+        foreign: Iterable[cluster.HARule],
+        kept: Mapping[str, frozenset[str]],
     ) -> None:
         assert seen.ha_config is not None
         self._wished = wished
+        self._kept = kept
         self._registered = frozenset(seen.ha_config.resources)
         self._owner = seen.owner
         self._foreign: set[str] = set()
@@ -196,11 +200,12 @@ class _Writer:
                 f"{group} is by Zone, which Proxmox does not know: its HA rule keeps them on different nodes"
             )
             self._leave(group.sids, text, hard=True)
-        sids = group.sids & self._registered
+        name = f"pveha-{group.name}-{_hash('group', group.policy, group.name)}"
+        sids = (group.sids & self._registered) | self._kept.get(name, frozenset())
         if len(sids) < 2 or (not group.together and len(sids) > len(self._wished.nodes)):
             return None
         return cluster.HARule(
-            f"pveha-{group.name}-{_hash('group', group.policy, group.name)}",
+            name,
             cluster.RESOURCE_AFFINITY,
             sids,
             positive=group.together,
@@ -218,7 +223,7 @@ class _Writer:
             sids = companions & self._registered
             rule = self._located(sids, companions)
             if rule is not None:
-                yield sids, rule
+                yield sids, dataclasses.replace(rule, sids=sids | self._kept.get(rule.name, frozenset()))
 
     def _located(self, sids: frozenset[str], companions: frozenset[str]) -> cluster.HARule | None:
         bound = [self._wished.bound[sid] for sid in companions if sid in self._wished.bound]

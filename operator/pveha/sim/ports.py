@@ -225,7 +225,10 @@ class SimHypervisor:
         await self._write(change)
 
     async def delete_ha_rule(self, name: str) -> None:
-        await self._write(lambda tree: tree.rules.pop(name, None))
+        def change(tree: pmxcfs.Tree) -> None:
+            tree.rules.pop(name, None)
+
+        await self._write(change)
 
     def _put_rule(self, tree: pmxcfs.Tree, rule: cluster.HARule) -> None:
         if refusal := ha_rules.refusal(tree, rule, frozenset(self._world.machines)):

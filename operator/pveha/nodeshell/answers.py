@@ -1,5 +1,6 @@
 """What `pveha-node` answers, checked by shape and turned into the model's values or the model's errors."""
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import TypeVar
@@ -235,13 +236,13 @@ def described(
 
 def _config(each: _Config, on: str, read_at: float) -> node.GuestConfig:
     ref = _ref(each.guest, on)
-    needs = node.Needs(
-        frozenset(node.Network(network.bridge, network.tag, network.trunks) for network in each.networks),
-        frozenset(each.mappings),
-        frozenset(each.media),
-        frozenset(each.cloudinit),
+    needs = _needs(
+        tuple((network.bridge, network.tag, network.trunks) for network in each.networks),
+        tuple(each.mappings),
+        tuple(each.media),
+        tuple(each.cloudinit),
         each.cpu,
-        frozenset(each.cpu_flags),
+        tuple(each.cpu_flags),
         each.cores if ref.kind is guests.GuestKind.VM else 0,
         each.machine,
     )
@@ -260,6 +261,30 @@ def _config(each: _Config, on: str, read_at: float) -> node.GuestConfig:
         each.onboot,
         each.agent,
         read_at,
+    )
+
+
+@functools.lru_cache(maxsize=10_000)
+def _needs(
+    networks: tuple[tuple[str, int, bool], ...],
+    mappings: tuple[str, ...],
+    media: tuple[str, ...],
+    cloudinit: tuple[str, ...],
+    cpu: str,
+    cpu_flags: tuple[str, ...],
+    cores: int,
+    machine: str,
+) -> node.Needs:
+    """Guests that need the same share one value, from one answer to the next."""
+    return node.Needs(
+        frozenset(node.Network(*each) for each in networks),
+        frozenset(mappings),
+        frozenset(media),
+        frozenset(cloudinit),
+        cpu,
+        frozenset(cpu_flags),
+        cores,
+        machine,
     )
 
 

@@ -83,6 +83,7 @@ CLEARED_LOCKS = frozenset(
 )
 """What native recovery clears (Manager.pm), minus rollback and clone, whose guests are half written (S18)."""
 KILLABLE = frozenset(("inmigrate", "postmigrate", "paused", "prelaunch"))
+DRIVES = frozenset(("ide", "sata", "scsi", "virtio", "efidisk", "tpmstate"))
 UNSAFE_OPTIONS = ("two_node", "last_man_standing", "auto_tie_breaker", "allow_downscale", "expected_votes")
 NO_IDENTITY = frozenset(
     (
@@ -535,7 +536,8 @@ def read_vm_volumes(config: Mapping[str, str]) -> tuple[set[str], set[str], set[
     media: set[str] = set()
     cloudinit, local = set(), set()
     for key, value in config.items():
-        if re.fullmatch(r"(?:ide|sata|scsi|virtio|efidisk|tpmstate)[0-9]+|cdrom", key):
+        kind = key.rstrip("0123456789")
+        if (kind in DRIVES and kind != key) or key == "cdrom":
             drive = read_properties(value, "file")
             source = printable(drive.get("file", ""))
             if source.startswith("/") or source == "cdrom":
@@ -544,16 +546,18 @@ def read_vm_volumes(config: Mapping[str, str]) -> tuple[set[str], set[str], set[
                 cloudinit.add(source.partition(":")[0])
             elif ":" in source:
                 (media if drive.get("media") == "cdrom" or ":iso/" in source else volumes).add(source)
-        elif re.fullmatch(r"hostpci[0-9]+", key):
+        elif kind == key:
+            continue
+        elif kind == "hostpci":
             if "mapping" not in read_properties(value, "host"):
                 local.add(key)
-        elif re.fullmatch(r"parallel[0-9]+", key):
+        elif kind == "parallel":
             local.add(key)
-        elif re.fullmatch(r"usb[0-9]+", key):
+        elif kind == "usb":
             usb = read_properties(value, "host")
             if "mapping" not in usb and usb.get("host", "") not in ("", "spice"):
                 local.add(key)
-        elif re.fullmatch(r"serial[0-9]+", key) and value != "socket":
+        elif kind == "serial" and value != "socket":
             local.add(key)
     return volumes, media, cloudinit, local
 
@@ -580,7 +584,7 @@ def read_networks(config: Mapping[str, str]) -> list[dict[str, Any]]:
     and whether it carries trunks."""
     found = set()
     for key, value in config.items():
-        if re.fullmatch(r"net[0-9]+", key):
+        if key.startswith("net") and key[3:].isdecimal():
             device = read_properties(value, "model")
             if bridge := printable(device.get("bridge", "")):
                 found.add((bridge, _number(device.get("tag", "")), bool(device.get("trunks"))))
@@ -591,10 +595,13 @@ def read_mappings(config: Mapping[str, str]) -> set[str]:
     """Resource mappings that a VM uses: `pci/NAME`, `usb/NAME`, `dir/NAME`."""
     found = set()
     for key, value in config.items():
-        if match := re.fullmatch(r"(hostpci|usb)[0-9]+", key):
+        kind = key.rstrip("0123456789")
+        if kind == key:
+            continue
+        if kind in ("hostpci", "usb"):
             if name := printable(read_properties(value, "host").get("mapping", "")):
-                found.add(f"{'pci' if match[1] == 'hostpci' else 'usb'}/{name}")
-        elif re.fullmatch(r"virtiofs[0-9]+", key):
+                found.add(f"{'pci' if kind == 'hostpci' else 'usb'}/{name}")
+        elif kind == "virtiofs":
             found.add(f"dir/{printable(read_properties(value, 'dirid').get('dirid', ''))}")
     return found
 

@@ -69,6 +69,7 @@ class Scene:
         self.rules: tuple[cluster.HARule, ...] = ()
         self.operations: list[operations.OperationState] = []
         self.problems: dict[str, snapshot.Problem] = {}
+        self.ha_in_use = True
         self.certificates: dict[str, float] | None = dict.fromkeys(names, WALL + 700 * 86400)
         self.lease = 60.0
         self.started_at = self.now
@@ -211,6 +212,8 @@ class Scene:
         return cluster.Inventory(nodes, dict(self.guests), storages, self.now)
 
     def _ha_status(self) -> cluster.HAStatus:
+        if not self.ha_in_use:
+            return cluster.HAStatus(None, 0, {}, {}, {}, True, self.now)
         lrms = {
             name: cluster.LRMStatus(each.lrm_state, each.lrm_mode, int(self.reported[name]))
             for name, each in self.nodes.items()

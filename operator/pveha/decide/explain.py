@@ -95,7 +95,16 @@ def _fast(there: list[protection.Protected], now: told.Round, down: frozenset[st
     promised = failover.promised(now.seen, now.memo, now.protected)
     spec = now.wanted.cluster.spec
     plan = placement.plan(
-        down, able, now.seen, spec, now.memo, now.verdicts, promised, now.protected.wished, now.judge
+        down,
+        able,
+        now.seen,
+        spec,
+        now.memo,
+        now.verdicts,
+        promised,
+        now.protected.wished,
+        now.judge,
+        unused=now.ha_unused,
     )
     refusals.update(plan.refusals)
     rows = []

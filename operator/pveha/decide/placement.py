@@ -62,14 +62,17 @@ def plan(
     promised: Mapping[str, int],
     wished: wishes.Wishes,
     judge: eligibility.Judge | None = None,
+    *,
+    unused: bool = False,
 ) -> Plan:
     """Choose a node for every guest in `wanted`, in order of priority, as if the nodes `down` were gone.
 
     `promised` is memory in bytes per node that guests still being started there will use; `judge` knows
-    `seen`.
+    `seen`. `unused`: Proxmox HA has no resource yet and tells of no LRM; what is only planned takes them for
+    alive.
     """
     judge = judge or eligibility.Judge(seen)
-    candidates = candidates_beside(down, seen, spec, memo, verdicts, promised)
+    candidates = candidates_beside(down, seen, spec, memo, verdicts, promised, unused=unused)
     locations = locations_beside(down, seen, verdicts)
     none = None if candidates else nobody(down, seen, spec, memo, verdicts)
     targets: dict[int, str] = {}
@@ -100,12 +103,14 @@ def candidates_beside(
     memo: memory.Memory,
     verdicts: Mapping[str, evidence.Verdict],
     promised: Mapping[str, int],
+    *,
+    unused: bool = False,
 ) -> dict[str, Target]:
-    """The nodes that guests of `leaving` may go to; `promised` as in `plan`."""
+    """The nodes that guests of `leaving` may go to; `promised` and `unused` as in `plan`."""
     return {
         name: _target(name, seen, memo, promised.get(name, 0))
         for name in verdicts
-        if name not in leaving and not excluded(name, seen, spec, memo, verdicts)
+        if name not in leaving and not excluded(name, seen, spec, memo, verdicts, unused=unused)
     }
 
 
@@ -140,9 +145,11 @@ def excluded(
     spec: hacluster.HAClusterSpec,
     memo: memory.Memory,
     verdicts: Mapping[str, evidence.Verdict],
+    *,
+    unused: bool = False,
 ) -> str:
     """Why no guest is started on `name`, or an empty string: it must be online long enough and answer us, its
-    LRM be alive and in active mode (S11), and neither pveha nor its users keep it from taking guests."""
+    LRM be alive and in active mode (S11; left out for `unused` HA), and neither pveha nor its users keep it from taking guests."""
     known, probe = memo.node(name), seen.probes.get(name)
     if verdicts[name].state is not evidence.State.ONLINE:
         return f"it is {verdicts[name].state}"
@@ -158,7 +165,7 @@ def excluded(
         return f"it has been online for less than {least} s"
     if seen.now < known.may_land_until:
         return "a command to switch it off may still be carried out"
-    if not lrm_alive(name, seen, memo):
+    if not unused and not lrm_alive(name, seen, memo):
         return "its LRM does not take services"
     if f"shell/{name}" in seen.problems:
         return "its node shell does not answer"

@@ -33,7 +33,16 @@ def _plans(now: told_.Round) -> dict[str, placement.Plan]:
     spec = now.wanted.cluster.spec
     return {
         name: placement.plan(
-            {name}, guests, now.seen, spec, now.memo, now.verdicts, promised, now.protected.wished, now.judge
+            {name},
+            guests,
+            now.seen,
+            spec,
+            now.memo,
+            now.verdicts,
+            promised,
+            now.protected.wished,
+            now.judge,
+            unused=now.ha_unused,
         )
         for name, guests in by_node.items()
         if name in now.verdicts

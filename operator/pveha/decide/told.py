@@ -47,6 +47,12 @@ class Round:
         """Whether Proxmox's own HA alone recovers guests."""
         return self.wanted.cluster.spec.recovery.engine is hacluster.Engine.NATIVE
 
+    @property
+    def ha_unused(self) -> bool:
+        """Whether Proxmox HA has no resource: its CRM is idle then, and tells of no LRM."""
+        status, config = self.seen.ha_status, self.seen.ha_config
+        return status is not None and status.master is None and config is not None and not config.resources
+
 
 def time(timestamp: float) -> datetime.datetime:
     """A Unix time as the API writes times."""

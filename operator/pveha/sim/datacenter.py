@@ -107,8 +107,10 @@ class Connection:
 class DataCenter:
     """A world with its faces: `async with DataCenter(about) as dc`, then `dc.connection`, `dc.world`, ..."""
 
-    def __init__(self, about: config.Config) -> None:
+    def __init__(self, about: config.Config, bmc_password: str = "") -> None:
+        """`bmc_password` is that of all BMCs; without it each has one of its own."""
         self._about = about.completed()
+        self._bmc_password = bmc_password
         self._authority = certificates.Authority(f"{about.cluster_name} root CA (simulated)")
         self._faces: list[_Face] = []
         self._shells: list[ssh.SshFace] = []
@@ -243,7 +245,7 @@ class DataCenter:
             await face.start()
 
     def _bmc(self, node: config.Node, host: str, port: int) -> Bmc:
-        password = secrets.token_hex(8)
+        password = self._bmc_password or secrets.token_hex(8)
         identity = certificates.self_signed(f"bmc-{node.name}", host)
         self._faces.append(
             redfish.RedfishFace(self.world, node.name, (host, port), identity, (BMC_USER, password))

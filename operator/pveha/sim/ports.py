@@ -140,7 +140,7 @@ class SimHypervisor:
             lrms = {
                 n: cluster.LRMStatus(lrm.state, lrm.mode, lrm.timestamp)
                 for n, lrm in tree.lrms.items()
-                if lrm.timestamp
+                if lrm.timestamp and n in manager.node_status
             }
             return cluster.HAStatus(
                 manager.master or None,

@@ -149,7 +149,8 @@ def excluded(
     unused: bool = False,
 ) -> str:
     """Why no guest is started on `name`, or an empty string: it must be online long enough and answer us, its
-    LRM be alive and in active mode (S11; left out for `unused` HA), and neither pveha nor its users keep it from taking guests."""
+    LRM be alive and in active mode (S11; left out for `unused` HA), and neither pveha nor its users keep it
+    from taking guests."""
     known, probe = memo.node(name), seen.probes.get(name)
     if verdicts[name].state is not evidence.State.ONLINE:
         return f"it is {verdicts[name].state}"

@@ -1,0 +1,126 @@
+"""Whether every combination of failures still fits, and who is left down in the worst."""
+
+import dataclasses
+import itertools
+import math
+
+from pveha.decide.placing import plan, problem, state
+from pveha.decide.placing.index import Index
+
+PLACINGS = 3_000_000
+"""Guests placed by first passes in one answer, counted over all combinations: 2-4 µs each."""
+REPAIRS = 60
+"""Combinations, the worst first, whose plan is made in full rather than by a first pass."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Admission:
+    """The worst that the loss of `failures` nodes or zones does."""
+
+    failures: int
+    units: problem.Topology
+    worst: tuple[str, ...]
+    """The nodes or zones whose loss leaves most guests down, those of the highest priority first; empty: no
+    combination leaves any."""
+    left: tuple[int, ...]
+    """Their vmids: the least important, which would be left down first, comes first."""
+    combinations: int
+    """How many there are."""
+    checked: int
+    """How many of them were planned."""
+    exact: bool
+    """Whether all were, each in full or with the proof that it is not the worst. Otherwise only those of the
+    largest units were, or `left` may hold guests that a longer search would place."""
+
+    @property
+    def fits(self) -> bool:
+        return not self.worst
+
+
+def admit(
+    asked: problem.Problem, failures: int, units: problem.Topology = problem.Topology.NODE
+) -> Admission:
+    """Plan the loss of every combination of `failures` nodes or zones.
+
+    Loses more than there are: all but one. A node without a zone is a zone of its own.
+    """
+    index = Index(asked)
+    members = _units(index, units)
+    failures = max(0, min(failures, len(members) - 1))
+    total = math.comb(len(members), failures)
+    chosen = _largest(index, members, failures)
+    screened = []
+    for names in itertools.combinations(sorted(chosen), failures):
+        down = 0
+        for name in names:
+            down |= members[name]
+        harm = plan.quick(index, down).harm()
+        if harm:
+            screened.append((harm, names, down))
+    screened.sort(key=lambda each: each[1])
+    screened.sort(key=lambda each: each[0], reverse=True)
+    worst, left, proven = _worst(index, screened)
+    checked = math.comb(len(chosen), failures)
+    return Admission(
+        failures,
+        units,
+        worst,
+        tuple(index.vmid[g] for g in reversed(left)),
+        total,
+        checked,
+        proven and checked == total,
+    )
+
+
+def _worst(
+    index: Index, screened: list[tuple[tuple[int, ...], tuple[str, ...], int]]
+) -> tuple[tuple[str, ...], list[int], bool]:
+    """The worst combination, whom it leaves down, and whether that is proven.
+
+    A full plan does no more harm than its first pass, so the search ends where first passes do less harm than
+    the worst full plan so far.
+    """
+    worst: tuple[str, ...] = ()
+    worst_harm: tuple[int, ...] = ()
+    left: list[int] = []
+    for number, (harm, names, down) in enumerate(screened):
+        if harm <= worst_harm:
+            break
+        if number == REPAIRS:
+            if worst:
+                return worst, left, False
+            return names, plan.quick(index, down).left(), False
+        arrangement = plan.arrange(index, down)
+        if arrangement.harm() > worst_harm:
+            worst, worst_harm, left = names, arrangement.harm(), arrangement.left()
+    return worst, left, True
+
+
+def _units(index: Index, units: problem.Topology) -> dict[str, int]:
+    """What fails as one, by name: sets of nodes."""
+    if units is problem.Topology.NODE:
+        return {node.name: 1 << n for n, node in enumerate(index.nodes)}
+    reach = index.reach[units]
+    return {node.zone or node.name: reach[n] for n, node in enumerate(index.nodes)}
+
+
+def _largest(index: Index, members: dict[str, int], failures: int) -> list[str]:
+    """The units to combine: all, or as many of the largest as `PLACINGS` allows."""
+
+    def size(name: str) -> int:
+        """Bytes that are lost to guests with the unit: what is free there and what its guests need
+        elsewhere."""
+        return sum(
+            max(index.free_memory[n], 0) + sum(index.memory[g] for g in index.on[n])
+            for n in state.bits(members[name])
+        )
+
+    ranked = sorted(members, key=lambda name: (-size(name), name))
+    guests = [sum(len(index.on[n]) for n in state.bits(members[name])) for name in ranked]
+    count = failures
+    for more in range(failures, len(ranked) + 1):
+        mean = sum(guests[:more]) / more if more else 0.0
+        if math.comb(more, failures) * max(1.0, mean * failures + len(index.elsewhere)) > PLACINGS:
+            break
+        count = more
+    return ranked[:count]

@@ -1,0 +1,176 @@
+"""Why a guest stays down, and what would have to change."""
+
+import dataclasses
+import enum
+
+from pveha.decide.placing import problem, state
+from pveha.decide.placing.index import MILLI
+from pveha.decide.placing.state import State
+
+SHOWN = 4
+"""Names in a sentence; of more the number is given."""
+MIB = 1 << 20
+
+
+class Reason(enum.StrEnum):
+    """Why there is no place."""
+
+    NO_NODE = "NoNode"
+    """No node is up that takes guests."""
+    NO_ELIGIBLE_NODE = "NoEligibleNode"
+    """None of those is one that it can run on."""
+    SEPARATED = "Separated"
+    """Every node that has room is kept from it by a guest it must be apart from."""
+    TOGETHER_SPLIT = "TogetherSplit"
+    """It must be where its group is, which has no room or takes no guests."""
+    NO_CAPACITY = "NoCapacity"
+    """No node that it can run on has the memory or CPU free."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Needs:
+    """The least that has to become free, and where."""
+
+    node: str
+    memory: int
+    """Bytes."""
+    cpu: float
+    """Cores."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Why:
+    """A reason, a sentence that ends in what people can do, and what capacity is missing if that is the
+    reason."""
+
+    reason: Reason
+    sentence: str
+    needs: Needs | None = None
+
+
+def why(arrangement: State, g: int) -> Why:
+    """Why `g`, which is left, has no place in the arrangement."""
+    if not arrangement.up:
+        return Why(
+            Reason.NO_NODE, "no other node is up and takes guests: bring one back, or let one take guests"
+        )
+    nodes = arrangement.candidates(g)
+    if not nodes:
+        return _no_eligible(arrangement, g)
+    together = _together(arrangement, g)
+    if together is not None:
+        return together
+    forbidden = arrangement.forbidden(g)
+    roomy = [n for n in nodes if arrangement.fits(g, n)]
+    if roomy or all(forbidden >> n & 1 for n in nodes):
+        return _separated(arrangement, g, roomy or nodes, bool(roomy))
+    return _no_capacity(arrangement, g, [n for n in nodes if not forbidden >> n & 1])
+
+
+def _no_eligible(arrangement: State, g: int) -> Why:
+    names = _names([node.name for n, node in _eligible(arrangement, g)])
+    if not names:
+        return Why(
+            Reason.NO_ELIGIBLE_NODE,
+            "it can run on no other node: see what ties it to its node (disks, devices, networks, rules)",
+        )
+    return Why(
+        Reason.NO_ELIGIBLE_NODE,
+        f"it can run only on {names}, and none of these is up and takes guests: bring one back, or let it "
+        "run on more nodes",
+    )
+
+
+def _eligible(arrangement: State, g: int) -> list[tuple[int, problem.Node]]:
+    mask = arrangement.index.mask[g]
+    return [(n, node) for n, node in enumerate(arrangement.index.nodes) if mask >> n & 1]
+
+
+def _together(arrangement: State, g: int) -> Why | None:
+    """The reason, if a group that keeps together is it."""
+    index = arrangement.index
+    for group in index.together.get(g, ()):
+        anchor = arrangement.anchors[group]
+        if not anchor:
+            continue
+        here = [n for n in arrangement.candidates(g) if anchor >> n & 1]
+        if any(arrangement.fits(g, n) for n in here):
+            continue
+        place = _names([index.nodes[n].name for n in state.bits(anchor)])
+        rule = f'the rule "{index.groups[group].name}" wants it on {place}, where its group is'
+        if not here:
+            return Why(
+                Reason.TOGETHER_SPLIT,
+                f"{rule}, but it cannot run there now: change the rule, or make the node fit for it",
+            )
+        needs = _needs(arrangement, g, here)
+        return Why(
+            Reason.TOGETHER_SPLIT, f"{rule}, but {_shortage(needs)}: free that, or change the rule", needs
+        )
+    return None
+
+
+def _separated(arrangement: State, g: int, nodes: list[int], roomy: bool) -> Why:
+    index = arrangement.index
+    rules, others = [], []
+    for group in [*index.separate.get(g, ()), *index.together.get(g, ())]:
+        if group in arrangement.taken and any(arrangement.taken[group] >> n & 1 for n in nodes):
+            rules.append(f'"{index.groups[group].name}"')
+            others += [
+                str(index.vmid[each])
+                for each in index.members[group]
+                if each != g and (each in arrangement.node or each in set(arrangement.stayers(group)))
+            ]
+    which = "that has room for it" if roomy else "that it can run on"
+    where = _names([index.nodes[n].name for n in nodes])
+    kept = f"{'the rules' if len(rules) > 1 else 'the rule'} {' and '.join(rules)}" if rules else "its groups"
+    return Why(
+        Reason.SEPARATED,
+        f"every node {which} ({where}) is kept from it by {kept} because of "
+        f"{_names(sorted(set(others), key=int))}: free {index.memory[g] // MIB} MiB on another node, add a "
+        "node, or make the rule a preference",
+    )
+
+
+def _no_capacity(arrangement: State, g: int, nodes: list[int]) -> Why:
+    index = arrangement.index
+    needs = _needs(arrangement, g, nodes)
+    rivals = [
+        each
+        for n in nodes
+        for each in arrangement.lodgers.get(n, ())
+        if index.level[each] <= index.level[g] and arrangement.bare[n] >= index.memory[g]
+    ]
+    outranked = (
+        "; guests of the same or a higher priority that fail over too take what was free" if rivals else ""
+    )
+    return Why(
+        Reason.NO_CAPACITY,
+        f"it needs {index.memory[g] // MIB} MiB, and of {_names([index.nodes[n].name for n in nodes])} "
+        f"none has that: {_shortage(needs)}{outranked}; free that there, or add memory or a node",
+        needs,
+    )
+
+
+def _needs(arrangement: State, g: int, nodes: list[int]) -> Needs:
+    """What is missing on the node of `nodes` that is nearest to having room."""
+    index = arrangement.index
+
+    def missing(n: int) -> tuple[int, int, int]:
+        cpu = max(0, index.cpu[g] - arrangement.cpu[n])
+        return max(0, index.memory[g] - arrangement.memory[n]), cpu, n
+
+    memory, cpu, n = min(missing(n) for n in nodes)
+    return Needs(index.nodes[n].name, memory, cpu / MILLI)
+
+
+def _shortage(needs: Needs) -> str:
+    lacks = [f"{-(-needs.memory // MIB)} MiB"] if needs.memory else []
+    lacks += [f"{needs.cpu:g} cores"] if needs.cpu else []
+    return f"{needs.node} is nearest, it lacks {' and '.join(lacks)}"
+
+
+def _names(names: list[str]) -> str:
+    """At most `SHOWN` of them, then how many more."""
+    shown = ", ".join(names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"

@@ -79,8 +79,9 @@ def recover(
             start.append(fence)
     startup = readiness.NOTHING
     if not native:
+        startable = _startable(recoveries, verdicts, protected)
         startup, memo = readiness.follow(
-            seen, memo, verdicts, protected, _startable(recoveries, verdicts), running_items(seen).keys()
+            seen, memo, verdicts, protected, startable, running_items(seen).keys()
         )
     if memo.epoch is not None and recall.is_current(seen, memo) and not start and not _opening(seen):
         for name, recovery in recoveries.items():
@@ -95,15 +96,17 @@ def recover(
 
 
 def _startable(
-    recoveries: Mapping[str, Recovery], verdicts: Mapping[str, evidence.Verdict]
+    recoveries: Mapping[str, Recovery],
+    verdicts: Mapping[str, evidence.Verdict],
+    protected: protection.Protection,
 ) -> frozenset[int]:
     """Guests of nodes that are proven off, and are to run again."""
     return frozenset(
         vmid
         for name, recovery in recoveries.items()
         if verdicts[name].state is evidence.State.FENCED
-        for vmid, item in recovery.items.items()
-        if item.was is cluster.HAState.STARTED
+        for vmid in recovery.items.keys() | recovery.stranded
+        if protection.wanted_state(protected.guests[vmid]) is cluster.HAState.STARTED
     )
 
 
@@ -466,10 +469,9 @@ def _resume(
     everybody = frozenset(evidence.survivors(members))
     for guest in protected.guests.values():
         where = guest.seen.node
-        trouble = memo.guest(guest.sid)
+        trouble, wait = memo.guest(guest.sid), startup.waits.get(guest.vmid)
         if (
             guest.vmid in in_flight
-            or guest.vmid in startup.waits
             or trouble.verified
             or trouble.retry_at > seen.now
             or trouble.attempts >= recall.MAX_ATTEMPTS
@@ -481,7 +483,7 @@ def _resume(
         ignored = guest.registered is not None and guest.registered.state is cluster.HAState.IGNORED
         if ours and ignored and protection.wanted_state(guest) is cluster.HAState.STARTED:
             begun = memo.failovers.get(guest.vmid)
-            if doubted_source(guest.vmid, memo, verdicts):
+            if doubted_source(guest.vmid, memo, verdicts) or wait is not None:
                 continue
             came_from = {begun.dead} & everybody if begun is not None else everybody - {where}
             item = _item(guest, "", seen.owner, frozenset(came_from), lost, claimed=True)
@@ -493,6 +495,8 @@ def _resume(
             and not _not_now(guest, from_lost, seen, memo)
         ):
             item = _item(guest, from_lost, seen.owner, proven=lost, here=True)
+            if wait is not None:
+                item = dataclasses.replace(item, waits=wait.sentence)
             chosen.setdefault((from_lost, where), []).append(item)
     result = []
     for (dead, target), items in sorted(chosen.items()):

@@ -48,6 +48,15 @@ def test_a_guest_that_was_stopped_is_moved_and_not_started() -> None:
     assert on.did("start") == []
 
 
+def test_a_guest_that_waits_is_claimed_and_not_started() -> None:
+    on = world()
+    result = run(on, a_takeover(an_item(waits="waits for db to be ready")))[102]
+    assert (result.reason, result.message) == ("Waiting", "waits for db to be ready")
+    assert mark.parse(on.resources["vm:102"].comment).mark == mark.Mark(STARTED, "t1.0", 1)
+    assert len(on.did("claim")) == 1
+    assert on.did("start") == []
+
+
 def test_a_guest_without_entry_gets_an_owned_one() -> None:
     on = world()
     on.resources = {}

@@ -120,7 +120,7 @@ def _stop(
         return Acting.NOT_CONNECTED, f"{' and '.join(stale)} of the cluster cannot be read"
     if memo.superseded:
         return Acting.NOT_OWNED, f"the Proxmox cluster is owned by {memo.superseded}"
-    if old := unsupported(seen.version):
+    if old := unsupported(seen):
         return Acting.NOT_CONNECTED, old
     return None
 
@@ -148,15 +148,27 @@ def old_history(
     )
 
 
-def unsupported(version: str) -> str:
-    """Why pveha does nothing on this version of Proxmox VE, or an empty string."""
-    major = version.partition(".")[0]
-    if not major.isdecimal() or int(major) >= OLDEST_VERSION:
+def unsupported(seen: snapshot.Snapshot) -> str:
+    """Why pveha does nothing on these versions of Proxmox VE, or an empty string."""
+    versions = seen.privileges.versions if seen.privileges is not None else {"": seen.version}
+    old = {name: version for name, version in versions.items() if _is_old(version)}
+    if not old:
         return ""
+    if len(old) < len(versions):
+        told = ", ".join(f"{name} runs {version}" for name, version in sorted(old.items()))
+        return (
+            f"the cluster is being upgraded to Proxmox VE {OLDEST_VERSION} ({told}): as long as one node is "
+            "older, HA goes by groups, which pveha does not know: nothing is done; upgrade these nodes too"
+        )
     return (
-        f"Proxmox VE {version} has HA groups, whose failback and affinities pveha does not know: nothing "
-        f"is done; upgrade the nodes to Proxmox VE {OLDEST_VERSION}, which turns groups into rules"
+        f"Proxmox VE {seen.version} has HA groups, whose failback and affinities pveha does not know: "
+        f"nothing is done; upgrade the nodes to Proxmox VE {OLDEST_VERSION}, which turns groups into rules"
     )
+
+
+def _is_old(version: str) -> bool:
+    major = version.partition(".")[0]
+    return major.isdecimal() and int(major) < OLDEST_VERSION
 
 
 def lacking_privileges(seen: snapshot.Snapshot) -> str:

@@ -96,7 +96,7 @@ def _connected(now: told_.Round) -> told_.Told:
             conditions.Connected.UNREACHABLE,
             "no node answers: " + ("; ".join(silent) or "no answer yet"),
         )
-    if old := guards.unsupported(now.seen.version):
+    if old := guards.unsupported(now.seen):
         return False, conditions.Connected.VERSION_UNSUPPORTED, old
     lacking = guards.lacking_privileges(now.seen)
     if lacking and now.wanted.cluster.spec.mode is hacluster.Mode.ENFORCE:

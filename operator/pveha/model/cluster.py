@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import itertools
 from collections.abc import Mapping
 
 from pveha.model import guests
@@ -208,10 +209,20 @@ class TaskStatus:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Privileges:
-    """What the token may do: privileges on `/`, `/vms` and `/storage`, and the Proxmox version asked beside
-    them."""
+    """What the token may do: privileges on `/`, `/vms` and `/storage`; and the versions asked beside them."""
 
     root: frozenset[str]
     vms: frozenset[str]
     storage: frozenset[str]
-    version: str
+    versions: Mapping[str, str]
+    """Of Proxmox VE, by node (by address where no node has told its name), as each last told itself."""
+
+    @property
+    def version(self) -> str:
+        """The oldest."""
+        return min(self.versions.values(), key=_release, default="")
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """For comparison: "9.2.11" is (9, 2, 11). What is no number ends it."""
+    return tuple(int(part) for part in itertools.takewhile(str.isdecimal, version.split(".")))

@@ -1,6 +1,7 @@
 """`ProxmoxClient`: the `Hypervisor` of the real world."""
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -61,6 +62,7 @@ class ProxmoxClient:
         self._probe_seconds = probe_seconds
         self._permissions: access.Permissions = {}
         self._permissions_until = 0.0
+        self._versions: dict[endpoints.Endpoint, str] = {}
         self._asking = asyncio.Lock()
         self._introductions = asyncio.Lock()
         self._listed: dict[str, frozenset[Any]] = {}
@@ -128,16 +130,25 @@ class ProxmoxClient:
         return found
 
     async def privileges(self) -> cluster.Privileges:
-        """Privileges on `/vms` and `/storage` count if they hold for everything below."""
-        version = shapes.version(
+        """Privileges on `/vms` and `/storage` count if they hold for everything below. Each node is asked
+        for its version; one that does not answer has the one it told last."""
+        told = shapes.version(
             await self._permitted((), "read its own privileges", lambda api: api.version.get())
         )
+        await asyncio.gather(*(self._ask_version(each) for each in self._endpoints.ranked()))
+        known = {each.node or str(each.address): each for each in self._endpoints.ranked()}
+        versions = {name: self._versions[each] for name, each in known.items() if each in self._versions}
         return cluster.Privileges(
             root=frozenset(self._permissions.get("/", {})),
             vms=access.throughout(self._permissions, "/vms"),
             storage=access.throughout(self._permissions, "/storage"),
-            version=version,
+            versions=versions or {"": told},
         )
+
+    async def _ask_version(self, endpoint: endpoints.Endpoint) -> None:
+        with contextlib.suppress(errors.OutsideError):
+            data = await self._transport.root(endpoint, self._probe_seconds).version.get()
+            self._versions[endpoint] = shapes.version(data)
 
     async def certificates(self) -> Mapping[str, float]:
         """Shakes hands with every address that is known, and sends nothing."""

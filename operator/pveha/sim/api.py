@@ -160,7 +160,9 @@ class Api:
             told = "No ticket" if anonymous else "Authentication failed!"
             raise api_call.ApiError(401, told, silent=True, delay=self.world.timings.auth_failure)
         found = api_schema.find(method, path)
-        if found is None or (path.startswith("/cluster/ha/rules") and self.world.config.version < "9"):
+        if found is None or (
+            path.startswith("/cluster/ha/rules") and self.world.machines[node].version < "9"
+        ):
             raise api_call.ApiError(501, f"Method '{method} {path}' not implemented")
         route, in_path = found
         self.calls[route.key] += 1

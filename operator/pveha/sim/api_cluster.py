@@ -13,7 +13,7 @@ _CONTENT = {True: "images,rootdir", False: "iso,vztmpl,backup,images,rootdir,sni
 
 
 async def version(call: api_call.Call) -> object:
-    return about_version(call.world.config.version)
+    return about_version(call.world.machines[call.node].version)
 
 
 def about_version(number: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ KERNEL = "6.18.44-2-pve"
 
 
 async def version(call: api_call.Call) -> object:
-    return api_cluster.about_version(call.world.config.version)
+    return api_cluster.about_version(call.world.machines[call.node].version)
 
 
 async def status(call: api_call.Call) -> object:
@@ -36,7 +36,7 @@ async def status(call: api_call.Call) -> object:
             "hvm": "1",
             "user_hz": 100,
         },
-        "pveversion": f"pve-manager/{call.world.config.version}/{api_cluster.VERSION['repoid']}",
+        "pveversion": f"pve-manager/{on.version}/{api_cluster.VERSION['repoid']}",
         "kversion": f"Linux {KERNEL} {build}",
         "current-kernel": {"sysname": "Linux", "release": KERNEL, "version": build, "machine": "x86_64"},
         "boot-info": {"mode": "efi", "secureboot": 0},

@@ -64,6 +64,8 @@ class Node:
     boot_seconds: float = 30.0
     """Power on to corosync, pmxcfs and the API being up."""
     clock_skew: float = 0.0
+    version: str = ""
+    """Of Proxmox VE; "": the configuration's."""
     bridges: tuple[Bridge, ...] = (Bridge("vmbr0"),)
     cpu: str = "x86-64-v3"
     """What its CPU can do: one of `equipment.LEVELS`."""

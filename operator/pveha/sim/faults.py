@@ -68,6 +68,10 @@ def _machine(field: str, value: object) -> "Callable[..., object]":
     return act
 
 
+def _version(world: "worlds.World", name: str, version: str) -> None:
+    world.machines[name].version = version
+
+
 def _clock(world: "worlds.World", name: str, seconds: str) -> None:
     world.machines[name].clock_skew = float(seconds)
 
@@ -283,6 +287,7 @@ FAULTS = (
     Fault("install node shell NODE", rf"install node shell {_NODE}", _machine("node_shell", "installed")),
     Fault("remove timer NODE", rf"remove timer {_NODE}", _machine("timer", value=False)),
     Fault("install timer NODE", rf"install timer {_NODE}", _machine("timer", value=True)),
+    Fault("set version NODE VERSION", rf"set version {_NODE} ([\d.]+)", _version),
     Fault("set clock NODE SECONDS", rf"set clock {_NODE} (-?[\d.]+)", _clock),
     Fault(
         "corosync OPTION VALUE",

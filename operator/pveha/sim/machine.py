@@ -66,6 +66,8 @@ class Machine:
         self.starting: set[int] = set()
         self.run_files: dict[str, str] = {}
         """Files below /run, by path: gone with the power."""
+        self.version = about.version or world.config.version
+        """Of Proxmox VE."""
         self.timer = world.config.repair_timer
         """Whether the timer of `pveha-node repair` is installed."""
         self.node_shell = "installed"

@@ -89,6 +89,7 @@ class SimHypervisor:
         self._server = _Server()
         self._failed: dict[str, float] = {}
         self._quorate: dict[str, bool] = {}
+        self._versions: dict[str, str] = {}
 
     async def membership(self, witness: str) -> cluster.MembershipView:
         world = self._world
@@ -121,11 +122,10 @@ class SimHypervisor:
         return await self._read(answer)
 
     async def ha_rules(self) -> cluster.HARuleConfig:
-        if self._world.config.version < "9":
-            message = "GET /cluster/ha/rules: not implemented"
-            raise errors.Refused(message)
-
         def answer(at: str, tree: pmxcfs.Tree) -> cluster.HARuleConfig:
+            if self._world.machines[at].version < "9":
+                message = "GET /cluster/ha/rules: not implemented"
+                raise errors.Refused(message)
             return cluster.HARuleConfig(dict(tree.rules), ha_rules.digest(tree) if tree.rules else "", _now())
 
         return await self._read(answer)
@@ -165,9 +165,15 @@ class SimHypervisor:
     async def privileges(self) -> cluster.Privileges:
         vms = frozenset({"VM.Audit", "VM.PowerMgmt", "VM.Migrate", "VM.GuestAgent.Audit"})
         storage = frozenset({"Datastore.Audit"})
-        return await self._read(
-            lambda at, tree: cluster.Privileges(_FULL, vms, storage, self._world.config.version)
-        )
+        world = self._world
+
+        def answer(at: str, tree: pmxcfs.Tree) -> cluster.Privileges:
+            for name, on in world.machines.items():
+                if name == at or (on.up and world.reachable(name, "api")):
+                    self._versions[name] = on.version
+            return cluster.Privileges(_FULL, vms, storage, dict(self._versions))
+
+        return await self._read(answer)
 
     async def certificates(self) -> Mapping[str, float]:
         world = self._world

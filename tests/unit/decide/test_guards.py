@@ -1,9 +1,11 @@
 """What keeps pveha from acting."""
 
+import dataclasses
+
 from decide_scene import Scene, condition, edits, kinds
 from pveha import api
 from pveha.decide import evidence, guards
-from pveha.model import cluster, operations
+from pveha.model import cluster, operations, snapshot
 from pveha.sim import config, rig
 
 
@@ -89,3 +91,26 @@ def test_what_an_earlier_leader_left_open_delays_further() -> None:
     assert acting(scene).startswith("Starting: waiting for what an earlier leader")
     started = [kind for _ in range(6) for kind in kinds(scene.step(0.5))]
     assert "Fence" in started
+
+
+def versions(**found: str) -> snapshot.Snapshot:
+    held = frozenset({"Sys.Audit"})
+    privileges = cluster.Privileges(held, held, held, found)
+    return dataclasses.replace(Scene().snapshot(), privileges=privileges, version=privileges.version)
+
+
+def test_versions_from_nine_on_are_served() -> None:
+    assert guards.unsupported(versions(pve1="9.0.3", pve2="9.2.11", pve3="10.0.1")) == ""
+    assert versions(pve1="9.2.11", pve2="9.10.1").version == "9.2.11"
+
+
+def test_all_nodes_of_an_old_cluster() -> None:
+    told = guards.unsupported(versions(pve1="8.4.1", pve2="8.4.1"))
+    assert told.startswith("Proxmox VE 8.4.1 has HA groups")
+
+
+def test_one_old_node_is_enough() -> None:
+    """HA goes by groups as long as any node does not know rules, whichever node is asked."""
+    told = guards.unsupported(versions(pve1="9.2.11", pve2="9.0.3", pve3="8.4.1"))
+    assert told.startswith("the cluster is being upgraded to Proxmox VE 9 (pve3 runs 8.4.1)")
+    assert versions(pve1="9.2.11", pve3="8.4.1").version == "8.4.1"

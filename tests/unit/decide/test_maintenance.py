@@ -286,7 +286,7 @@ def test_nothing_is_moved_while_nothing_may_begin(change: dict[str, Any]) -> Non
 def test_without_the_privilege_nothing_is_drained_but_all_else_works() -> None:
     scene = drained(Scene())
     held = frozenset({"Sys.Audit", "Sys.Console", "VM.Audit", "VM.PowerMgmt", "Datastore.Audit"})
-    seen = dataclasses.replace(scene.snapshot(), privileges=cluster.Privileges(held, held, held, "9.2"))
+    seen = dataclasses.replace(scene.snapshot(), privileges=cluster.Privileges(held, held, held, {"": "9.2"}))
     decision = rounds.decide(seen, scene.specs(), scene.memory)
     assert not moves(decision)
     assert told(decision)[:2] == ("False", "PrivilegesMissing")

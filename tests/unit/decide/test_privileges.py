@@ -15,7 +15,7 @@ ALL = frozenset({"Sys.Audit", "Sys.Console", "VM.Audit", "VM.PowerMgmt", "Datast
 
 def with_token(now: moment.Moment, lacking: str, mode: hacluster.Mode) -> rounds.Decision:
     held = ALL - {lacking}
-    privileges = cluster.Privileges(held, held, held, "9.2")
+    privileges = cluster.Privileges(held, held, held, {"": "9.2"})
     spec = now.wanted.cluster.spec.model_copy(update={"mode": mode})
     wanted = dataclasses.replace(now.wanted, cluster=now.wanted.cluster.model_copy(update={"spec": spec}))
     seen = dataclasses.replace(now.seen, privileges=privileges)

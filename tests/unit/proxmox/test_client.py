@@ -425,3 +425,24 @@ async def test_certificates_are_seen_without_a_request() -> None:
         assert one.seen == []
     days = {address: round((expires - time.time()) / 86400, 1) for address, expires in found.items()}
     assert days == {str(one.address): 1.0}
+
+
+async def test_every_node_is_asked_for_its_version_and_a_silent_one_keeps_its_last() -> None:
+    old, now = server.data({"version": "8.4.1"}), server.data({"version": "9.2.11"})
+
+    def saying(answer: web.Response) -> Answer:
+        async def say(_: web.Request, __: str) -> web.StreamResponse:
+            return web.Response(text=answer.text, content_type="application/json")
+
+        return say
+
+    async with Node("pve1") as one, Node("pve2") as two:
+        two.say["/version"] = saying(old)
+        asking = one.client(nodes={"pve1": one.address, "pve2": two.address})
+        found = await asking.privileges()
+        assert (found.versions, found.version) == ({"pve1": "9.2.11", "pve2": "8.4.1"}, "8.4.1")
+        two.say["/version"] = failing(595, "Connection refused")
+        assert (await asking.privileges()).versions == found.versions
+        two.say["/version"] = saying(now)
+        assert (await asking.privileges()).version == "9.2.11"
+        await asking.close()

@@ -108,6 +108,17 @@ def test_invalid_manifests_are_refused_with_a_sentence_that_helps(
     assert sentence in str(refusal.value)
 
 
+@pytest.mark.parametrize("flags", [(), ("--server-side",)], ids=["client", "server"])
+def test_a_guest_that_depends_on_itself_is_refused(
+    server: Target, examples: str, flags: tuple[str, ...]
+) -> None:
+    spec = {"clusterRef": {"name": "dc1"}, "vmid": 101, "dependsOn": [{"name": "db"}, {"name": "myself"}]}
+    metadata = {"name": "myself"}
+    manifest = {"apiVersion": api.API_VERSION, "kind": "ProtectedVM", "metadata": metadata, "spec": spec}
+    with pytest.raises(KubectlError, match="names this ProtectedVM itself, which cannot be ready before"):
+        server.admin.kubectl("apply", *flags, "-n", examples, "-f", "-", stdin=json.dumps(manifest))
+
+
 def test_invalid_manifests_are_refused_by_server_side_apply_too(server: Target, examples: str) -> None:
     """Argo CD's and Flux's way; it words some refusals differently."""
     manifests = []

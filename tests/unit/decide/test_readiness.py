@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 import decide_scene
-from pveha.decide import readiness
-from pveha.model import operations, snapshot
+from pveha.decide import readiness, rounds
+from pveha.model import cluster, operations, snapshot
 
 GIB = 1 << 30
 AGENT = snapshot.AgentAnswer
@@ -31,7 +31,7 @@ class Scene(decide_scene.Scene):
 
         return dataclasses.replace(super().snapshot(), agents=dict(self.agents))
 
-    def lose_and_prove(self) -> decide_scene.rounds.Decision:
+    def lose_and_prove(self) -> rounds.Decision:
         """pve1 is lost and proven off; the round after that."""
         self.settle()
         self.lose("pve1")
@@ -61,7 +61,7 @@ class Scene(decide_scene.Scene):
                 vmid, ref = item.ref.vmid, item.ref
                 self.move(vmid, operation.target)
                 mark = f"[pveha op={operation.id} epoch={operation.epoch} was=started]"
-                ignored = decide_scene.cluster.HAState.IGNORED
+                ignored = cluster.HAState.IGNORED
                 if not item.claimed:
                     self.set_resource(ref.sid, state=ignored, comment=mark)
                 self.drop_at_flush.add(ref.sid)
@@ -74,7 +74,7 @@ class Scene(decide_scene.Scene):
             self.now += 0.1
             self.decide()
 
-    def until_it_waits(self) -> decide_scene.rounds.Decision:
+    def until_it_waits(self) -> rounds.Decision:
         self.lose_and_prove()
         self.carry_out()
         return self.step(1)
@@ -83,19 +83,19 @@ class Scene(decide_scene.Scene):
         self.agents[101] = AGENT(self.guests[101].node, self.now, problem, kind)
 
 
-def ready(decision: decide_scene.rounds.Decision, vmid: int = 112) -> tuple[str, str, str]:
+def ready(decision: rounds.Decision, vmid: int = 112) -> tuple[str, str, str]:
     found = decision.report.guests[f"vm{vmid}"].condition("Ready")
     assert found is not None
     return found.status, found.reason, found.message
 
 
-def started(decision: decide_scene.rounds.Decision) -> list[int]:
+def started(decision: rounds.Decision) -> list[int]:
     return [
         item.ref.vmid
         for operation in decision.start
         if isinstance(operation, operations.Takeover)
         for item in operation.items
-        if not item.waits and item.was is decide_scene.cluster.HAState.STARTED
+        if not item.waits and item.was is cluster.HAState.STARTED
     ]
 
 
@@ -178,7 +178,7 @@ def test_a_new_leader_does_not_know_what_ran_before_and_asks() -> None:
 
 def test_a_dependency_that_its_owner_keeps_stopped_is_not_waited_for() -> None:
     scene = Scene()
-    scene.set_resource("vm:101", state=decide_scene.cluster.HAState.STOPPED)
+    scene.set_resource("vm:101", state=cluster.HAState.STOPPED)
     scene.set_guest(101, status="stopped")
     assert sorted(started(scene.lose_and_prove())) == [111, 112]
 
@@ -233,7 +233,7 @@ def test_the_mark_of_who_waits_is_set_anew_before_the_timer_gives_him_to_native_
             scene.end(operations.EditHA)
     (edit,) = seen
     assert edit.desired is not None
-    assert edit.desired.state is decide_scene.cluster.HAState.IGNORED
+    assert edit.desired.state is cluster.HAState.IGNORED
     assert edit.desired.comment != before
     assert "was=started" in edit.desired.comment
     assert readiness.RENEW_SECONDS < 240 - 2 * 10 - 60, (

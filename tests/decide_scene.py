@@ -72,6 +72,7 @@ class Scene:
         self.ha_in_use = True
         self.certificates: dict[str, float] | None = dict.fromkeys(names, WALL + 700 * 86400)
         self.lease = 60.0
+        self.node_status: dict[str, str] = {}
         self.started_at = self.now
         self.flushed = WALL + self.now
         self.reported = dict.fromkeys(names, WALL + self.now)
@@ -221,7 +222,9 @@ class Scene:
         read_at = self.now + 0.001 if self.ha_status_read is None else self.ha_status_read
         master = next(iter(self.nodes))
         flushed = int(self.flushed)
-        return cluster.HAStatus(master, flushed, {}, dict(self.services), lrms, self.armed, read_at)
+        return cluster.HAStatus(
+            master, flushed, dict(self.node_status), dict(self.services), lrms, self.armed, read_at
+        )
 
     def specs(self) -> specs.Specs:
         metadata = {

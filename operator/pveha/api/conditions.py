@@ -340,6 +340,11 @@ class HAHealthy(Documented):
         "The LRM of an online node does not report. Nothing is started there.",
         "Look at `journalctl -u pve-ha-lrm` on the nodes in the message.",
     )
+    NODE_STUCK_IN_FENCE = (
+        "NodeStuckInFence",
+        "The CRM holds a member for lost for ever, as none of its HA resources is left to be fenced.",
+        "Switch the node off for three minutes: its HA resources are recovered elsewhere.",
+    )
     NOT_IN_USE = (
         "NotInUse",
         "No HA resource exists, so the CRM is idle. It wakes when the first guest is registered.",

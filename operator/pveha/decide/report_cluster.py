@@ -16,8 +16,10 @@ from pveha.decide import (
     report_sound,
 )
 from pveha.decide import told as told_
-from pveha.model import mark, operations, power, snapshot
+from pveha.model import cluster, mark, operations, power, snapshot
 
+STUCK_SECONDS = 120.0
+"""A node that has just come back may be in the CRM's node status `fence` until a round or two later."""
 MANAGER_STUCK_SECONDS = 30.0
 """A CRM flushes its state every 10 s; longer silence with a live master is a fault (S9)."""
 SHOWN_OPERATIONS = 20
@@ -265,7 +267,27 @@ def _ha_healthy(now: told_.Round) -> told_.Told:
     ]
     if silent:
         return False, conditions.HAHealthy.LRM_NOT_ALIVE, f"the LRM of {', '.join(silent)} does not report"
+    if stuck := _stuck_in_fence(now, status):
+        text = (
+            f"the CRM still holds {', '.join(stuck)} for lost and does nothing with the HA resources there, "
+            "of which none is left to be fenced: switch it off for three minutes"
+        )
+        return False, conditions.HAHealthy.NODE_STUCK_IN_FENCE, text
     return True, conditions.HAHealthy.OK, "the CRM makes its rounds"
+
+
+def _stuck_in_fence(now: told_.Round, status: cluster.HAStatus) -> list[str]:
+    """Members with the node status `fence` and no service for which the CRM would fence them: it clears that
+    only with one (PVE::HA::NodeStatus)."""
+    fenced = {each.node for each in status.services.values() if each.state in ("fence", "recovery")}
+    return [
+        name
+        for name, verdict in now.verdicts.items()
+        if verdict.state is evidence.State.ONLINE
+        and status.node_status.get(name) == "fence"
+        and name not in fenced
+        and now.seen.now - (now.memo.node(name).online_since or now.seen.now) > STUCK_SECONDS
+    ]
 
 
 def _degraded(now: told_.Round) -> told_.Told:

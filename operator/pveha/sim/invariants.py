@@ -559,6 +559,8 @@ class Invariants:
             return []
         if not world.machines[file.node].up and self.planned(file.node):
             return []
+        if self._stuck_in_fence(file.node):
+            return []
         running = [
             name
             for name, on in world.machines.items()
@@ -569,6 +571,19 @@ class Invariants:
         if resource.state in (cluster.HAState.STOPPED, cluster.HAState.DISABLED) and running:
             return [f"{sid} runs on {running}, but is to be {resource.state}"]
         return []
+
+    def _stuck_in_fence(self, name: str) -> bool:
+        """Whether the CRM does nothing on a node for ever, which only a person ends, and pveha says so."""
+        manager = self._world.newest.manager
+        told = self._rig.cluster_status().status.condition("HAHealthy")
+        return (
+            manager.node_status.get(name) == "fence"
+            and not any(
+                s.node == name and s.state in ("fence", "recovery") for s in manager.services.values()
+            )
+            and told is not None
+            and told.reason == "NodeStuckInFence"
+        )
 
 
 def _shown(resource: cluster.HAResource) -> str:

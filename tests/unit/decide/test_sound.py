@@ -186,3 +186,12 @@ def test_a_node_that_shows_another_certificate(bmc: bool) -> None:
     scene.snapshot = distrust  # type: ignore[method-assign]
     scene.step(35.0)
     assert told(scene, "Degraded") == ("True", "NodeUntrusted", "pve2: GET /cluster/status: no")
+
+
+def test_a_member_that_the_crm_holds_for_lost_without_a_service_to_fence_is_told() -> None:
+    scene = Scene().settle()
+    scene.step(200)
+    scene.node_status = {"pve2": "fence"}
+    assert condition(scene.step(1).report.cluster, "HAHealthy") == ("False", "NodeStuckInFence")
+    scene.services["vm:102"] = dataclasses.replace(scene.services["vm:102"], state="fence")
+    assert condition(scene.step(1).report.cluster, "HAHealthy")[1] != "NodeStuckInFence"

@@ -30,6 +30,8 @@ SPECS_SECONDS = 1.0
 """Between two looks at what is wanted while nothing else happens."""
 REPORT_SECONDS = 3.0
 """Between two reports while nothing happens that makes an Event and nothing is begun."""
+QUIET_REPORT_SECONDS = 20.0
+"""The same if nothing is new either, so that only what goes by the clock could be told."""
 
 
 class Clock(Protocol):
@@ -126,7 +128,7 @@ async def run_linked(
     names = [node.name for node in now.cluster.spec.nodes]
     period = float(now.cluster.spec.detection.probe_period_seconds)
     check_at = loop.time() + SECRETS_SECONDS
-    report_at = loop.time()
+    reported_at, untold = float("-inf"), True
     said = ""
     async with (
         watcher.Watcher(outside, names, owner, period, wall_now) as observer,
@@ -146,8 +148,13 @@ async def run_linked(
                 said = decision.sentence
             doer.apply(decision.start, decision.cancel)
             observer.look(decision.looking)
-            if decision.events or decision.start or loop.time() >= report_at:
-                report_at = loop.time() + REPORT_SECONDS
+            pause = (
+                REPORT_SECONDS
+                if untold or decision.looking.urgent or decision.looking.closely
+                else QUIET_REPORT_SECONDS
+            )
+            if decision.events or decision.start or loop.time() >= reported_at + pause:
+                reported_at, untold = loop.time(), False
                 reporter.write(decision.report)
             reporter.record(decision.events)
             reporter.enrol(decision.enrolment)
@@ -158,19 +165,20 @@ async def run_linked(
                 if not states and await changed(now):
                     log.info("%s: connection settings have changed: connecting anew", key)
                     return memo
-            await _wait(loop.time() + decision.wake_after, wanted, now, observer.news, rung)
+            untold |= await _wait(loop.time() + decision.wake_after, wanted, now, observer.news, rung)
     return memo
 
 
 async def _wait(
     until: float, wanted: Callable[[], specs.Specs | None], now: specs.Specs, news: bell.Bell, rung: int
-) -> None:
-    """Sleep until the next round is due, there is news since `rung`, or something else than `now` is
-    wanted."""
+) -> bool:
+    """Sleep until the next round is due, there is news since `rung`, or something else than `now` is wanted;
+    whether it was something else than the time."""
     loop = asyncio.get_running_loop()
     while loop.time() < until and wanted() is now:
         if await news.wait(rung, min(until, loop.time() + SPECS_SECONDS)):
-            break
+            return True
+    return wanted() is not now
 
 
 def _note(

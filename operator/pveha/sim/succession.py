@@ -102,7 +102,7 @@ class Succession:
             ran_before = each.start < down_since
             if each.end is not None and last is not None and each.node == last.node:
                 continue  # Who knows that the one is lost knows it of the other.
-            if now - end <= KNOWN_SECONDS and (ran_before or self._was_ready(file, each, end, startup)):
+            if now - end <= KNOWN_SECONDS and (ran_before or self._was_ready(file, each, now, startup)):
                 return ""
         unready_since = max(
             (each.end for each in intervals if each.end and self._was_ready(file, each, each.end, startup)),

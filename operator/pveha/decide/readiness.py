@@ -40,7 +40,7 @@ def follow(
     in_flight: Collection[int],
 ) -> tuple[Startup, memory.Memory]:
     """The order among the guests of proven losses, `startable` by vmid, and those claimed before. Takeovers
-    of the guests `in_flight` go on."""
+    of the guests `in_flight` go on. No clock begins anew because nodes were in doubt for a moment."""
     dependents = [guest for guest in protected.guests.values() if guest.pvm.spec.depends_on]
     if not dependents:
         return NOTHING, memory.changed(memo, awaited={}, steady={})
@@ -75,19 +75,33 @@ def follow(
             startup.on_timeout is startup.on_timeout.STOP,
         )
     planned = order.plan(graph, circles, seen.now)
-    awaited = {
-        involved[name].vmid: _awaited(memo.awaited.get(involved[name].vmid), graph[name].ready, seen.now)
-        for name in planned.awaited
+    waiting = {involved[name].vmid for name in planned.waits}
+    needed = {
+        involved[name].vmid
+        for guest in dependents
+        if _at_stake(guest, verdicts) and not memo.guest(guest.sid).verified
+        for name in names_of(guest)
+        if name in involved
     }
+    awaited = {vmid: each for vmid, each in memo.awaited.items() if vmid in needed - waiting}
+    for name in planned.awaited:
+        vmid = involved[name].vmid
+        awaited[vmid] = _awaited(memo.awaited.get(vmid), graph[name].ready, seen.now)
     asked = frozenset(
-        (involved[name].ref, involved[name].seen.node)
-        for name in planned.awaited
-        if _has_agent(involved[name]) and not graph[name].starting and not _is_steady(involved[name], memo)
+        (guest.ref, guest.seen.node)
+        for name, guest in involved.items()
+        if guest.vmid in awaited
+        and _has_agent(guest)
+        and not graph[name].starting
+        and not _is_steady(guest, memo)
+        and guest.vmid not in in_flight
+        and guest.seen.node in verdicts
+        and not verdicts[guest.seen.node].lost
     )
     result = Startup(
         {involved[name].vmid: wait for name, wait in planned.waits.items()},
         {involved[name].vmid: late for name, late in planned.overdue.items()},
-        frozenset((ref, on) for ref, on in asked if _is_online(on, verdicts) and ref.vmid not in in_flight),
+        asked,
         circles,
     )
     return result, memory.changed(memo, awaited=awaited)

@@ -296,3 +296,16 @@ def test_with_engine_native_the_order_is_nobodys() -> None:
     decision = scene.step(10)
     assert decision.looking.agents == frozenset()
     assert "waits for" not in decision.sentence
+
+
+def test_no_clock_begins_anew_when_everything_is_in_doubt_for_a_moment() -> None:
+    scene = Scene({"readyTimeoutSeconds": 60})
+    scene.until_it_waits()
+    scene.step(20)
+    before = scene.memory.awaited[101]
+    assert before.unready_since is not None
+    scene.quorate = False
+    scene.step(1)
+    scene.quorate = True
+    scene.step(1)
+    assert scene.memory.awaited[101] == before

@@ -7,7 +7,8 @@ playing it (`simulation`) draws no further random number than the world's own.
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from pveha.model import cluster, guests
 from pveha.sim import config, machine
@@ -24,6 +25,10 @@ AUTO_PROTECT = [{"name": "auto", "tags": [AUTO_TAG]}]
 """spec.autoProtect of every random run: it protects the guests that nobody has written a ProtectedVM for."""
 NATIVE_SHARE = 0.15
 """Of all runs, with engine Native."""
+WISHING_SHARE = 0.3
+"""Of all runs, with guests that wish something of their placement, and people who meddle with HA rules."""
+POLICY = "ordered"
+"""Name of the FailoverPolicy of guests that depend on others, or are in a group."""
 CLOSE_SECONDS = 45.0
 """Most faults begin so soon after another one: that is where protocols break."""
 
@@ -34,6 +39,21 @@ class Fault:
 
     kind: str
     steps: tuple[tuple[float, str], ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wishes:
+    """What is wished of placement in one run."""
+
+    groups: tuple[dict[str, str], ...] = ()
+    """Of POLICY."""
+    guests: Mapping[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """Fields of the specs of their ProtectedVMs, by vmid."""
+    zones: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """By node."""
+
+
+NO_WISHES = Wishes()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,6 +70,7 @@ class Plan:
     engine: str = "Fast"
     depends: tuple[tuple[int, int], ...] = ()
     """Pairs of protected guests of which the first depends on the second."""
+    wishes: Wishes = NO_WISHES
 
     @property
     def timeline(self) -> list[tuple[float, str]]:
@@ -566,6 +587,20 @@ def _storage(dice: Dice, about: config.Config) -> Lines:
     return [(0.0, f"cut storage {node} shared"), (dice.seconds(10, 200), f"heal storage {node} shared")]
 
 
+def _user_edits_our_rule(dice: Dice, about: config.Config) -> Lines:
+    """Somebody changes HA rules that pveha has made: it brings them back."""
+    sids = ",".join(sorted({dice.sid(about), dice.sid(about)}))
+    how = dice.rng.choice(["disable rule pveha-*", "remove rule pveha-*", f"edit rule pveha-* {sids}"])
+    return [(0.0, how)]
+
+
+def _user_adds_a_rule(dice: Dice, about: config.Config) -> Lines:
+    """Somebody adds an HA rule of his own, which often stands against ours, and takes it away again."""
+    sids = ",".join(sorted({dice.sid(about), dice.sid(about)}))
+    how = dice.rng.choice(["apart", "together", f"on {dice.node()}"])
+    return [(0.0, f"add rule user-1 {how} {sids}"), (dice.seconds(20, 300), "remove rule user-1")]
+
+
 def _person_cycles(dice: Dice, about: config.Config) -> Lines:
     """Somebody presses the button of a node that may be off because it was fenced."""
     node = dice.node()
@@ -646,6 +681,8 @@ KINDS: dict[str, Kind] = {
     "moved-then-lost": _moved_then_lost,
     "crm-slow": _slow_crm,
     "last-views": _last_views,
+    "user-edits-our-rule": _user_edits_our_rule,
+    "user-adds-a-rule": _user_adds_a_rule,
 }
 """Every kind of fault by name."""
 POWER: Sequence[tuple[tuple[str, ...], bool]] = (
@@ -658,6 +695,8 @@ POWER: Sequence[tuple[tuple[str, ...], bool]] = (
 """Outlets of each machine, and whether it has a BMC: the fencing methods of a data centre."""
 OF_QDEVICES = frozenset({"qdevice-cut", "qdevice-gone", "history-forked"})
 """Kinds that are drawn only where there is a QDevice."""
+OF_WISHES = frozenset({"user-edits-our-rule", "user-adds-a-rule"})
+"""Kinds that are drawn only where guests wish something."""
 MENDING = (
     "revive bmc NODE",
     "bmc slow NODE 0",
@@ -698,7 +737,9 @@ def plan(
     rng = random.Random(seed)
     about = _data_centre(rng, seed, nodes, guest_count)
     dice = Dice(rng, [node.name for node in about.nodes], [guest.vmid for guest in about.guests])
-    chosen = sorted(kinds) or sorted(kind for kind in KINDS if about.qdevice or kind not in OF_QDEVICES)
+    wishing = random.Random(f"wishes {seed}").random() < WISHING_SHARE
+    left_out = (frozenset() if about.qdevice else OF_QDEVICES) | (frozenset() if wishing else OF_WISHES)
+    chosen = sorted(kinds) or sorted(kind for kind in KINDS if kind not in left_out)
     weighted = chosen + [kind for kind in OFTEN if kind in chosen]
     at, faults = FIRST_FAULT_SECONDS, []
     count = rng.randint(FEWEST_FAULTS, MOST_FAULTS)
@@ -720,7 +761,32 @@ def plan(
     engine = "Native" if random.Random(f"engine {seed}").random() < NATIVE_SHARE else "Fast"
     depends = _dependencies(random.Random(f"order {seed}"), protect)
     lines = mended(about, stays_off)
-    return Plan(seed, about, ("a", "b"), protect, tuple(faults), calm_at, lines, engine, depends)
+    wishes = _wishes(random.Random(f"wishes of {seed}"), about, protect) if wishing else NO_WISHES
+    return Plan(seed, about, ("a", "b"), protect, tuple(faults), calm_at, lines, engine, depends, wishes)
+
+
+def _wishes(rng: random.Random, about: config.Config, protect: Sequence[int]) -> Wishes:
+    """Wishes that can be met while any two nodes are up: each guest has one, and a group is a pair."""
+    names = [node.name for node in about.nodes]
+    left = rng.sample(protect, len(protect))
+    groups: list[dict[str, str]] = []
+    found: dict[int, dict[str, Any]] = {}
+    while left:
+        what = rng.choice(["Separate", "Separate", "Together", "Required", "Preferred"])
+        if what in ("Separate", "Together") and len(left) > 1:
+            name = f"g{len(groups) + 1}"
+            strength = rng.choice(["Required", "Required", "Required", "Preferred"])
+            key = {"topologyKey": "Zone"} if rng.random() < 0.3 else {}
+            groups.append({"name": name, "rule": what, "enforcement": strength, **key})
+            for vmid in (left.pop(), left.pop()):
+                found[vmid] = {"policyRef": {"name": POLICY}, "placement": {"groups": [name]}}
+            continue
+        of_nodes = {"name": "nodes", "nodes": rng.sample(names, 2), "enforcement": "Required"}
+        if what != "Required":
+            of_nodes |= {"enforcement": "Preferred", "weight": rng.randint(1, 1000)}
+        found[left.pop()] = {"placement": {"nodeAffinity": [of_nodes]}}
+    zones = {name: f"zone-{number % 2}" for number, name in enumerate(names)}
+    return Wishes(tuple(groups), found, zones)
 
 
 def _dependencies(rng: random.Random, protect: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -777,7 +843,7 @@ def mended(
     """Lines that mend everything; the node `stays_off` stays off if it is."""
     names = [node.name for node in about.nodes]
     lines = ["straighten pdus", "heal", "heal operator all", "slow crm 0", "expected votes 0", "arm"]
-    lines += ["heal kubernetes all"]
+    lines += ["heal kubernetes all", "remove rule user-1"]
     lines += ["deliver kubernetes answers all", "unpause", "mode Enforce"]
     for name in names:
         lines += [line.replace("NODE", name) for line in MENDING]

@@ -318,6 +318,8 @@ class Invariants:
                 self._writing(effect.resource)
             case "delete_ha":
                 self._unregistering(effect.subject)
+            case "create_rule" | "update_rule" | "delete_rule":
+                self._ruling(effect.subject)
             case "claim" if self.native:
                 self.violated("native is left alone", f"{effect.vmids} are claimed from {effect.subject}")
             case "claim":
@@ -391,6 +393,13 @@ class Invariants:
         since = self._named_since.get(ref.vmid) if ref is not None else None
         if since is not None and self._world.now() - since > FORBIDDEN_SECONDS and not self._deaf():
             self.violated("protected stays registered", f"{sid} is removed, protected since {since:.1f}")
+
+    def _ruling(self, name: str) -> None:
+        """HA rules of others are never changed, and ours not while pveha is to do nothing."""
+        self._new_operation(f"change of HA rule {name}")
+        present = self._world.newest.rules.get(name)
+        if present is not None and mark.parse(present.comment).owner != rig.OWNER:
+            self.violated("foreign rules are never changed", f"HA rule {name}, which pveha has not made")
 
     def _starting(self, vmid: int, on: str) -> None:
         file = self._world.newest.guests.get(vmid)
@@ -537,6 +546,7 @@ class Invariants:
                 problems.extend(self._guest_problems(sid, present))
         if gone:
             return problems
+        problems.extend(self._rule_problems())
         up = [name for name, on in world.machines.items() if on.up]
         shown = self._rig.cluster_status().status
         held = sum(node.state == "Quarantined" for node in shown.not_online)
@@ -547,6 +557,44 @@ class Invariants:
         if self._rig.leader() is None:
             problems.append("nobody leads")
         return problems
+
+    def _rule_problems(self) -> Iterator[str]:
+        """HA rules that do not say what is wished: each group is a pair here, and each guest has one wish."""
+        tree = self._world.newest
+        wishing = {
+            tree.guests[vmid].ref.sid: spec["placement"]
+            for vmid, spec in self._rig.wishes.items()
+            if vmid in tree.guests and tree.guests[vmid].ref.sid in tree.resources and self._is_named(vmid)
+        }
+        wished: set[tuple[bool, frozenset[str]]] = set()
+        for group in self._groups():
+            together = group["rule"] == "Together"
+            sids = frozenset(sid for sid, each in wishing.items() if group["name"] in each.get("groups", ()))
+            sayable = group["enforcement"] == "Required" and not (together and group.get("topologyKey"))
+            if sayable and len(sids) > 1:
+                wished.add((together, sids))
+        rules = [rule for rule in tree.rules.values() if not rule.disabled]
+        said = {(rule.positive, rule.sids) for rule in rules if rule.type == cluster.RESOURCE_AFFINITY}
+        if said != wished:
+            yield f"HA rules keep {_pairs(said)}, wished is {_pairs(wished)}"
+        bound = {sid for rule in rules if rule.type == cluster.NODE_AFFINITY for sid in rule.sids}
+        binding = {sid for sid, each in wishing.items() if "nodeAffinity" in each}
+        if bound != binding:
+            yield f"HA rules bind {sorted(bound)} to nodes, wished is {sorted(binding)}"
+
+    def _groups(self) -> list[dict[str, str]]:
+        found: list[dict[str, str]] = []
+        for name in {spec["policyRef"]["name"] for spec in self._rig.wishes.values() if "policyRef" in spec}:
+            policy = self._rig.kubernetes.get("FailoverPolicy", rig.NAMESPACE, name)
+            found += policy["spec"]["placement"]["groups"]
+        return found
+
+    def _is_named(self, vmid: int) -> bool:
+        try:
+            self._rig.guest_status(vmid)
+        except KeyError:
+            return False
+        return True
 
     def _guest_problems(self, sid: str, resource: cluster.HAResource | None) -> list[str]:
         world = self._world
@@ -588,3 +636,10 @@ class Invariants:
 
 def _shown(resource: cluster.HAResource) -> str:
     return f"{resource.state} failback={int(resource.failback)} {resource.comment!r}"
+
+
+def _pairs(rules: set[tuple[bool, frozenset[str]]]) -> str:
+    words = sorted(
+        f"{' '.join(sorted(sids))} {'together' if positive else 'apart'}" for positive, sids in rules
+    )
+    return ", ".join(words) or "nothing"

@@ -188,7 +188,12 @@ class Promises:
         tree = self._world.newest
         for vmid, file in tree.guests.items():
             resource, service = tree.resources.get(file.ref.sid), tree.manager.services.get(file.ref.sid)
-            if file.lock or resource is None or not self._protected(file.ref):
+            if (
+                file.lock
+                or resource is None
+                or not self._protected(file.ref)
+                or self._bound_by_wish(file.ref)
+            ):
                 continue
             found = mark.parse(resource.comment).mark
             ignored = resource.state is cluster.HAState.IGNORED
@@ -202,6 +207,11 @@ class Promises:
                 continue
             if _wanted(resource) is cluster.HAState.STARTED and not ahead:
                 yield vmid
+
+    def _bound_by_wish(self, ref: guests.GuestRef) -> bool:
+        """Whether there may be no node for it, because of what is wished or of an HA rule."""
+        rules = self._world.newest.rules.values()
+        return ref.vmid in self._rig.wishes or any(ref.sid in rule.sids for rule in rules)
 
     def _runs(self, vmid: int, on: str) -> bool:
         process = self._world.machines[on].processes.get(vmid)

@@ -12,8 +12,10 @@ It is played as random runs are, and judged by the invariants alone:
     calm: [...]
     engine: Fast
     depends: [[102, 101]]  guests of which the first depends on the second
+    wishes: {...}      of placement: `groups` of one FailoverPolicy, `guests` by vmid, `zones` by node
 """
 
+import dataclasses
 import itertools
 import pathlib
 from collections.abc import Iterable, Iterator
@@ -40,6 +42,7 @@ class Replay(scenario.Strict):
     calm: tuple[str, ...]
     engine: str = "Fast"
     depends: tuple[tuple[int, int], ...] = ()
+    wishes: chaos.Wishes = chaos.NO_WISHES
 
     def plan(self) -> chaos.Plan:
         """What to play."""
@@ -56,6 +59,7 @@ class Replay(scenario.Strict):
             self.calm,
             self.engine,
             self.depends,
+            self.wishes,
         )
 
 
@@ -101,6 +105,7 @@ def document(plan: chaos.Plan, violations: Iterable[invariants.Violation]) -> di
         "calm": list(plan.calm),
         "engine": plan.engine,
         "depends": [list(pair) for pair in plan.depends],
+        "wishes": dataclasses.asdict(plan.wishes),
     }
 
 

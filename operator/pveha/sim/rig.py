@@ -9,7 +9,7 @@ import asyncio
 import contextvars
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from typing_extensions import override
@@ -234,9 +234,10 @@ class Rig:
         protect: Iterable[int] = (),
         operators: Iterable[str] = ("a",),
         skip_polls: bool = False,
+        wishes: Mapping[int, dict[str, Any]] | None = None,
     ) -> None:
         """`spec` is merged over a complete HACluster in Enforce; `protect` names the guests with a
-        ProtectedVM.
+        ProtectedVM; `wishes` are further fields of the spec of some of these.
 
         `skip_polls`: observers wait for something to happen, up to the age at which what they know counts as
         stale.
@@ -265,8 +266,9 @@ class Rig:
         self.kubernetes.put(hacluster(about, spec or {}))
         if about.drilled and (bound := _bindings(about, self.cluster_status().spec)):
             self.kubernetes.write_status("HACluster", NAMESPACE, CLUSTER, {"bindings": bound})
+        self.wishes = wishes or {}
         for vmid in protect:
-            self.kubernetes.put(protected_vm(vmid))
+            self.protect(vmid)
 
     # Operators
 
@@ -368,6 +370,10 @@ class Rig:
             replica.heard(event, obj)
 
     # What users do
+
+    def protect(self, vmid: int, **spec: Any) -> None:
+        """A user writes the ProtectedVM of a guest."""
+        self.kubernetes.put(protected_vm(vmid, **self.wishes.get(vmid, {}), **spec))
 
     def edit(self, kind: str, name: str, change: Callable[[dict[str, Any]], object]) -> None:
         """A user changes an object."""
@@ -532,7 +538,7 @@ def _delete_lease(rig: Rig) -> None:
 
 
 def _protect(rig: Rig, vmid: str) -> None:
-    rig.kubernetes.put(protected_vm(int(vmid)))
+    rig.protect(int(vmid))
 
 
 def _unprotect(rig: Rig, first: str, last: str | None) -> None:
@@ -598,7 +604,7 @@ OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
     (rf"freeze operator {_OPERATOR} ([\d.]+)", "freeze operator NAME SECONDS", _freeze),
     (r"freeze leader ([\d.]+)", "freeze leader SECONDS", _freeze_leader),
     (
-        r"freeze leader ([\d.]+) at (begin|claim|start|kill|create_ha|update_ha|delete_ha)",
+        r"freeze leader ([\d.]+) at (begin|claim|start|kill|(?:create|update|delete)_(?:ha|rule))",
         "freeze leader SECONDS at VERB",
         _freeze_sending,
     ),

@@ -4,6 +4,7 @@ import asyncio
 import collections
 import dataclasses
 import re
+from typing import Any
 
 from pveha.model import cluster, mark
 from pveha.sim import chaos, clock, copies, invariants, rig, wires
@@ -59,13 +60,19 @@ class _Play:
             protect=plan.protect,
             operators=plan.operators,
             skip_polls=skip_polls,
+            wishes=plan.wishes.guests,
         )
+        if plan.wishes.zones:
+            self._rig.edit("HACluster", rig.CLUSTER, self._zoned)
         self._invariants = invariants.Invariants(self._rig)
-        self._rig.kubernetes.put(rig.policy("ordered", **chaos.ORDERED))
+        groups = {"groups": list(plan.wishes.groups)}
+        self._rig.kubernetes.put(rig.policy(chaos.POLICY, **chaos.ORDERED, placement=groups))
         for vmid in sorted({vmid for pair in plan.depends for vmid in pair}):
             after = [{"name": f"vm{other}"} for one, other in plan.depends if one == vmid]
             spec = {"dependsOn": after} if after else {}
-            self._rig.kubernetes.put(rig.protected_vm(vmid, policyRef={"name": "ordered"}, **spec))
+            wish = plan.wishes.guests.get(vmid, {})
+            spec = {**wish, **spec, "policyRef": {"name": chaos.POLICY}}
+            self._rig.kubernetes.put(rig.protected_vm(vmid, **spec))
         self._wanted: dict[str, cluster.HAResource | None] = {}
         self._anyway: set[str] = set()
         self._effects = 0
@@ -74,6 +81,10 @@ class _Play:
         self._rig.on_line(self._before)
         self._later: list[str] = []
         """What mends the world but has to wait for quorum."""
+
+    def _zoned(self, manifest: dict[str, Any]) -> None:
+        for node in manifest["spec"]["nodes"]:
+            node["zone"] = self._plan.wishes.zones[node["name"]]
 
     async def run(self) -> Result:
         world = self._rig.world

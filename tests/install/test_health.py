@@ -84,6 +84,7 @@ NOT_PLAYED = {
     "HACluster Sound": "RecordStale CertificateExpiring",
     "FailoverPolicy Ready": "Invalid",
     "ProtectedVM Ready": "Observed Invalid ClusterNotFound IsTemplate",
+    "ProtectedVM PlacementReady": "RuleRefused Observed",
     "ProtectedVM FailoverReady": "LRMNotActive FencingManual CommentTooLong DuplicateSuspected Busy",
 }
 """Reasons that no scenario brings about: they need real sockets, Secrets or privileges, or are over before a

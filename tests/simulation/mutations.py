@@ -18,6 +18,7 @@ from pveha.decide import (
     guards,
     history,
     memory,
+    native_rules,
     order,
     placement,
     protection,
@@ -198,6 +199,14 @@ def start_in_any_order(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(order, "plan", hasty)
 
 
+def take_every_rule_for_ours(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(native_rules, "is_ours", lambda rule, owner: True)
+
+
+def never_write_a_rule(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(native_rules, "_edits", lambda ours, wanted: iter(()))
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Story:
     """Under what a bug shows soonest, and the rule that it violates."""
@@ -256,6 +265,12 @@ MUTATIONS: Mapping[str, Story] = {
     "report without starting": Story(report_without_starting, ("power-loss",), "reported is true"),
     "no end to a takeover": Story(no_end_to_a_takeover, ("power-loss",), "undone"),
     "start in any order": Story(start_in_any_order, ("power-loss",), "restart order", guest_count=6),
+    "take every HA rule for ours": Story(
+        take_every_rule_for_ours, ("user-adds-a-rule",), "foreign rules are never changed", fault_count=4
+    ),
+    "never write an HA rule": Story(
+        never_write_a_rule, ("user-edits-our-rule",), "comes right", guest_count=6, fault_count=1
+    ),
     "no storm cooldown": Story(forget_storms, ("double-failure", "power-button"), "no new operation"),
 }
-"""The deliberate bugs of the safety rules, and five more without which other rules could not fail."""
+"""The deliberate bugs of the safety rules, and seven more without which other rules could not fail."""

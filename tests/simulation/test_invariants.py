@@ -66,6 +66,14 @@ def test_the_entry_of_a_protected_guest_or_of_somebody_else_is_removed() -> None
     }
 
 
+def test_an_ha_rule_of_somebody_is_changed() -> None:
+    async def change(on: rig.Rig) -> None:
+        on.world.set_rule(cluster.HARule("home", cluster.NODE_AFFINITY, frozenset({"vm:101"}), {"pve1": 0}))
+        send(on, "update_rule", "home")
+
+    assert broken(change) == {"foreign rules are never changed": "HA rule home, which pveha has not made"}
+
+
 def test_a_node_that_said_it_would_go_is_fenced() -> None:
     async def fence(on: rig.Rig) -> None:
         on.world.shutdown("pve2")

@@ -74,7 +74,7 @@ class GuestCondition(Documented):
         "PlacementReady",
         (
             "What spec.placement wishes is understood and possible, and Proxmox's HA rules say the same as "
-            "far as they can. Only told of guests that wish something."
+            "far as they can."
         ),
     )
 
@@ -816,6 +816,7 @@ class PlacementReady(Documented):
     """Reasons of ProtectedVM's PlacementReady."""
 
     OK = "OK", "The wishes are kept, and Proxmox's HA rules say the same."
+    NOTHING_WISHED = "NothingWished", "The guest has no wishes in spec.placement."
     GROUP_NOT_DEFINED = (
         "GroupNotDefined",
         "The guest names a group that its FailoverPolicy does not define.",

@@ -46,6 +46,7 @@ def refused(
             conditions.FailoverReady.NOT_READY,
             "see the condition Ready",
         ),
+        conditions.GuestCondition.PLACEMENT_READY: report_placement.refused(pvm),
     }
     return protectedvm.ProtectedVMStatus(
         observed_generation=generation or None,
@@ -77,9 +78,8 @@ def status_of(
     told: dict[conditions.GuestCondition, told_.Told] = {
         conditions.GuestCondition.READY: ready,
         conditions.GuestCondition.FAILOVER_READY: _failover_ready(guest, now, cluster, plans),
+        conditions.GuestCondition.PLACEMENT_READY: report_placement.told_of(guest, now),
     }
-    if now.protected.wished.wishing(guest.sid):
-        told[conditions.GuestCondition.PLACEMENT_READY] = report_placement.told_of(guest, now)
     generation = pvm.metadata.generation
     kind: dict[str, str] = {"vm": "VM", "ct": "Container"}
     return protectedvm.ProtectedVMStatus(

@@ -1,14 +1,25 @@
 """What is told about a guest's placement wishes."""
 
-from pveha.api import hacluster
+from pveha.api import hacluster, placement, protectedvm
 from pveha.api.conditions import PlacementReady
 from pveha.decide import evidence, protection
 from pveha.decide import told as told_
 
+_NOTHING = (True, PlacementReady.NOTHING_WISHED, "spec.placement wishes nothing")
+
+
+def refused(pvm: protectedvm.ProtectedVM | None) -> told_.Told:
+    """The condition PlacementReady of a ProtectedVM that stands for no guest."""
+    if pvm is not None and pvm.spec.placement == placement.GuestPlacement():
+        return _NOTHING
+    return None, PlacementReady.PENDING, "see the condition Ready"
+
 
 def told_of(guest: protection.Protected, now: told_.Round) -> told_.Told:
-    """The condition PlacementReady of a guest that wishes something."""
+    """The condition PlacementReady of a guest."""
     sid, mirror = guest.sid, now.mirror
+    if not now.protected.wished.wishing(sid):
+        return _NOTHING
     if problems := now.protected.wished.problems.get(sid):
         return False, problems[0].reason, "; ".join(problem.message for problem in problems)
     if conflict := mirror.conflicts.get(sid):

@@ -781,7 +781,7 @@ def _wishes(rng: random.Random, about: config.Config, protect: Sequence[int]) ->
             for vmid in (left.pop(), left.pop()):
                 found[vmid] = {"policyRef": {"name": POLICY}, "placement": {"groups": [name]}}
             continue
-        of_nodes = {"name": "nodes", "nodes": rng.sample(names, 2), "enforcement": "Required"}
+        of_nodes: dict[str, Any] = {"name": "nodes", "nodes": rng.sample(names, 2), "enforcement": "Required"}
         if what != "Required":
             of_nodes |= {"enforcement": "Preferred", "weight": rng.randint(1, 1000)}
         found[left.pop()] = {"placement": {"nodeAffinity": [of_nodes]}}

@@ -71,8 +71,8 @@ class _Play:
             after = [{"name": f"vm{other}"} for one, other in plan.depends if one == vmid]
             spec = {"dependsOn": after} if after else {}
             wish = plan.wishes.guests.get(vmid, {})
-            spec = {**wish, **spec, "policyRef": {"name": chaos.POLICY}}
-            self._rig.kubernetes.put(rig.protected_vm(vmid, **spec))
+            policy = {"policyRef": {"name": chaos.POLICY}}
+            self._rig.kubernetes.put(rig.protected_vm(vmid, **{**wish, **spec, **policy}))
         self._wanted: dict[str, cluster.HAResource | None] = {}
         self._anyway: set[str] = set()
         self._effects = 0

@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any
 
 import pytest
-from decide_scene import GIB, OWNER, Scene
 
+from decide_scene import GIB, OWNER, Scene
 from pveha.api import meta
 from pveha.api.conditions import FailoverReady, PlacementReady
 from pveha.decide import rounds, wishes
@@ -200,7 +200,7 @@ class TestProblems:
     def test_who_wishes_nothing_is_told_nothing(self) -> None:
         scene = a_scene()
         obey(scene)
-        assert condition(scene, 101) is None
+        assert ready(scene, 101)[:2] == ("True", PlacementReady.NOTHING_WISHED)
 
 
 class TestRules:

@@ -17,7 +17,7 @@ REASONS = [
 NEED_NO_REMEDY = {
     *("OK", "None", "Starting", "Pending", "Protected", "TakingOver", "Recovering", "NodePlannedDown"),
     *("NativeAhead", "Native", "NotUsed", "Busy", "NotClaimed", "NotInUse", "Unknown", "NotRequested"),
-    "Draining",
+    *("Draining", "NothingWished"),
 }
 
 

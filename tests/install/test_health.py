@@ -78,6 +78,7 @@ NOT_PLAYED = {
     "HACluster Owned": "AnotherOperator",
     "HACluster FencingReady": "NotConfigured SecretMissing SecretInvalid Unauthorized CertificateMismatch",
     "HACluster FastReady": "NotConfigured SecretMissing SecretInvalid NodeShellDenied NodeShellFailed",
+    "HACluster HAHealthy": "NodeStuckInFence",
     "HACluster Degraded": "NodeUntrusted",
     "HACluster Acting": "NotLeader NotOwned",
     "HACluster Drained": "PrivilegesMissing",

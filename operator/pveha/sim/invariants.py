@@ -117,9 +117,14 @@ class Invariants:
     # Truth
 
     def majority(self) -> frozenset[str]:
-        """Members of the quorate membership that is alive; empty without one."""
+        """Members of the quorate membership that is alive, the largest if somebody's votes make several; empty
+        without one."""
         members = self._world.membership
-        for name in sorted(self._world.machines, key=members.is_forming):
+
+        def last(name: str) -> tuple[bool, int]:
+            return members.is_forming(name), -len(members.rings.get(name, ()))
+
+        for name in sorted(self._world.machines, key=last):
             on = self._world.machines[name]
             alive = on.corosync_talks and on.runs("pmxcfs") and not members.left_behind(name)
             if alive and members.quorate(name):

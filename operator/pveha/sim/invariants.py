@@ -117,7 +117,7 @@ class Invariants:
     # Truth
 
     def majority(self) -> frozenset[str]:
-        """Members of the quorate membership that is alive, the largest if somebody's votes make several; empty
+        """Members of the quorate membership that is alive, the largest if votes make several; empty
         without one."""
         members = self._world.membership
 

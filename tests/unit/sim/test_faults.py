@@ -11,7 +11,7 @@ from pveha.sim import config, faults, world
 WORDS = {
     "add rule NAME apart|together SID,...": "add rule new apart vm:100,vm:101",
     "add rule NAME on NODE,... SID,...": "add rule new on pve1,pve2 vm:100",
-    "edit rule NAME SID,...": "edit rule old vm:100,vm:101",
+    "edit rule NAME SID,...": "edit rule old vm:101",
     "rule NAME": "rule old",
     "config guest VMID KEY VALUE|none": "config guest 101 net0 virtio,bridge=vmbr1",
     "remove bridge NODE BRIDGE": "remove bridge pve2 vmbr0",
@@ -54,9 +54,9 @@ def example(usage: str) -> str:
 
 @pytest.mark.parametrize("line", [example(fault.usage) for fault in faults.FAULTS if fault.usage])
 def test_every_form_is_understood_and_the_world_goes_on(line: str) -> None:
-    guests = [*sim_worlds.guests_on("pve2", 100), config.Guest(101, "pve1")]
+    guests = [*sim_worlds.guests_on("pve2", 100), config.managed(101, "pve1")]
     nodes = tuple(config.Node(f"pve{number}", pdus=("a", "b")) for number in range(1, 5))
-    rule = cluster.HARule("old", "node-affinity", frozenset({"vm:100"}), {"pve2": 1})
+    rule = cluster.HARule("old", "node-affinity", frozenset({"vm:101"}), {"pve1": 1})
     about = config.Config(nodes, guests=tuple(guests), rules=(rule,), qdevice=config.Qdevice(), master="pve1")
     ran = sim_worlds.after(world.World(about), 300, (20, line))
     assert ran.now() == pytest.approx(300)

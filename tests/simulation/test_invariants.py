@@ -253,6 +253,19 @@ def test_a_copy_that_native_ha_makes_because_votes_were_lowered_is_a_persons() -
     assert "one writer" not in rules(result)
 
 
+def test_copies_of_two_parts_that_lowered_votes_make_quorate_are_a_persons() -> None:
+    result = play(
+        (60.0, "power off pve1"),
+        (60.1, "pause"),
+        (62.0, "expected votes 1"),
+        (62.1, "partition pve2 | pve3"),
+        calm_at=500.0,
+    )
+    assert result.copies_of_others
+    assert set(result.copies_of_others.values()) == {copies.PERSON}
+    assert "one writer" not in rules(result)
+
+
 def test_a_copy_that_native_ha_makes_where_no_watchdog_resets_is_its_own() -> None:
     result = play((60.0, "cut network pve2"), (90.0, "register vm:102"), calm_at=400.0, unmanaged=102)
     assert result.copies_of_others == {102: copies.NATIVE}

@@ -47,6 +47,8 @@ class Copies:
     def __init__(self, watched: rig.Rig) -> None:
         self._world = about = watched.world
         self._last: dict[int, Move] = {}
+        self._arrived: dict[tuple[int, str], Move] = {}
+        """How a guest last came to a node: parts that lowered votes have made quorate each recover it."""
         self._taken_over: dict[int, float] = {}
         """When pveha last moved a guest."""
         self._lowered = float("-inf")
@@ -63,7 +65,11 @@ class Copies:
         last = self._last.get(vmid)
         if last is not None and last.at < self._world.fs.forked_at:
             return FORK
-        return last.doer if last is not None and {last.source, last.target} <= set(nodes) else ""
+        if last is None or last.target not in nodes:
+            return ""
+        others = [name for name in nodes if name not in (last.source, last.target)]
+        brought = [self._arrived.get((vmid, name)) for name in others]
+        return last.doer if all(move is not None and move.doer for move in brought) else ""
 
     def left_alone(self, vmid: int, node: str) -> bool:
         """Whether what a broken migration has left on a node, unable to write, stays there: native HA and
@@ -95,7 +101,8 @@ class Copies:
                 self._lowered = self._world.now()
 
     def _moved(self, vmid: int, source: str, target: str, by: str) -> None:
-        self._last[vmid] = Move(source, target, self._doer(vmid, source, by), self._world.now())
+        move = Move(source, target, self._doer(vmid, source, by), self._world.now())
+        self._last[vmid] = self._arrived[vmid, target] = move
         if by.startswith("pveha-node"):
             self._unguarded[vmid] = target
             self._taken_over[vmid] = self._world.now()

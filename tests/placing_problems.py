@@ -1,5 +1,5 @@
 """Random problems for the placing engine, and an independent judge of its plans: plain loops over the rules
-as docs/placement.md words them, nothing shared with the engine but the values that go in and out."""
+as docs/placing-engine.md words them, nothing shared with the engine but the values that go in and out."""
 
 import dataclasses
 import itertools

@@ -1,5 +1,5 @@
-"""Who goes where: an engine for failovers, drains, "what if", capacity and balancing. `placement` plans for the
-operator without it so far (docs/placing-engine.md).
+"""Who goes where: an engine for failovers, drains, "what if", capacity and balancing. So far
+`placement` plans for the operator without it (docs/placing-engine.md).
 
 A `problem.Problem` says what there is: nodes with what is left of them, the guests that run or shall run,
 and groups that belong together or apart. `plan.plan` answers for a set of nodes thought away, `singles.plan`

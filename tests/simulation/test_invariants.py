@@ -266,6 +266,33 @@ def test_copies_of_two_parts_that_lowered_votes_make_quorate_are_a_persons() -> 
     assert "one writer" not in rules(result)
 
 
+def test_a_copy_that_native_ha_starts_where_lowered_votes_make_an_old_state_quorate_is_a_persons() -> None:
+    """The node was reset and has booted alone: the votes are lowered long after its guest was moved away."""
+    result = play((60.0, "cut network pve2"), (300.0, "expected votes 1"), calm_at=500.0)
+    assert result.copies_of_others == {102: copies.PERSON}
+    assert "one writer" not in rules(result)
+
+
+@pytest.mark.parametrize(("touched_after", "is_pvehas"), [(-5.0, False), (5.0, True)])
+def test_a_copy_where_lowered_votes_make_an_old_state_quorate_is_pvehas_if_it_has_touched_the_guest_since(
+    touched_after: float, is_pvehas: bool
+) -> None:
+    async def story() -> set[str]:
+        found = [config.managed(101, "pve1"), config.managed(102, "pve2"), config.managed(103, "pve3")]
+        on = rig.Rig(config.three_nodes(found, master="pve1"), operators=())
+        watching = invariants.Invariants(on)
+        on.world.start()
+        on.world.at(300.0 + touched_after, lambda: send(on, "start", "pve2", vmids=(102,)))
+        for at, line in ((60.0, "cut network pve2"), (300.0, "expected votes 1")):
+            await asyncio.sleep(at - on.world.now())
+            on.apply(line)
+        await asyncio.sleep(180.0)
+        assert on.world.double_runs == 1
+        return {violation.text for violation in watching.violations if violation.rule == "one writer"}
+
+    assert bool(clock.run(story())) is is_pvehas
+
+
 def test_a_copy_that_native_ha_makes_where_no_watchdog_resets_is_its_own() -> None:
     result = play((60.0, "cut network pve2"), (90.0, "register vm:102"), calm_at=400.0, unmanaged=102)
     assert result.copies_of_others == {102: copies.NATIVE}

@@ -5,7 +5,9 @@ Exactly these are told apart, by how the configuration last came to where the se
 
     a person   moved the file by hand; or native HA did, while or soon after some part of the cluster was
                quorate by nothing but votes that a person had lowered: its CRM fences the rest, and goes on
-               with that when the parts join again
+               with that when the parts join again; or native HA started it in a part that only such votes
+               had made quorate, from an `/etc/pve` of before the guest was moved away, and pveha had touched
+               nothing of the guest since
     native HA  moved it from a node whose LRM was not active, which no watchdog resets
     a fork     took back where it was moved to: a node that was off meanwhile booted alone, quorate by a
                QDevice's vote, and went on from the `/etc/pve` of before. It starts what was on it then, and
@@ -41,6 +43,16 @@ class Move:
     at: float
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Alone:
+    """A node that is quorate by lowered votes alone."""
+
+    since: float
+    left_behind: frozenset[int]
+    """Guests that were moved away from it, and that native HA starts on it all the same: its `/etc/pve` is of
+    before, and has them there, `started`."""
+
+
 class Copies:
     """Watches a world's configurations, votes and watchdogs."""
 
@@ -53,6 +65,12 @@ class Copies:
         """When pveha last moved a guest."""
         self._lowered = float("-inf")
         """When a node was last quorate by lowered votes alone."""
+        self._alone: dict[str, Alone] = {}
+        self._from_before: dict[tuple[int, str], tuple[float, float]] = {}
+        """Processes of guests that were left behind, by vmid and node: when each was started, and when its
+        node came to be quorate by lowered votes alone."""
+        self._touched: dict[int, float] = {}
+        """When pveha last sent something about a guest."""
         self._unguarded: dict[int, str] = {}
         """Guests that pveha has put, or given back to native HA, on a node whose watchdog has not been armed
         since."""
@@ -67,6 +85,8 @@ class Copies:
             return FORK
         if last is None or last.target not in nodes:
             return ""
+        if any(self._is_from_before(vmid, name, last) for name in nodes):
+            return PERSON
         others = [name for name in nodes if name not in (last.source, last.target)]
         brought = [self._arrived.get((vmid, name)) for name in others]
         return last.doer if all(move is not None and move.doer for move in brought) else ""
@@ -79,8 +99,19 @@ class Copies:
             return False
         return process.started_at > self._taken_over.get(vmid, float("-inf"))
 
+    def _is_from_before(self, vmid: int, node: str, last: Move) -> bool:
+        """Whether native HA alone has started what runs there, on a state that lowered votes made quorate."""
+        process = self._world.machines[node].processes.get(vmid)
+        found = self._from_before.get((vmid, node))
+        if process is None or found is None or found[0] != process.started_at:
+            return False
+        return max(last.at, self._touched.get(vmid, last.at)) < found[1]
+
     def _sent(self, effect: wires.Effect) -> None:
         resource = effect.resource
+        about = guests.parse_sid(effect.subject)
+        for vmid in (*effect.vmids, *([about.vmid] if about is not None else [])):
+            self._touched[vmid] = self._world.now()
         if resource is None or resource.state is not cluster.HAState.STARTED:
             return
         ref = guests.parse_sid(resource.sid)
@@ -94,11 +125,34 @@ class Copies:
             del self._unguarded[vmid]
         members = self._world.membership
         if not members.expected_override:
+            self._alone.clear()
             return
         needed = members.configured // 2 + 1
-        for name, ring in members.rings.items():
-            if ring and members.quorate(name) and members.total(name) < needed:
-                self._lowered = self._world.now()
+        for name in members.rings:
+            if not members.quorate(name) or members.total(name) >= needed:
+                self._alone.pop(name, None)
+                continue
+            self._lowered = self._world.now()
+            if name not in self._alone:
+                self._alone[name] = Alone(self._lowered, self._left_behind(name))
+            alone = self._alone[name]
+            for vmid in alone.left_behind & machines[name].processes.keys():
+                started_at = machines[name].processes[vmid].started_at
+                if started_at >= alone.since:
+                    self._from_before[vmid, name] = (started_at, alone.since)
+
+    def _left_behind(self, node: str) -> frozenset[int]:
+        tree = self._world.fs.trees[node]
+        return frozenset(
+            vmid
+            for vmid, last in self._last.items()
+            if last.target != node
+            and (file := tree.guests.get(vmid)) is not None
+            and file.node == node
+            and (resource := tree.resources.get(file.ref.sid)) is not None
+            and resource.state is cluster.HAState.STARTED
+            and mark.parse(resource.comment).mark is None
+        )
 
     def _moved(self, vmid: int, source: str, target: str, by: str) -> None:
         move = Move(source, target, self._doer(vmid, source, by), self._world.now())

@@ -413,7 +413,8 @@ class Invariants:
         ignored = resource is not None and resource.state is cluster.HAState.IGNORED
         if ignored and found is not None and found.was is not cluster.HAState.STARTED:
             self.violated("what was stopped stays stopped", f"guest {vmid} is started on {on}")
-        if ignored and not self._deaf() and (missing := self.succession.missing(vmid)):
+        ordered = ignored and not self.native and not self._deaf()
+        if ordered and (missing := self.succession.missing(vmid)):
             self.violated("restart order", f"guest {vmid} is started on {on} before {missing}")
 
     def _going_to(self, target: str, what: str, vmids: tuple[int, ...]) -> None:

@@ -7,7 +7,7 @@ clock begins anew, and nothing is known to have run before the failure, so that 
 import dataclasses
 from collections.abc import Collection, Mapping
 
-from pveha.decide import evidence, memory, order, protection
+from pveha.decide import evidence, memory, order, protection, storm
 from pveha.model import cluster, guests, mark, operations, snapshot
 
 RENEW_SECONDS = 100.0
@@ -40,7 +40,8 @@ def follow(
     in_flight: Collection[int],
 ) -> tuple[Startup, memory.Memory]:
     """The order among the guests of proven losses, `startable` by vmid, and those claimed before. Takeovers
-    of the guests `in_flight` go on. No clock begins anew because nodes were in doubt for a moment."""
+    of the guests `in_flight` go on. No clock begins anew because nodes were in doubt for a moment, and all do
+    when quorum returns: without it nothing could be started, and nobody was asked."""
     dependents = [guest for guest in protected.guests.values() if guest.pvm.spec.depends_on]
     if not dependents:
         return NOTHING, memory.changed(memo, awaited={}, steady={})
@@ -59,6 +60,8 @@ def follow(
             and _is_online(guest.seen.node, verdicts)
         }
         return Startup(circles=circles), memory.changed(memo, awaited={}, steady=steady)
+    if storm.lacks_quorum(seen, memo):
+        memo = memory.changed(memo, awaited={})
     graph = {}
     for name, guest in involved.items():
         unready = _unready(guest, seen, memo, verdicts, guest.vmid in in_flight)

@@ -44,8 +44,7 @@ def follow(
     if not members.reachable or passing:
         return memo
     if not members.quorate:
-        since = memo.unquorate_since
-        if since is None or seen.now - since < QUORUM_LOSS_SECONDS:
+        if not lacks_quorum(seen, memo):
             return memo
         total = len(verdicts)
         return _rages(memo, seen, memory.Storm(seen.wall, "no node was quorate", total, total))
@@ -56,6 +55,12 @@ def follow(
     if members.split:
         return memo
     return _over(_passes(_traces(memo, seen, spec, verdicts), seen, lost, allowed), seen, spec)
+
+
+def lacks_quorum(seen: snapshot.Snapshot, memo: memory.Memory) -> bool:
+    """Whether nodes answer, and none has been quorate for longer than a moment."""
+    since = memo.unquorate_since
+    return since is not None and seen.now - since >= QUORUM_LOSS_SECONDS
 
 
 def _rages(memo: memory.Memory, seen: snapshot.Snapshot, now: memory.Storm) -> memory.Memory:

@@ -309,3 +309,17 @@ def test_no_clock_begins_anew_when_everything_is_in_doubt_for_a_moment() -> None
     scene.quorate = True
     scene.step(1)
     assert scene.memory.awaited[101] == before
+
+
+def test_every_clock_begins_anew_after_a_loss_of_quorum() -> None:
+    scene = Scene({"readyTimeoutSeconds": 60})
+    scene.until_it_waits()
+    scene.step(50)
+    scene.quorate = False
+    scene.step(60)
+    scene.quorate = True
+    events = scene.step(50).events
+    assert 112 not in scene.takeovers()
+    assert "DependencyOverdue" not in [each.reason for each in events]
+    scene.step(20)
+    assert 112 in scene.takeovers()

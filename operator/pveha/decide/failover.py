@@ -89,7 +89,10 @@ def recover(
                 batches, memo = _batches(recovery, seen, spec, memo, members, protected, startup)
                 start.extend(batches)
         if allowed.finish and spec.recovery.node_shell is not None:
-            resumed, memo = _resume(seen, memo, members, verdicts, protected, startup, claimed_only=native)
+            claimed_only = native or not allowed.begin
+            resumed, memo = _resume(
+                seen, memo, members, verdicts, protected, startup, claimed_only=claimed_only
+            )
             start.extend(resumed)
     memo = _complete(memo, seen, verdicts)
     return start, _cancellations(seen, memo, members, allowed), memo, recoveries, startup

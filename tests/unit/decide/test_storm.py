@@ -118,6 +118,28 @@ def test_a_disowned_guest_is_given_back_in_the_cooldown(scene: Scene) -> None:
     assert desired.state is cluster.HAState.STARTED
 
 
+@pytest.mark.parametrize("rages", [True, False])
+def test_a_guest_that_native_ha_has_just_moved_in_a_storm_is_left_to_it(scene: Scene, rages: bool) -> None:
+    """Its file is elsewhere already, and what was read of the CRM still has it on the lost node, as a
+    migration from there leaves it."""
+    scene.add_guest(106, "pve5")
+    scene.step(1)
+    scene.set_guest(105, lock="clone")
+    scene.lose("pve5")
+    scene.step(4)
+    scene.prove("pve5")
+    scene.step(60)
+    if rages:
+        scene.lose("pve4", bmc=ON)
+    scene.step(10)
+    assert acting(scene) == ("BlastRadius" if rages else "OK")
+    scene.move(105, "pve3")
+    scene.set_guest(105, status="stopped", lock="")
+    decision = scene.step(0.5)
+    taken = [each for each in decision.start if isinstance(each, operations.Takeover)]
+    assert bool(taken) is not rages, decision.sentence
+
+
 def test_nothing_is_registered_in_the_cooldown(scene: Scene) -> None:
     storm(scene, "pve4", "pve5")
     scene.add_guest(201, "pve1")

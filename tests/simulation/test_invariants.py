@@ -462,3 +462,23 @@ def test_a_process_elsewhere_is_excused_only_if_a_migration_left_it_and_pveha_ca
         return watching.at_end(dict(wanted), frozenset(), gone=True)
 
     assert bool(clock.run(story())) == problem
+
+
+@pytest.mark.parametrize("engine", ["Fast", "Native"])
+def test_a_guest_is_started_before_the_one_that_it_depends_on(engine: str) -> None:
+    """With engine Native the order is nobody's: native HA knows none."""
+
+    async def start(on: rig.Rig) -> None:
+        on.edit("HACluster", rig.CLUSTER, lambda made: made["spec"]["recovery"].update(engine=engine))
+        on.protect(101, dependsOn=[{"name": "vm102"}])
+        on.protect(102)
+        on.apply("power off pve2")
+        await asyncio.sleep(40.0)
+        comment = str(mark.Comment("").with_mark(mark.Mark(cluster.HAState.STARTED, op="t1.0", epoch=1)))
+        resource = dataclasses.replace(
+            on.world.newest.resources["vm:101"], state=cluster.HAState.IGNORED, comment=comment
+        )
+        on.world.set_ha(resource)
+        send(on, "start", "pve1", vmids=(101,))
+
+    assert ("restart order" in broken(start, running=False)) is (engine == "Fast")

@@ -192,6 +192,7 @@ class Promises:
                 file.lock
                 or resource is None
                 or not self._protected(file.ref)
+                or self._is_started_later(file.ref, lost)
                 or self._bound_by_wish(file.ref)
             ):
                 continue
@@ -207,6 +208,13 @@ class Promises:
                 continue
             if _wanted(resource) is cluster.HAState.STARTED and not ahead:
                 yield vmid
+
+    def _is_started_later(self, ref: guests.GuestRef, lost: str) -> bool:
+        """Whether it did not run when its node was lost, and its owner has told native HA to start it since:
+        that is no recovery, and native HA does so in its own time."""
+        since = self._losses[lost][-1] - SEEN_SECONDS
+        ran = any(run.end is None or run.end >= since for run in self._world.uptime(ref.vmid))
+        return not ran and self._truth.set_by_user.get(ref.sid, 0.0) >= since
 
     def _bound_by_wish(self, ref: guests.GuestRef) -> bool:
         """Whether there may be no node for it, because of what is wished or of an HA rule."""

@@ -87,6 +87,13 @@ class Membership:
         ring = self.rings[node]
         return any(self.rings[peer] and self.rings[peer] != ring for peer in ring)
 
+    def stays_quorate(self, node: str) -> bool:
+        """Whether those that are left of the node's ring make a quorum without who has died or left since:
+        what is written there, and waits, is done when they have agreed on their next one."""
+        ring = self.rings[node]
+        gone = sum(self.votes[peer] for peer in ring if self.rings[peer] != ring)
+        return bool(ring) and self.total(node) - gone >= self.quorum
+
     @property
     def unsafe_options(self) -> frozenset[str]:
         """Options with which quorum does not exclude a second quorate membership."""

@@ -557,11 +557,12 @@ class World:
         tree.version += 1
 
     def _some_tree(self) -> pmxcfs.Tree:
-        """The tree of a quorate node that works, rather of one that can write now; `NoQuorum` without one."""
+        """The tree of a node that works and stays quorate, rather of one that can write now; `NoQuorum`
+        without one."""
         for name in sorted(self.machines, key=self.fs.blocked):
             node = self.machines[name]
             works = node.up and not node.hung and node.services["pmxcfs"] == "running"
-            if works and self.membership.quorate(name) and not self.membership.left_behind(name):
+            if works and self.membership.stays_quorate(name) and not self.membership.left_behind(name):
                 return self.fs.trees[name]
         message = f"no node of {self.config.cluster_name} is quorate"
         raise errors.NoQuorum(message)

@@ -200,3 +200,16 @@ def test_two_halves_of_four_nodes_with_a_qdevice() -> None:
 def test_a_qdevice_is_for_an_even_number_of_nodes() -> None:
     with pytest.raises(ValueError, match="even number"):
         sim_worlds.build(qdevice=config.Qdevice())
+
+
+def test_a_node_that_has_stood_still_takes_no_write_when_all_others_are_gone() -> None:
+    stood_still = (
+        (5, "hang node pve3"),
+        (30, "power off pve2"),
+        (30.1, "power off pve1"),
+        (31, "resume node pve3"),
+    )
+    ran = sim_worlds.after(sim_worlds.build(), 32, *stood_still)
+    assert ran.membership.quorate("pve3"), "in its own eyes, for some seconds"
+    assert not ran.writable
+    assert sim_worlds.after(sim_worlds.build(), 6, (5, "power off pve1")).writable

@@ -19,6 +19,8 @@ CLAIM_SECONDS = 5.0
 START_SECONDS = 60.0
 """How long a guest may take from the start call until its process runs."""
 POLL_SECONDS = 0.2
+TAKING_OVER = "TakingOver"
+"""Step in which claims may be under way."""
 KILLABLE = frozenset({"inmigrate", "postmigrate", "paused", "prelaunch"})
 """States of what a broken migration leaves behind (S17)."""
 WRITE_SECONDS = 10.0
@@ -44,7 +46,7 @@ async def take_over(operation: operations.Takeover, with_: context.Context) -> o
     items = [item for item in operation.items if item.ref not in results]
     running = _running_there(operation, told)
 
-    with_.step("TakingOver")
+    with_.step(TAKING_OVER)
     async with asyncio.TaskGroup() as group:
 
         def start(ready: Iterable[operations.TakeoverItem]) -> None:

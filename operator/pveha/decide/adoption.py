@@ -123,7 +123,7 @@ def _finish(
                     sid, resource, held_back, f"{where.node} may still run it: native HA is held back"
                 )
             record = seen.ha_status.services.get(sid)
-            if record is not None and record.node != where.node:
+            if (record is not None and record.node != where.node) or seen.now < remembered.may_land_until:
                 return None
             if where.lost or where.state is evidence.State.PLANNED_DOWN:
                 undone = dataclasses.replace(adopted, comment=without_mark)

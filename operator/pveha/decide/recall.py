@@ -15,6 +15,8 @@ BOOT_SECONDS = 10.0
 FENCE_RETRY_SECONDS = 15.0
 MAY_LAND_SECONDS = 30.0
 """How long after it was given up a forced off may still be carried out (S15)."""
+CLAIM_LANDS_SECONDS = 10.0
+"""The same of a claim, which has 5 s, until it is seen where the file is."""
 TAKEOVER_RETRY_SECONDS = 5.0
 MAX_ATTEMPTS = 3
 """Takeovers of one guest that fail before it is put back under native HA. That somebody who may run it tells
@@ -478,6 +480,8 @@ def _fold_takeover(
             waiting = dataclasses.replace(
                 memo.guest(item.ref.sid), retry_at=outcome.at + REFUSED_RETRY_SECONDS
             )
+            if outcome.may_land:
+                waiting = dataclasses.replace(waiting, may_land_until=outcome.at + CLAIM_LANDS_SECONDS)
             recovering[item.ref.sid] = waiting
     for result in outcome.guests:
         old = memo.guest(result.ref.sid)

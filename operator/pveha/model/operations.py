@@ -211,7 +211,8 @@ class Outcome:
     commanded_at: float | None = None
     """When the forced off was first acknowledged, whatever came of it (or None)."""
     may_land: bool = False
-    """A forced off was sent that nobody acknowledged: it may still be carried out (S15)."""
+    """A forced off was sent that nobody acknowledged: it may still be carried out (S15). Of a takeover: it
+    was cancelled while claims may have been under way."""
     proof: Proof | None = None
     guests: tuple[GuestResult, ...] = ()
     refused: tuple[Edit, ...] = ()

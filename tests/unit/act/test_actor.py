@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from act_fakes import World, a_fence, a_takeover, an_item
 from pveha.act import actor
 from pveha.model import cluster, errors, operations
@@ -162,3 +164,24 @@ def test_without_quorum_the_rest_is_left_for_later() -> None:
     outcome = edited(world, operations.EditHA("edit.1", (edit, edit, edit)))
     assert len(outcome.refused) == 3
     assert len(world.did("update")) == 1
+
+
+@pytest.mark.parametrize(("hangs", "may_land"), [("processes", False), ("claim", True)])
+def test_the_claim_of_a_cancelled_takeover_may_still_land(hangs: str, may_land: bool) -> None:
+    async def story() -> None:
+        world = World()
+        item = an_item()
+        assert item.registered is not None
+        world.resources = {"vm:102": item.registered}
+        world.hang = {hangs}
+        async with an_actor(world) as doer:
+            doer.apply([a_takeover(item)], [])
+            await asyncio.sleep(1)
+            rung = doer.ended.rung
+            doer.apply([], [a_takeover().id])
+            await doer.ended.wait(rung, float("inf"))
+            (state,) = doer.states()
+            assert state.outcome is not None
+            assert state.outcome.may_land is may_land
+
+    clock.run(story())

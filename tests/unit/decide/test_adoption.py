@@ -529,3 +529,24 @@ def test_a_lost_node_that_keeps_a_claimed_guest_from_being_started_is_fenced_by_
             break
     assert seen[-1] == "Fence"
     assert "Takeover" in seen
+
+
+@pytest.mark.parametrize(("may_land", "seconds"), [(True, 10.0), (False, 0.0)])
+def test_a_guest_whose_claim_may_land_is_not_given_back_as_never_claimed(
+    may_land: bool, seconds: float
+) -> None:
+    scene = Scene().settle()
+    scene.lose("pve2")
+    scene.step(5)
+    scene.prove("pve2")
+    assert kinds(scene.step(0.1)) == ["Takeover"]
+    takeover = scene.operations[0].operation
+    scene.nodes["pve2"].bmc = ON
+    assert scene.step(0.5).cancel == (takeover.id,)
+    marked = f"[pveha op={takeover.id} epoch=2 was=started]"
+    scene.set_resource("vm:102", state=cluster.HAState.IGNORED, comment=marked)
+    began = scene.now
+    scene.end(operations.Takeover, error="cancelled", may_land=may_land)
+    while "vm:102" not in edits(scene.step(0.5)):
+        assert scene.now < began + 30.0
+    assert scene.now - began == pytest.approx(seconds, abs=1.5)

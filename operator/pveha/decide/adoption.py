@@ -76,7 +76,7 @@ def edits(
         elif guest is None or where is None:
             edit = None
         else:
-            retried = guest.node in recoveries and ref.vmid in recoveries[guest.node].items
+            retried = may_begin and guest.node in recoveries and ref.vmid in recoveries[guest.node].items
             ours = ref.vmid in protected.guests and recovery.node_shell is not None
             doubted = failover.doubted_source(ref.vmid, memo, verdicts)
             runs = guest.status == "running"

@@ -118,6 +118,20 @@ def test_a_disowned_guest_is_given_back_in_the_cooldown(scene: Scene) -> None:
     assert desired.state is cluster.HAState.STARTED
 
 
+def test_a_guest_that_cannot_be_claimed_in_the_cooldown_is_left_to_native_ha_at_once(scene: Scene) -> None:
+    """Its node was lost again; no takeover of it begins for minutes, and until then nobody would start it."""
+    storm(scene, "pve4", "pve5")
+    scene.lose("pve5")
+    marked = "[pveha op=t1.0 epoch=1 was=started]"
+    scene.set_resource("vm:105", state=cluster.HAState.IGNORED, comment=marked)
+    scene.services.pop("vm:105")
+    found: dict[str, operations.Edit] = {}
+    for _ in range(30):
+        found |= edits(scene.step(0.5))
+    assert acting(scene) == "StormCooldown"
+    assert found["vm:105"].why == "never claimed: left to native HA"
+
+
 @pytest.mark.parametrize("rages", [True, False])
 def test_a_guest_that_native_ha_has_just_moved_in_a_storm_is_left_to_it(scene: Scene, rages: bool) -> None:
     """Its file is elsewhere already, and what was read of the CRM still has it on the lost node, as a

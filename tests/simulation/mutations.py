@@ -229,7 +229,7 @@ MUTATIONS: Mapping[str, Story] = {
     "trust an unbound BMC": Story(
         trust_an_unbound_bmc,
         ("bmc-swapped", "network-cut"),
-        "rename only while off",
+        "no live node is fenced",
         nodes=4,
         fault_count=2,
     ),

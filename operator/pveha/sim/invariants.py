@@ -26,6 +26,8 @@ FORBIDDEN_SECONDS = 20.0
 """Operations begun before the user forbade new ones may still send effects for so long."""
 UNDONE_SECONDS = 300.0
 """Every `ignored` of an operation is undone within this much time in which somebody could (S10)."""
+IDENTITY_SECONDS = 10.0
+"""A BMC that has switched another machine for longer must have been found out by what it says of itself."""
 COOLDOWN_SECONDS = 300.0
 """safety.stormCooldownSeconds, as in the HACluster of every random run."""
 STORM_SEEN_SECONDS = 10.0
@@ -87,6 +89,7 @@ class Invariants:
         self._activated: dict[str, float] = {}
         """When users last ended the drain of a node."""
         self._line_at = 0.0
+        self._swapped_at = float("-inf")
         self._migrated: dict[int, float] = {}
         """VMs of drained nodes that were sent on their way in an undisturbed world, when."""
         self._storm_since: float | None = None
@@ -318,7 +321,7 @@ class Invariants:
             self._look_at_storm()
         match effect.verb:
             case "force_off":
-                self._fencing(effect.subject)
+                self._fencing(effect.subject, effect.method)
             case "create_ha" | "update_ha" if effect.resource is not None:
                 self._writing(effect.resource)
             case "delete_ha":
@@ -365,7 +368,7 @@ class Invariants:
         spec = self._rig.kubernetes.get("HACluster", rig.NAMESPACE, rig.CLUSTER)["spec"]
         return bool(spec["recovery"].get("engine") == "Native")
 
-    def _fencing(self, name: str) -> None:
+    def _fencing(self, name: str, method: str) -> None:
         if self.native:
             self.violated("native is left alone", f"{name} is switched off")
         now = self._world.now()
@@ -373,6 +376,10 @@ class Invariants:
         since = self._member_since.get(name)
         if since is not None and now - since > LATE_SECONDS:
             self.violated("no live node is fenced", f"{name} is switched off, a member since {since:.1f}")
+        bmc = self._world.bmcs.by_name.get(name) if method == "bmc" else None
+        other = bmc.machine if bmc is not None and now - self._swapped_at > IDENTITY_SECONDS else name
+        if other != name and other in self._member_since:
+            self.violated("no live node is fenced", f"instead of {name} a member, {other}, is switched off")
         if self._announced(name):
             self.violated("planned is not dead", f"{name} is switched off, which went down as announced")
         lost = self._lost(FORBIDDEN_SECONDS)
@@ -458,6 +465,8 @@ class Invariants:
 
     def _disturbed(self, line: str) -> None:
         self._line_at = self._world.now()
+        if line.startswith(("swap bmcs", "straighten bmcs")):
+            self._swapped_at = self._world.now()
         self._migrated.clear()
 
     def _new_operation(self, what: str) -> None:

@@ -29,6 +29,8 @@ class Effect:
     epoch: int = 0
     on: str = ""
     """The node that a claim moves guests to."""
+    method: str = ""
+    """The fencing method that switches a node."""
 
 
 class Wire:
@@ -248,7 +250,7 @@ class WiredPower:
         return await self._wire.read(lambda: self._inner.read(switch))
 
     async def force_off(self, switch: power.Switch) -> bool:
-        what = Effect(self._wire.name, "force_off", switch.node)
+        what = Effect(self._wire.name, "force_off", switch.node, method=switch.method)
         return await self._wire.effect(what, lambda: self._inner.force_off(switch))
 
     async def power_on(self, switch: power.Switch) -> None:

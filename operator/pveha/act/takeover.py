@@ -277,7 +277,7 @@ async def _start(
     results: Results,
     with_: context.Context,
 ) -> None:
-    """Start one guest and see it run. A guest that was stopped stays so, and one that waits does for now."""
+    """Start one guest and see it run. A guest that was stopped stays so, and one that waits waits on."""
     loop = asyncio.get_running_loop()
     if item.was is not cluster.HAState.STARTED:
         results[item.ref] = operations.GuestResult(item.ref, "Claimed")

@@ -5,7 +5,7 @@ It asks the planner that a failure would ask, with the nodes thought away.
 
 import dataclasses
 
-from pveha.decide import estimate, failover, guards, native, placement, protection, told
+from pveha.decide import estimate, failover, guards, native, protection, told
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,19 +93,7 @@ def _fast(there: list[protection.Protected], now: told.Round, down: frozenset[st
         else:
             refusals[guest.vmid] = refusal
     promised = failover.promised(now.seen, now.memo, now.protected)
-    spec = now.wanted.cluster.spec
-    plan = placement.plan(
-        down,
-        able,
-        now.seen,
-        spec,
-        now.memo,
-        now.verdicts,
-        promised,
-        now.protected.wished,
-        now.judge,
-        unused=now.ha_unused,
-    )
+    plan = told.plan(now, down, able, promised)
     refusals.update(plan.refusals)
     rows = []
     for guest in sorted(there, key=lambda each: each.order):

@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable, Mapping
 from pveha.api import hacluster
 from pveha.api.conditions import FailoverReady
 from pveha.decide import (
+    eligibility,
     evidence,
     guards,
     levels,
@@ -59,6 +60,7 @@ def recover(
     verdicts: Mapping[str, evidence.Verdict],
     protected: protection.Protection,
     allowed: guards.Permission,
+    judge: eligibility.Judge,
 ) -> tuple[list[operations.Operation], list[str], memory.Memory, dict[str, Recovery], readiness.Startup]:
     """Operations to start, ids to cancel, the memory, per lost node what is planned for it, and who waits for
     whom."""
@@ -69,7 +71,9 @@ def recover(
         if not verdict.lost:
             continue
         recovery = (
-            Recovery(name, {}, {}, {}) if native else _recovery(name, seen, spec, memo, verdicts, protected)
+            Recovery(name, {}, {}, {})
+            if native
+            else _recovery(name, seen, spec, memo, verdicts, protected, judge)
         )
         recoveries[name] = recovery
         memo = _record(name, verdict, memo, seen, protected, recovery)
@@ -152,6 +156,7 @@ def _recovery(
     memo: memory.Memory,
     verdicts: Mapping[str, evidence.Verdict],
     protected: protection.Protection,
+    judge: eligibility.Judge,
 ) -> Recovery:
     """The guests whose configuration is on `dead` (S16; those in mid-migration are resumed where their file
     is)."""
@@ -166,7 +171,7 @@ def _recovery(
         else:
             wanted.append(guest)
     planned = placement.plan(
-        {dead}, wanted, seen, spec, memo, verdicts, promised(seen, memo, protected), protected.wished
+        {dead}, wanted, seen, spec, memo, verdicts, promised(seen, memo, protected), protected.wished, judge
     )
     proven = {name for name, verdict in verdicts.items() if verdict.state is evidence.State.FENCED}
     items = {

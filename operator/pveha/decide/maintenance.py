@@ -163,6 +163,7 @@ def drain(
     protected: protection.Protection,
     allowed: guards.Permission,
     recoveries: Mapping[str, failover.Recovery],
+    judge: eligibility.Judge,
 ) -> tuple[list[operations.Operation], memory.Memory, Drains]:
     """Migrations to start, the memory, and what is left on the nodes in Drain."""
     names = [name for name in verdicts if spec.availability(name) is hacluster.Availability.DRAIN]
@@ -179,7 +180,7 @@ def drain(
             if guest.node == name and _is_left(guest, verdicts[name], seen)
         ]
         room = spec.safety.max_concurrent_migrations - len(_under_way(seen, memo))
-        round_ = _Node(name, seen, spec, memo, verdicts, protected)
+        round_ = _Node(name, seen, spec, memo, verdicts, protected, judge)
         start, left = round_.look(leaving, 0 if hindered else room)
         for operation in start:
             memo = _sent(memo, operation, seen)
@@ -275,6 +276,7 @@ class _Node:
     memo: memory.Memory
     verdicts: Mapping[str, evidence.Verdict]
     protected: protection.Protection
+    judge: eligibility.Judge
 
     def look(
         self, leaving: Collection[cluster.GuestResource], room: int
@@ -377,14 +379,13 @@ class _Node:
             for vmid, move in self.memo.moves.items()
             if move.sent_at is not None and move.target and vmid in self.seen.inventory.guests
         }
-        judge = eligibility.Judge(self.seen)
         none = None
         if not candidates:
             none = placement.nobody({self.name}, self.seen, self.spec, self.memo, self.verdicts)
         targets: dict[int, str] = {}
         refused: dict[int, Left] = {}
         for guest in sorted(ready, key=lambda each: (-self._memory(each), each.ref.vmid)):
-            choice = self._choose(guest, candidates, locations, judge, none)
+            choice = self._choose(guest, candidates, locations, none)
             if isinstance(choice, protection.Refusal):
                 refused[guest.ref.vmid] = Left(guest.ref, Standing.STAYS, choice.message)
                 continue
@@ -399,7 +400,6 @@ class _Node:
         guest: cluster.GuestResource,
         candidates: Mapping[str, placement.Target],
         locations: Mapping[str, str],
-        judge: eligibility.Judge,
         none: protection.Refusal | None,
     ) -> placement.Target | protection.Refusal:
         """A target, and not the one to which it could not be moved last time if there is another."""
@@ -419,10 +419,10 @@ class _Node:
         move = self.memo.moves.get(guest.ref.vmid)
         if move is not None and move.attempts:
             others = {name: each for name, each in candidates.items() if name != move.target}
-            choice = placement.choose(wish, others, rules, locations, judge, self.protected.wished)
+            choice = placement.choose(wish, others, rules, locations, self.judge, self.protected.wished)
             if isinstance(choice, placement.Target):
                 return choice
-        return placement.choose(wish, candidates, rules, locations, judge, self.protected.wished, none)
+        return placement.choose(wish, candidates, rules, locations, self.judge, self.protected.wished, none)
 
     def _promised(self) -> dict[str, int]:
         """Bytes of memory per node that guests on their way there will use."""

@@ -99,7 +99,7 @@ def is_ours(rule: cluster.HARule, owner: str) -> bool:
 def _is_kept(
     sid: str, config: cluster.HAConfig, named: frozenset[int], released: frozenset[int], owner: str
 ) -> bool:
-    """Whether a guest without a ProtectedVM stays registered for now, and so in its rules."""
+    """Whether a guest without a ProtectedVM is still to stay registered, and so in its rules."""
     ref, resource = guests.parse_sid(sid), config.resources.get(sid)
     return (
         ref is not None

@@ -61,7 +61,7 @@ def plan(
     verdicts: Mapping[str, evidence.Verdict],
     promised: Mapping[str, int],
     wished: wishes.Wishes,
-    judge: eligibility.Judge | None = None,
+    judge: eligibility.Judge,
     *,
     unused: bool = False,
 ) -> Plan:
@@ -71,7 +71,6 @@ def plan(
     `seen`. `unused`: Proxmox HA has no resource yet and tells of no LRM; what is only planned takes them for
     alive.
     """
-    judge = judge or eligibility.Judge(seen)
     candidates = candidates_beside(down, seen, spec, memo, verdicts, promised, unused=unused)
     locations = locations_beside(down, seen, verdicts)
     none = None if candidates else nobody(down, seen, spec, memo, verdicts)

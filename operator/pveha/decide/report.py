@@ -30,20 +30,8 @@ def _plans(now: told_.Round) -> dict[str, placement.Plan]:
     for guest in now.protected.guests.values():
         if protection.unrecoverable(guest, now.seen, now.memo) is None:
             by_node.setdefault(guest.seen.node, []).append(guest)
-    spec = now.wanted.cluster.spec
     return {
-        name: placement.plan(
-            {name},
-            guests,
-            now.seen,
-            spec,
-            now.memo,
-            now.verdicts,
-            promised,
-            now.protected.wished,
-            now.judge,
-            unused=now.ha_unused,
-        )
+        name: told_.plan(now, {name}, guests, promised)
         for name, guests in by_node.items()
         if name in now.verdicts
     }

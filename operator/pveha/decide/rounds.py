@@ -85,13 +85,14 @@ def _decide(
     memo = maintenance.follow(seen, spec, memo, verdicts)
     allowed = guards.permission(seen, spec, memo, members, verdicts)
 
+    judge = eligibility.Judge(seen)
     start, cancel, memo, recoveries, startup = failover.recover(
-        seen, spec, memo, members, verdicts, protected, allowed
+        seen, spec, memo, members, verdicts, protected, allowed, judge
     )
     alone = spec.recovery.registers_alone
     if memo.epoch is None and not alone and (allowed.begin or _may_own(wanted, allowed)):
         start.extend(_begin(seen, wanted, memo, members))
-    moves, memo, drains = maintenance.drain(seen, spec, memo, verdicts, protected, allowed, recoveries)
+    moves, memo, drains = maintenance.drain(seen, spec, memo, verdicts, protected, allowed, recoveries, judge)
     start.extend(moves)
     enrolled, memo = enrolment.enrol(seen, wanted, memo, allowed)
     named = {pvm.spec.vmid for pvm in wanted.guests.values()}
@@ -117,7 +118,7 @@ def _decide(
         recoveries,
         drains,
         enrolled,
-        eligibility.Judge(seen),
+        judge,
         startup,
         mirror,
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Set
 
 from pveha.api import conditions as words
 from pveha.api import hacluster, meta
@@ -15,6 +15,7 @@ from pveha.decide import (
     maintenance,
     memory,
     native_rules,
+    placement,
     protection,
     readiness,
 )
@@ -52,6 +53,25 @@ class Round:
         """Whether Proxmox HA has no resource: its CRM is idle then, and tells of no LRM."""
         status, config = self.seen.ha_status, self.seen.ha_config
         return status is not None and status.master is None and config is not None and not config.resources
+
+
+def plan(
+    now: Round, down: Set[str], guests: Collection[protection.Protected], promised: Mapping[str, int]
+) -> placement.Plan:
+    """Where `guests` would go if the nodes `down` were gone; `promised` is what `failover.promised` tells of
+    the round."""
+    return placement.plan(
+        down,
+        guests,
+        now.seen,
+        now.wanted.cluster.spec,
+        now.memo,
+        now.verdicts,
+        promised,
+        now.protected.wished,
+        now.judge,
+        unused=now.ha_unused,
+    )
 
 
 def time(timestamp: float) -> datetime.datetime:

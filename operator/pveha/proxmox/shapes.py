@@ -331,13 +331,17 @@ def inventory(data: Any, answered_at: float) -> cluster.Inventory:
     )
 
 
+def _digest(path: str, digests: set[str]) -> str:
+    """The digest of the file that entries come from; empty without entries."""
+    if len(digests) > 1:
+        message = f"{path}: entries with different digests in one answer"
+        raise errors.BadAnswer(message)
+    return digests.pop() if digests else ""
+
+
 def ha_config(data: Any, answered_at: float) -> cluster.HAConfig:
     """`GET /cluster/ha/resources`; every entry repeats the digest of the whole file."""
     entries = _read(_HA_RESOURCES, data, "/cluster/ha/resources")
-    digests = {each.digest for each in entries}
-    if len(digests) > 1:
-        message = "/cluster/ha/resources: entries with different digests in one answer"
-        raise errors.BadAnswer(message)
     return cluster.HAConfig(
         resources={
             each.sid: cluster.HAResource(
@@ -346,7 +350,7 @@ def ha_config(data: Any, answered_at: float) -> cluster.HAConfig:
             for each in entries
             if guests.parse_sid(each.sid)
         },
-        digest=digests.pop() if digests else "",
+        digest=_digest("/cluster/ha/resources", {each.digest for each in entries}),
         answered_at=answered_at,
     )
 
@@ -354,10 +358,6 @@ def ha_config(data: Any, answered_at: float) -> cluster.HAConfig:
 def ha_rules(data: Any, answered_at: float) -> cluster.HARuleConfig:
     """`GET /cluster/ha/rules`, with those that are disabled."""
     entries = _read(_HA_RULES, data, "/cluster/ha/rules")
-    digests = {each.digest for each in entries}
-    if len(digests) > 1:
-        message = "/cluster/ha/rules: entries of one file have different digests"
-        raise errors.BadAnswer(message)
     return cluster.HARuleConfig(
         rules={
             each.rule: cluster.HARule(
@@ -372,7 +372,7 @@ def ha_rules(data: Any, answered_at: float) -> cluster.HARuleConfig:
             )
             for each in entries
         },
-        digest=digests.pop() if digests else "",
+        digest=_digest("/cluster/ha/rules", {each.digest for each in entries}),
         answered_at=answered_at,
     )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pveha.model import cluster, errors, guests, node, power
 from pveha.nodeshell import answers, pveha_node, ssh
 from pveha.proxmox import client
-from pveha.sim import guestops, ha_rules, node_system, pmxcfs, shell_versions, views
+from pveha.sim import guestfile, guestops, ha_rules, node_system, pmxcfs, shell_versions, views
 
 if TYPE_CHECKING:
     from pveha.sim import world as worlds
@@ -311,12 +311,7 @@ class SimHypervisor:
 
         async def answer() -> cluster.GuestRuntime:
             await self._pvedaemon(on)
-            file = world.fs.tree(on).guests.get(ref.vmid)
-            if file is None or file.node != on:
-                message = (
-                    f"Configuration file 'nodes/{on}/{ref.kind.config_folder}/{ref.vmid}.conf' does not exist"
-                )
-                raise errors.NotFound(message)
+            file = self._file(ref, on)
             process = world.machines[on].processes.get(ref.vmid)
             state = process.state if process else "stopped"
             qmp = state if ref.kind is guests.GuestKind.VM else None
@@ -326,15 +321,8 @@ class SimHypervisor:
         return await self._at(on, client.READ_SECONDS, answer)
 
     async def guest_config(self, ref: guests.GuestRef, on: str) -> Mapping[str, str]:
-        world = self._world
-
         async def answer() -> Mapping[str, str]:
-            file = world.fs.tree(on).guests.get(ref.vmid)
-            if file is None or file.node != on:
-                message = (
-                    f"Configuration file 'nodes/{on}/{ref.kind.config_folder}/{ref.vmid}.conf' does not exist"
-                )
-                raise errors.NotFound(message)
+            file = self._file(ref, on)
             lines = (line.partition(": ") for line in file.text.split("\n[", 1)[0].splitlines())
             return {key: value for key, _, value in lines}
 
@@ -355,12 +343,7 @@ class SimHypervisor:
 
         async def answer() -> None:
             await self._pvedaemon(on)
-            file = world.fs.tree(on).guests.get(ref.vmid)
-            if file is None or file.node != on:
-                message = (
-                    f"Configuration file 'nodes/{on}/{ref.kind.config_folder}/{ref.vmid}.conf' does not exist"
-                )
-                raise errors.NotFound(message)
+            file = self._file(ref, on)
             if problem := world.guests.agent_problem(on, file):
                 await asyncio.sleep(guestops.AGENT_SECONDS if problem == guestops.AGENT_ABSENT else 0.0)
                 raise errors.Refused(problem)
@@ -400,6 +383,16 @@ class SimHypervisor:
 
         call = self._server.look if reads else self._server.ask
         return await call(serve(), seconds, f"API of {name}")
+
+    def _file(self, ref: guests.GuestRef, on: str) -> guestfile.GuestFile:
+        """The guest's configuration, if it is on that node."""
+        file = self._world.fs.tree(on).guests.get(ref.vmid)
+        if file is None or file.node != on:
+            message = (
+                f"Configuration file 'nodes/{on}/{ref.kind.config_folder}/{ref.vmid}.conf' does not exist"
+            )
+            raise errors.NotFound(message)
+        return file
 
     async def _pvedaemon(self, name: str) -> None:
         state = self._world.machines[name].services["pvedaemon"]

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from pveha.act import context
+from pveha.act import context, turns
 from pveha.model import cluster, errors, guests, node, operations, power
 from pveha.sim import clock
 
@@ -194,7 +194,7 @@ def perform(
     world: Any, operation: Callable[[context.Context], Coroutine[Any, Any, operations.Outcome]]
 ) -> operations.Outcome:
     """Run one operation on the world in virtual time."""
-    with_ = context.Context(world, world, world, world, asyncio.Semaphore(4), lambda step: None)
+    with_ = context.Context(world, world, world, world, turns.Turns(4), lambda step: None)
     return clock.run(operation(with_))
 
 

@@ -53,7 +53,8 @@ def test_the_command_answers_from_a_file(
     saved.write(file, seen, wanted)
     assert command.main(["explain", "pve2", "--file", str(file)]) == 0
     text = capsys.readouterr().out
-    assert "If pve2 died now, 2 of 2 guests would run again." in text
+    assert "If pve2 died now, 1 of 1 guests would run again." in text
+    assert "stays stopped" in text
     assert command.main(["explain", "102", "--file", str(file), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["guests"]
     assert (row["vmid"], row["from"], row["recovered"]) == (102, "pve2", True)

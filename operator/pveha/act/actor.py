@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from pveha import bell
-from pveha.act import context, epoch, fence, migrate, power_on, registration, rules, takeover
+from pveha.act import context, epoch, fence, migrate, power_on, registration, rules, takeover, turns
 from pveha.model import errors, operations, ports
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Actor:
         wall_now: Callable[[], float],
         ended: bell.Bell | None = None,
     ) -> None:
-        self._with = (hypervisor, shell, power, leadership, asyncio.Semaphore(DISOWNS_IN_FLIGHT))
+        self._with = (hypervisor, shell, power, leadership, turns.Turns(DISOWNS_IN_FLIGHT))
         self._wall_now = wall_now
         self._running: dict[str, _Running] = {}
         self.ended = ended or bell.Bell()

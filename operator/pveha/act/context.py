@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from pveha.act import turns
 from pveha.model import errors, ports
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ class Context:
     optional_shell: ports.NodeShell | None
     optional_power: ports.PowerControl | None
     leadership: ports.Leadership
-    disowning: asyncio.Semaphore
+    disowning: turns.Turns
     """Held while an HA resource is set to ignored, by all takeovers of the cluster together."""
     step: Callable[[str], None]
 

@@ -157,7 +157,7 @@ async def _disown(
     failed."""
     problem = ""
     try:
-        async with with_.disowning:
+        async with with_.disowning.turn((int(item.waits != ""), *item.rank)):
             for attempt in range(DISOWN_TRIES):
                 try:
                     await _mark(operation, item, with_)

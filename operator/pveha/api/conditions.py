@@ -657,6 +657,14 @@ class FailoverReady(Documented):
         "The guest is being recovered, and waits for a guest that it depends on.",
         "See the condition Ready.",
     )
+    DEPENDENCY_NOT_READY = (
+        "DependencyNotReady",
+        (
+            "The guest would be moved and not started: one that it depends on would stay down, and the "
+            "policy of that one says startup.onTimeout: Stop."
+        ),
+        "See why the guest in the message would stay down, or set startup.onTimeout: Continue in its policy.",
+    )
     NATIVE = (
         "Native",
         (

@@ -98,6 +98,10 @@ def _as_json(answer: "explain.Explanation") -> dict[str, Any]:
                 "from": row.source,
                 "to": row.target or None,
                 "priority": row.priority,
+                "order": row.step.number if row.step is not None else None,
+                "wave": row.step.wave if row.step is not None else None,
+                "waitsFor": list(row.step.waits) if row.step is not None else [],
+                "staysStopped": row.stopped,
                 "expectedDowntimeSeconds": row.downtime_seconds,
                 "recovered": row.recovered,
                 "reason": row.reason,
@@ -113,18 +117,26 @@ def _as_text(answer: "explain.Explanation") -> str:
     lines = [f"! {each}" for each in answer.obstacles]
     if not answer.rows:
         return "\n".join([*lines, f"No guest runs on {names} or is protected there."])
-    table = [("", "GUEST", "VMID", "FROM", "TO", "BACK AFTER", "")]
-    for number, row in enumerate(answer.rows, 1):
-        after = f"{row.downtime_seconds} s" if row.recovered else "stays down"
+    table = [("", "GUEST", "VMID", "FROM", "TO", "WAITS FOR", "BACK AFTER", "")]
+    for row in answer.rows:
+        number, waits = (str(row.step.number), row.step.waits) if row.step is not None else ("", ())
         to = row.target or ("(native HA)" if row.recovered else "-")
         name = row.name or row.guest or "-"
-        table.append(
-            (str(number), name, str(row.vmid), row.source, to, after, f"{row.reason}: {row.message}")
-        )
-    widths = [max(len(line[column]) for line in table) for column in range(6)]
+        why = f"{row.reason}: {row.message}"
+        cells = (number, name, str(row.vmid), row.source, to, ", ".join(waits) or "-", _back(row), why)
+        table.append(cells)
+    last = len(table[0]) - 1
+    widths = [max(len(line[column]) for line in table) for column in range(last)]
     for line in table:
-        cells = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False))
-        lines.append(f"{cells}  {line[6]}".rstrip())
-    back = sum(row.recovered for row in answer.rows)
-    lines.append(f"If {names} died now, {back} of {len(answer.rows)} guests would run again.")
+        padded = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False))
+        lines.append(f"{padded}  {line[last]}".rstrip())
+    to_run = [row for row in answer.rows if not row.stopped]
+    back = sum(row.recovered for row in to_run)
+    lines.append(f"If {names} died now, {back} of {len(to_run)} guests would run again.")
     return "\n".join(lines)
+
+
+def _back(row: "explain.Row") -> str:
+    if row.downtime_seconds is not None:
+        return f"{row.downtime_seconds} s"
+    return "stays stopped" if row.stopped and row.recovered else "stays down"

@@ -1,7 +1,7 @@
 """How long a guest would be down if its node died now: learned from its last failover, else calculated."""
 
 from pveha.api import hacluster
-from pveha.decide import levels, native, protection, told
+from pveha.decide import levels, protection, told
 
 PROOF_SECONDS = 2.0
 """From corosync's word to the proof: the BMC already reads off, or is switched off and read twice."""
@@ -13,27 +13,29 @@ UNKNOWN_LOSS_SECONDS = 6.6
 """With corosync's defaults on three nodes, as measured; where no node tells its timeouts."""
 
 
-def downtime_seconds(guest: protection.Protected, now: told.Round) -> int | None:
-    """Whole seconds from the node's death until the guest runs elsewhere; None if a person decides."""
-    if now.native:
-        return native.downtime_seconds(guest, now.seen)
-    if _needs_a_person(guest.seen.node, now):
-        return None
-    last = guest.pvm.status.last_failover
-    if last is not None and last.downtime_seconds is not None and last.engine is hacluster.Engine.FAST:
-        return _rounded(float(last.downtime_seconds))
+def proof_seconds(now: told.Round) -> float:
+    """From a node's death until it is proven off."""
     totems = [shell.totem for shell in now.seen.shells.values() if shell.totem is not None]
     remaining = max(1, len(now.members.nodes) - 1)
     loss = max((totem.loss_seconds(remaining) for totem in totems), default=UNKNOWN_LOSS_SECONDS)
-    return _rounded(loss + PROOF_SECONDS + START_SECONDS + guest.policy.node_failure.delay_seconds)
+    return loss + PROOF_SECONDS
 
 
-def _needs_a_person(name: str, now: told.Round) -> bool:
+def learned_seconds(guest: protection.Protected) -> float | None:
+    """For how long it was down in its last failover, if pveha ended that."""
+    last = guest.pvm.status.last_failover
+    if last is None or last.downtime_seconds is None or last.engine is not hacluster.Engine.FAST:
+        return None
+    return float(last.downtime_seconds)
+
+
+def needs_a_person(name: str, now: told.Round) -> bool:
     """Whether nothing but somebody's word would prove the node's death."""
     found = [methods for _, methods in now.wanted.cluster.spec.levels(name)]
     provable = [each for each in found if levels.provable(each, now.memo.node(name))]
     return bool(provable) and all(levels.by_a_person(each) for each in provable)
 
 
-def _rounded(seconds: float) -> int:
+def rounded(seconds: float) -> int:
+    """Whole seconds as they are told."""
     return -int(-seconds // ROUND_SECONDS) * ROUND_SECONDS

@@ -5,7 +5,8 @@ It asks the planner that a failure would ask, with the nodes thought away.
 
 import dataclasses
 
-from pveha.decide import estimate, failover, guards, native, protection, told
+from pveha.api.conditions import FailoverReady
+from pveha.decide import failover, guards, native, protection, sequence, told
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,16 +23,20 @@ class Row:
     """The node it would run on; empty: it stays down, or Proxmox's own HA chooses."""
     priority: int | None
     downtime_seconds: int | None
-    """Expected; None: not known, or it stays down."""
+    """Expected; None: not known, it stays down, or it is not to run."""
     reason: str
     """Machine-readable: `OK`, `Native`, or why not."""
     message: str
     """The same for people, with what would have to change."""
+    step: sequence.Step | None = None
+    """Its place in the restart order; None: it is not started by pveha."""
+    stopped: bool = False
+    """Its owner keeps it stopped: it is moved, and stays so."""
 
     @property
     def recovered(self) -> bool:
-        """Whether it would run again."""
-        return self.downtime_seconds is not None
+        """Whether it would be on another node as its owner wants it."""
+        return self.downtime_seconds is not None or (self.stopped and self.target != "")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,15 +57,20 @@ def explain(now: told.Round, down: frozenset[str]) -> Explanation:
     if obstacles:
         rows = [
             dataclasses.replace(
-                row, target="", downtime_seconds=None, reason="Obstacle", message=obstacles[0]
+                row, target="", downtime_seconds=None, reason="Obstacle", message=obstacles[0], step=None
             )
             if row.recovered
             else row
             for row in rows
         ]
     rows += _unprotected(now, down)
-    rows.sort(key=lambda row: not row.recovered)
+    rows.sort(key=_place)
     return Explanation(tuple(sorted(down)), obstacles, tuple(rows))
+
+
+def _place(row: Row) -> tuple[bool, bool, int]:
+    """Who is started comes first, then who is moved and not started, then who stays down."""
+    return (not row.recovered, row.step is None, row.step.number if row.step is not None else 0)
 
 
 def _obstacles(now: told.Round, down: frozenset[str]) -> list[str]:
@@ -95,20 +105,38 @@ def _fast(there: list[protection.Protected], now: told.Round, down: frozenset[st
     promised = failover.promised(now.seen, now.memo, now.protected)
     plan = told.plan(now, down, able, promised)
     refusals.update(plan.refusals)
+    going = [guest for guest in able if guest.vmid in plan.targets]
+    placed = sequence.steps(going, there, now)
     rows = []
     for guest in sorted(there, key=lambda each: each.order):
+        step = placed.get(guest.vmid)
         if refusal := refusals.get(guest.vmid):
             rows.append(_row(guest, "", None, str(refusal.reason), refusal.message))
+        elif step is not None and step.held:
+            rows.append(_row(guest, "", None, str(FailoverReady.DEPENDENCY_NOT_READY), step.held))
         else:
-            seconds = estimate.downtime_seconds(guest, now)
-            rows.append(_row(guest, plan.targets[guest.vmid], seconds, "OK", "started by pveha"))
+            row = _row(guest, plan.targets[guest.vmid], None, "OK", _started(step))
+            seconds = step.seconds if step is not None else None
+            rows.append(dataclasses.replace(row, step=step, downtime_seconds=seconds, stopped=step is None))
     return rows
+
+
+def _started(step: sequence.Step | None) -> str:
+    if step is None:
+        return "moved by pveha; it stays stopped, as its owner wants it"
+    if not step.waits:
+        return "started by pveha"
+    after = (
+        f"started by pveha once {' and '.join(step.waits)} {'is' if len(step.waits) == 1 else 'are'} ready"
+    )
+    late = f", or at the latest when {' and '.join(step.overdue)} has had its time" if step.overdue else ""
+    return after + late
 
 
 def _native(guest: protection.Protected, now: told.Round) -> Row:
     if refusal := native.unrecoverable(guest, now.seen, now.memo, now.verdicts, now.judge):
         return _row(guest, "", None, str(refusal.reason), refusal.message)
-    seconds = estimate.downtime_seconds(guest, now)
+    seconds = native.downtime_seconds(guest, now.seen)
     return _row(guest, "", seconds, "Native", "started by Proxmox's own HA, on a node of its choice")
 
 

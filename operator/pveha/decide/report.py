@@ -3,7 +3,7 @@
 `told` is the form, `report_cluster`, `report_guests` and `report_events` are the parts.
 """
 
-from pveha.decide import failover, placement, protection, report_cluster, report_guests
+from pveha.decide import failover, placement, protection, report_cluster, report_guests, sequence
 from pveha.decide import told as told_
 from pveha.model import decision
 
@@ -12,7 +12,10 @@ def report(now: told_.Round) -> decision.Report:
     """The statuses of this round."""
     told = report_cluster.conditions_of(now)
     plans = _plans(now)
-    guests = {name: report_guests.status_of(pvm, now, told, plans) for name, pvm in now.wanted.guests.items()}
+    steps = sequence.of_plans(now, {name: plan.targets.keys() for name, plan in plans.items()})
+    guests = {
+        name: report_guests.status_of(pvm, now, told, plans, steps) for name, pvm in now.wanted.guests.items()
+    }
     for name, refusal in now.protected.refused.items():
         if name in now.wanted.unreadable:
             guests[name] = report_guests.refused(refusal, None, now)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from pveha.api import conditions, failoverpolicy, hacluster, protectedvm
 from pveha.decide import (
-    estimate,
     evidence,
     failover,
     native,
@@ -13,6 +12,7 @@ from pveha.decide import (
     readiness,
     recall,
     report_placement,
+    sequence,
 )
 from pveha.decide import told as told_
 from pveha.model import node, snapshot
@@ -61,6 +61,7 @@ def status_of(
     now: told_.Round,
     cluster: Mapping[conditions.ClusterCondition, told_.Told],
     plans: Mapping[str, placement.Plan],
+    steps: Mapping[int, sequence.Step],
 ) -> protectedvm.ProtectedVMStatus:
     guest = now.protected.guests.get(pvm.spec.vmid)
     if guest is None or guest.pvm is not pvm:
@@ -77,7 +78,7 @@ def status_of(
     ready = _guest_ready(guest, now)
     told: dict[conditions.GuestCondition, told_.Told] = {
         conditions.GuestCondition.READY: ready,
-        conditions.GuestCondition.FAILOVER_READY: _failover_ready(guest, now, cluster, plans),
+        conditions.GuestCondition.FAILOVER_READY: _failover_ready(guest, now, cluster, plans, steps),
         conditions.GuestCondition.PLACEMENT_READY: report_placement.told_of(guest, now),
     }
     generation = pvm.metadata.generation
@@ -93,7 +94,9 @@ def status_of(
                 "identity": now.protected.identities.get(guest.vmid, ""),
             }
         ),
-        failover_plan=_failover_plan(guest, now, told[conditions.GuestCondition.FAILOVER_READY][0], plans),
+        failover_plan=_failover_plan(
+            guest, now, told[conditions.GuestCondition.FAILOVER_READY][0], plans, steps
+        ),
         last_failover=_last_failover(guest, now),
     )
 
@@ -103,6 +106,7 @@ def _failover_plan(
     now: told_.Round,
     ready: bool | None,
     plans: Mapping[str, placement.Plan],
+    steps: Mapping[int, sequence.Step],
 ) -> protectedvm.FailoverPlan | None:
     """Where it would go. While its node is away, the plan from before: that is what is carried out."""
     away = [name for name, verdict in now.verdicts.items() if verdict.state is not evidence.State.ONLINE]
@@ -112,8 +116,9 @@ def _failover_plan(
     target = plans[guest.seen.node].targets.get(guest.vmid) if ready and guest.seen.node in plans else None
     if target is None:
         return None
+    step = steps.get(guest.vmid)
     return protectedvm.FailoverPlan(
-        target_node=target, expected_downtime_seconds=estimate.downtime_seconds(guest, now)
+        target_node=target, expected_downtime_seconds=step.seconds if step is not None else None
     )
 
 
@@ -211,6 +216,7 @@ def _failover_ready(
     now: told_.Round,
     cluster: Mapping[conditions.ClusterCondition, told_.Told],
     plans: Mapping[str, placement.Plan],
+    steps: Mapping[int, sequence.Step],
 ) -> told_.Told:
     if now.native:
         return _native_ready(guest, now, cluster)
@@ -232,6 +238,8 @@ def _failover_ready(
         refusal = plans[guest.seen.node].refusals.get(guest.vmid)
     if refusal is not None:
         return False, refusal.reason, refusal.message
+    if (step := steps.get(guest.vmid)) is not None and step.held:
+        return False, conditions.FailoverReady.DEPENDENCY_NOT_READY, step.held
     return True, conditions.FailoverReady.OK, "it would be started on another node if its node died"
 
 

@@ -98,6 +98,8 @@ class TakeoverItem:
     itself."""
     waits: str = ""
     """Why it is claimed and not started: what it waits for."""
+    rank: tuple[int, ...] = ()
+    """Whose is smaller comes first, over all targets."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

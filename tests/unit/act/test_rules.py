@@ -1,10 +1,9 @@
 """Changes of HA rules: each compared with what was seen, one after the other."""
 
-import asyncio
 import dataclasses
 from typing import Any, cast
 
-from pveha.act import context, rules
+from pveha.act import context, rules, turns
 from pveha.model import cluster, errors, operations, ports
 from pveha.sim import clock
 
@@ -65,7 +64,7 @@ def edit(on: Proxmox, *edits: tuple[cluster.HARule | None, cluster.HARule | None
     async def run() -> operations.Outcome:
         outside: Any = on
         leadership = cast(ports.Leadership, on)
-        with_ = context.Context(outside, None, None, leadership, asyncio.Semaphore(1), lambda text: None)
+        with_ = context.Context(outside, None, None, leadership, turns.Turns(1), lambda text: None)
         return await rules.edit(operations.EditRules("rules.1", changes), with_)
 
     return clock.run(run())

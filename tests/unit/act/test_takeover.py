@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from act_fakes import VM, World, a_takeover, an_item, perform, process
-from pveha.act import context, takeover
+from pveha.act import context, takeover, turns
 from pveha.api.conditions import FailoverReady
 from pveha.model import cluster, errors, guests, mark, operations, power
 from pveha.sim import clock
@@ -290,7 +290,7 @@ def test_a_takeover_cancelled_at_any_step_can_be_done_again(step: str) -> None:
 
     async def story() -> operations.Outcome:
         ports: Any = on
-        with_ = context.Context(ports, ports, ports, ports, asyncio.Semaphore(4), lambda text: None)
+        with_ = context.Context(ports, ports, ports, ports, turns.Turns(4), lambda text: None)
         task = asyncio.create_task(takeover.take_over(a_takeover(), with_))
         await asyncio.sleep(1)
         task.cancel()

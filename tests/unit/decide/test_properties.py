@@ -188,7 +188,7 @@ def test_an_empty_memory_begins_nothing_that_a_full_one_would_not(story: list[An
 
 def test_decide_does_no_io() -> None:
     pure = {"collections", "dataclasses", "datetime", "enum", "fnmatch", "functools", "re", "typing", "types"}
-    pure |= {"hashlib", "itertools", "math", "pveha"}
+    pure |= {"graphlib", "hashlib", "itertools", "math", "pveha"}
     for file in Path(pveha.decide.__path__[0]).rglob("*.py"):
         for found in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names = [each.name for each in found.names] if isinstance(found, ast.Import) else []

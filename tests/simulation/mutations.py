@@ -17,10 +17,10 @@ from pveha.decide import (
     failover,
     guards,
     history,
+    hosts,
     memory,
     native_rules,
     order,
-    placement,
     protection,
     recall,
 )
@@ -112,9 +112,11 @@ def adopt_onto_an_idle_lrm(patch: pytest.MonkeyPatch) -> None:
         return real(seen, *args)
 
     patch.setattr(adoption, "edits", edits)
-    patch.setattr(placement, "lrm_alive", lambda *args: True)
-    target = placement._target
-    patch.setattr(placement, "_target", lambda *args: dataclasses.replace(target(*args), lrm_active=True))
+    patch.setattr(hosts, "lrm_alive", lambda *args: True)
+    real_node = hosts._node
+    patch.setattr(
+        hosts, "_node", lambda *args, **named: dataclasses.replace(real_node(*args, **named), rank=0)
+    )
 
 
 def skip_the_read_back(patch: pytest.MonkeyPatch) -> None:

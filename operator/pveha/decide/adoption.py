@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from pveha.api import hacluster
 from pveha.api.conditions import FailoverReady
-from pveha.decide import evidence, failover, memory, placement, protection, recall
+from pveha.decide import evidence, failover, hosts, memory, protection, recall
 from pveha.model import cluster, guests, mark, operations, snapshot
 
 LRM_WAIT_SECONDS = 40.0
@@ -140,7 +140,7 @@ def _finish(
             return operations.Edit(
                 sid, resource, held_back, f"{doubted} may still run it after all: native HA is held back"
             )
-        if starts and (remembered.problem in BLOCKING or not placement.lrm_alive(where.node, seen, memo)):
+        if starts and (remembered.problem in BLOCKING or not hosts.lrm_alive(where.node, seen, memo)):
             return None
         done = remembered.verified or not ours or not starts or remembered.attempts >= recall.MAX_ATTEMPTS
         if done and len(remembered.dropped_flushes) >= FLUSHES:

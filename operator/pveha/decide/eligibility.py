@@ -115,18 +115,23 @@ class Judge:
         self, guest: node.GuestConfig, names: Iterable[str], *, replicated: bool = False
     ) -> frozenset[str]:
         """Those of `names`, none of which is the guest's own node, that can run the guest."""
-        key = (guest.storages, guest.local_devices, guest.needs, replicated)
-        found = self._able.get(key)
-        if found is None:
-            found = self._able[key] = frozenset(
-                name for name in self._names if not self.refusals(guest, name, replicated=replicated)
-            )
+        found = self.everywhere(guest, replicated=replicated)
         return frozenset(
             name
             for name in names
             if name in found
             or (name not in self._names and not self.refusals(guest, name, replicated=replicated))
         )
+
+    def everywhere(self, guest: node.GuestConfig, *, replicated: bool = False) -> frozenset[str]:
+        """Those of all nodes that Proxmox has listed that can run the guest, its own apart."""
+        key = (guest.storages, guest.local_devices, guest.needs, replicated)
+        found = self._able.get(key)
+        if found is None:
+            found = self._able[key] = frozenset(
+                name for name in self._names if not self.refusals(guest, name, replicated=replicated)
+            )
+        return found
 
     def nowhere(
         self, guest: node.GuestConfig, names: Iterable[str], *, replicated: bool = False

@@ -8,6 +8,7 @@ the pause before the next try; a new leader begins without them.
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Collection, Mapping
 
 from pveha.api import failoverpolicy, hacluster
@@ -17,6 +18,8 @@ from pveha.decide import (
     evidence,
     failover,
     guards,
+    ha_rules,
+    hosts,
     memory,
     placement,
     protection,
@@ -283,8 +286,7 @@ class _Node:
     ) -> tuple[list[operations.Migrate], tuple[Left, ...]]:
         """At most `room` guests to send on their way, and how all that are left stand.
 
-        The largest are placed first, so that there is room for them; the smallest go first, so that most are
-        away soon.
+        The smallest go first, so that most are away soon.
         """
         left: dict[int, Left] = {}
         ready = []
@@ -370,59 +372,56 @@ class _Node:
 
     def _targets(self, ready: Collection[cluster.GuestResource]) -> tuple[dict[int, str], dict[int, Left]]:
         assert self.seen.inventory is not None
-        candidates = placement.candidates_beside(
-            {self.name}, self.seen, self.spec, self.memo, self.verdicts, self._promised()
-        )
-        locations = placement.locations_beside({self.name}, self.seen, self.verdicts)
+        leaving = {self.name}
+        locations = placement.locations_beside(leaving, self.seen, self.verdicts)
         locations |= {
             self.seen.inventory.guests[vmid].ref.sid: move.target
             for vmid, move in self.memo.moves.items()
             if move.sent_at is not None and move.target and vmid in self.seen.inventory.guests
         }
-        none = None
-        if not candidates:
-            none = placement.nobody({self.name}, self.seen, self.spec, self.memo, self.verdicts)
-        targets: dict[int, str] = {}
+        nodes = hosts.nodes(leaving, self.seen, self.spec, self.memo, self.verdicts, self._promised())
+        taking = frozenset(each.name for each in nodes if each.accepts)
         refused: dict[int, Left] = {}
-        for guest in sorted(ready, key=lambda each: (-self._memory(each), each.ref.vmid)):
-            choice = self._choose(guest, candidates, locations, none)
-            if isinstance(choice, protection.Refusal):
-                refused[guest.ref.vmid] = Left(guest.ref, Standing.STAYS, choice.message)
-                continue
-            targets[guest.ref.vmid] = choice.name
-            locations[guest.ref.sid] = choice.name
-            taken = choice.free - self._memory(guest)
-            candidates[choice.name] = dataclasses.replace(choice, free=taken)
-        return targets, refused
+        demands = []
+        for guest in ready:
+            demand = self._demand(guest, taking, locations)
+            if isinstance(demand, protection.Refusal):
+                refused[guest.ref.vmid] = Left(guest.ref, Standing.STAYS, demand.message)
+            else:
+                demands.append(demand)
+        wished = self.protected.wished
+        question = placement.ask(demands, nodes, self.seen.ha_rules, locations, self.judge, wished)
+        nobody = functools.partial(hosts.nobody, leaving, self.seen, self.spec, self.memo, self.verdicts)
+        plan = placement.answer(question, self.memo.plans.plan(question.asked), leaving, nobody)
+        for guest in ready:
+            if refusal := plan.refusals.get(guest.ref.vmid):
+                refused[guest.ref.vmid] = Left(guest.ref, Standing.STAYS, refusal.message)
+        return dict(plan.targets), refused
 
-    def _choose(
-        self,
-        guest: cluster.GuestResource,
-        candidates: Mapping[str, placement.Target],
-        locations: Mapping[str, str],
-        none: protection.Refusal | None,
-    ) -> placement.Target | protection.Refusal:
-        """A target, and not the one to which it could not be moved last time if there is another."""
-        config, resource = self._config(guest), self._managed(guest)
-        wish = placement.Wish(guest.ref.sid, self._memory(guest), config)
-        rules = self.seen.ha_rules if resource is not None else ()
+    def _demand(
+        self, guest: cluster.GuestResource, taking: frozenset[str], locations: Mapping[str, str]
+    ) -> placement.Demand | protection.Refusal:
+        """What the guest needs. The node to which it could not be moved last time is its last resort."""
+        resource, sid, kept = self._managed(guest), guest.ref.sid, None
         if resource is not None and resource.failback:
             online = frozenset(n for n, v in self.verdicts.items() if v.state is evidence.State.ONLINE)
-            kept = placement.allowed_nodes(wish.sid, online, rules, locations)
-            if candidates and not kept & candidates.keys():
+            kept = ha_rules.allowed_nodes(sid, online, self.seen.ha_rules, locations)
+            if taking and not kept & taking:
                 return protection.Refusal(
                     FailoverReady.NATIVE_RULE_FORBIDS,
                     "the HA rules of Proxmox would move it back at once, because its failback is on: "
-                    f"'ha-manager set {wish.sid} --failback 0', or change the rule",
+                    f"'ha-manager set {sid} --failback 0', or change the rule",
                 )
-            candidates = {name: each for name, each in candidates.items() if name in kept}
         move = self.memo.moves.get(guest.ref.vmid)
-        if move is not None and move.attempts:
-            others = {name: each for name, each in candidates.items() if name != move.target}
-            choice = placement.choose(wish, others, rules, locations, self.judge, self.protected.wished)
-            if isinstance(choice, placement.Target):
-                return choice
-        return placement.choose(wish, candidates, rules, locations, self.judge, self.protected.wished, none)
+        return placement.Demand(
+            guest.ref.vmid,
+            sid,
+            self._memory(guest),
+            self._config(guest),
+            shunned=move.target if move is not None and move.attempts else "",
+            by_rules=resource is not None,
+            kept=kept,
+        )
 
     def _promised(self) -> dict[str, int]:
         """Bytes of memory per node that guests on their way there will use."""

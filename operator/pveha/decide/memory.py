@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pveha.api import hacluster
+from pveha.decide.placing import known
 from pveha.model import operations
 
 NOTHING: Mapping[str, "NodeMemory"] = types.MappingProxyType({})
@@ -340,6 +341,8 @@ class Memory:
     unprotect: Unprotect = Unprotect()
     announced: frozenset[str] = frozenset()
     """Events told already, by key, until their cause ends."""
+    plans: known.Known = dataclasses.field(default_factory=known.Known, compare=False)
+    """Saves time, and nothing else."""
 
     def node(self, name: str) -> NodeMemory:
         return self.nodes.get(name, _UNKNOWN_NODE)

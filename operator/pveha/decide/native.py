@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Mapping, Set
 
 from pveha.api.conditions import FailoverReady
-from pveha.decide import eligibility, evidence, failover, memory, placement, protection
+from pveha.decide import eligibility, evidence, failover, ha_rules, hosts, memory, protection
 from pveha.model import cluster, node, snapshot
 
 ITS_LOCKS = protection.CLEARABLE_LOCKS | {"rollback", "clone"}
@@ -65,7 +65,7 @@ def _nowhere(
         for name, verdict in verdicts.items()
         if name != guest.seen.node
         and verdict.state is evidence.State.ONLINE
-        and placement.lrm_alive(name, seen, memo)
+        and hosts.lrm_alive(name, seen, memo)
     )
     if not left:
         return protection.Refusal(FailoverReady.NO_TARGET, "no other node is online with a live LRM")
@@ -83,7 +83,7 @@ def _nowhere(
         for each in seen.inventory.guests.values()
         if each.node != guest.seen.node and each.ref.sid in managed
     }
-    if not placement.allowed_nodes(guest.sid, left, seen.ha_rules, elsewhere):
+    if not ha_rules.allowed_nodes(guest.sid, left, seen.ha_rules, elsewhere):
         return protection.Refusal(
             FailoverReady.NATIVE_RULE_FORBIDS, "the HA rules of Proxmox allow none of the nodes that are left"
         )

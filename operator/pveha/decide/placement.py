@@ -1,22 +1,26 @@
-"""Where the guests of a lost or drained node go: what they need of a node (`eligibility`), memory, a live
-LRM, what users wish (`wishes`), and the rules Proxmox's own HA would keep (S12)."""
+"""Where the guests of a lost or drained node go: what the engine (`placing`) is asked, and what its answer
+means.
+
+A guest needs what it has on its node (`eligibility`), memory, and a node that takes guests (`hosts`); users
+wish (`wishes`), and so do the rules that Proxmox's own HA would keep (`ha_rules`, S12).
+"""
 
 import dataclasses
-from collections.abc import Collection, Mapping, Set
+import functools
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 
 from pveha.api import hacluster
+from pveha.api import placement as wish
 from pveha.api.conditions import FailoverReady
-from pveha.decide import eligibility, evidence, memory, protection, wishes
+from pveha.decide import eligibility, evidence, ha_rules, hosts, memory, protection, wishes
+from pveha.decide.placing import plan as engine
+from pveha.decide.placing import problem, why
 from pveha.model import cluster, node, operations, snapshot
 
-CLEARLY_BETTER = 0.1
-"""Share of a node's memory by which it must have more free than the planned one, so that plans do not follow
-every change of memory in use."""
-SHOWN = 5
-"""Nodes that one sentence names."""
-LRM_FRESH_SECONDS = 40.0
-"""An LRM reports every 5-10 s; the CRM calls it dead after 30 s without (native-ha facts). One round of ours
-on top."""
+HA_STEP = 10_000
+"""What a step of a node affinity of Proxmox's HA outweighs: all that users usually wish together."""
+SHUNNED = -90_000
+"""What outweighs everything that is wished of a node."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,28 +32,38 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Wish:
-    """What a guest needs of a node. `planned` is the node it was planned for; `memory` is in bytes; `config`
-    is None where it cannot be read."""
+class Demand:
+    """What a guest that is to be placed needs."""
 
+    vmid: int
     sid: str
     memory: int
+    """Bytes."""
     config: node.GuestConfig | None
+    """None: cannot be read, and nothing of it is held against a node."""
+    node: str = ""
+    """Where it runs; empty: it is to be placed in any case."""
+    priority: int = 0
     planned: str = ""
-    followed_by: int = 0
-    """Bytes of memory of guests still to be placed that must go to the same node."""
+    """The node it was planned for."""
+    shunned: str = ""
+    """The node that is its last resort."""
+    by_rules: bool = True
+    """Whether Proxmox's HA rules are kept."""
+    kept: frozenset[str] | None = None
+    """The only nodes that come into question; None: any."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Target:
-    """A node that takes guests."""
+class Question:
+    """What is asked of the engine, and what its answer is read with."""
 
-    name: str
-    free: int
-    """Bytes of memory not used and not promised."""
-    memory: int
-    """Bytes it has in all."""
-    lrm_active: bool
+    asked: problem.Problem
+    demands: Mapping[int, Demand]
+    judge: eligibility.Judge
+    wished: wishes.Wishes
+    native: frozenset[str]
+    """Names of the groups that are HA rules of Proxmox."""
 
 
 def plan(
@@ -65,52 +79,73 @@ def plan(
     *,
     unused: bool = False,
 ) -> Plan:
-    """Choose a node for every guest in `wanted`, in order of priority, as if the nodes `down` were gone.
+    """Choose a node for every guest in `wanted` as if the nodes `down` were gone.
 
     `promised` is memory in bytes per node that guests still being started there will use; `judge` knows
     `seen`. `unused`: Proxmox HA has no resource yet and tells of no LRM; what is only planned takes them for
     alive.
     """
-    candidates = candidates_beside(down, seen, spec, memo, verdicts, promised, unused=unused)
-    locations = locations_beside(down, seen, verdicts)
-    none = None if candidates else nobody(down, seen, spec, memo, verdicts)
-    targets: dict[int, str] = {}
-    refusals: dict[int, protection.Refusal] = {}
-    going = _going(seen)
-    left = {guest.sid: guest.memory for guest in wanted}
-    for guest in sorted(wanted, key=lambda each: each.order):
-        del left[guest.sid]
-        if guest.sid in going:
-            targets[guest.vmid] = going[guest.sid]
-            continue
-        followed_by = sum(left.get(sid, 0) for sid in wished.companions(guest.sid))
-        wish = dataclasses.replace(_wish(guest), followed_by=followed_by)
-        choice = choose(wish, candidates, seen.ha_rules, locations, judge, wished, none)
-        if isinstance(choice, protection.Refusal):
-            refusals[guest.vmid] = choice
-            continue
-        targets[guest.vmid] = choice.name
-        locations[guest.sid] = choice.name
-        candidates[choice.name] = dataclasses.replace(choice, free=choice.free - guest.memory)
-    return Plan(targets, refusals)
+    going = where_taken(seen)
+    nodes = hosts.nodes(down, seen, spec, memo, verdicts, promised, unused=unused)
+    demands = [demand(guest) for guest in wanted if guest.sid not in going]
+    question = ask(demands, nodes, seen.ha_rules, locations_beside(down, seen, verdicts), judge, wished)
+    nobody = functools.partial(hosts.nobody, down, seen, spec, memo, verdicts)
+    made = answer(question, memo.plans.plan(question.asked), down, nobody)
+    sure = {guest.vmid: going[guest.sid] for guest in wanted if guest.sid in going}
+    return Plan({**made.targets, **sure}, made.refusals) if sure else made
 
 
-def candidates_beside(
-    leaving: Set[str],
+def plan_each(
+    wanted: Collection[protection.Protected],
     seen: snapshot.Snapshot,
     spec: hacluster.HAClusterSpec,
     memo: memory.Memory,
     verdicts: Mapping[str, evidence.Verdict],
     promised: Mapping[str, int],
+    wished: wishes.Wishes,
+    judge: eligibility.Judge,
     *,
     unused: bool = False,
-) -> dict[str, Target]:
-    """The nodes that guests of `leaving` may go to; `promised` and `unused` as in `plan`."""
-    return {
-        name: _target(name, seen, memo, promised.get(name, 0))
-        for name in verdicts
-        if name not in leaving and not excluded(name, seen, spec, memo, verdicts, unused=unused)
-    }
+) -> dict[str, Plan]:
+    """For each node that is not lost and has guests of `wanted`: the `plan` for its guests as if it alone
+    were gone."""
+    going = where_taken(seen)
+    demands: list[Demand] = []
+    sure: dict[str, dict[int, str]] = {}
+    for guest in wanted:
+        where = guest.seen.node
+        if where not in verdicts or verdicts[where].lost:
+            continue
+        of_node = sure.setdefault(where, {})
+        if guest.sid in going:
+            of_node[guest.vmid] = going[guest.sid]
+        else:
+            demands.append(demand(guest, where))
+    nodes = hosts.nodes(frozenset(), seen, spec, memo, verdicts, promised, unused=unused)
+    question = ask(
+        demands, nodes, seen.ha_rules, locations_beside(frozenset(), seen, verdicts), judge, wished
+    )
+    made = memo.plans.each(question.asked)
+    found: dict[str, Plan] = {}
+    for name, of_node in sure.items():
+        nobody = functools.partial(hosts.nobody, {name}, seen, spec, memo, verdicts)
+        told = answer(question, made[name], {name}, nobody)
+        found[name] = Plan({**told.targets, **of_node}, told.refusals) if of_node else told
+    return found
+
+
+def demand(guest: protection.Protected, where: str = "") -> Demand:
+    """What a protected guest needs. `where`: where it runs, if that is not yet to be thought away."""
+    planned = guest.pvm.status.failover_plan
+    return Demand(
+        guest.vmid,
+        guest.sid,
+        guest.memory,
+        guest.config,
+        where,
+        guest.pvm.spec.priority,
+        planned.target_node if planned is not None else "",
+    )
 
 
 def locations_beside(
@@ -120,10 +155,10 @@ def locations_beside(
     lost node."""
     found = seen.inventory.guests.values() if seen.inventory else ()
     away = {name for name, verdict in verdicts.items() if verdict.lost} | leaving
-    return {guest.ref.sid: guest.node for guest in found if guest.node not in away} | _going(seen)
+    return {guest.ref.sid: guest.node for guest in found if guest.node not in away} | where_taken(seen)
 
 
-def _going(seen: snapshot.Snapshot) -> dict[str, str]:
+def where_taken(seen: snapshot.Snapshot) -> dict[str, str]:
     """Where guests are being taken to, by service id."""
     return {
         item.ref.sid: state.operation.target
@@ -133,150 +168,157 @@ def _going(seen: snapshot.Snapshot) -> dict[str, str]:
     }
 
 
-def _wish(guest: protection.Protected) -> Wish:
-    planned = guest.pvm.status.failover_plan
-    return Wish(guest.sid, guest.memory, guest.config, planned.target_node if planned is not None else "")
-
-
-def excluded(
-    name: str,
-    seen: snapshot.Snapshot,
-    spec: hacluster.HAClusterSpec,
-    memo: memory.Memory,
-    verdicts: Mapping[str, evidence.Verdict],
-    *,
-    unused: bool = False,
-) -> str:
-    """Why no guest is started on `name`, or an empty string: it must be online long enough and answer us, its
-    LRM be alive and in active mode (S11; left out for `unused` HA), and neither pveha nor its users keep it
-    from taking guests."""
-    known, probe = memo.node(name), seen.probes.get(name)
-    if verdicts[name].state is not evidence.State.ONLINE:
-        return f"it is {verdicts[name].state}"
-    if spec.availability(name) is not hacluster.Availability.ACTIVE:
-        return f"its availability is {spec.availability(name)}"
-    if known.quarantined_until is not None:
-        return "it is in quarantine"
-    patience = spec.detection.suspect_after_seconds
-    if probe is None or (probe.failed_since is not None and seen.now - probe.failed_since >= patience):
-        return "its API does not answer"
-    least = spec.detection.recover_after_seconds
-    if known.online_since is None or seen.now - known.online_since < least:
-        return f"it has been online for less than {least} s"
-    if seen.now < known.may_land_until:
-        return "a command to switch it off may still be carried out"
-    if not unused and not lrm_alive(name, seen, memo):
-        return "its LRM does not take services"
-    if f"shell/{name}" in seen.problems:
-        return "its node shell does not answer"
-    return ""
-
-
-def nobody(
-    leaving: Set[str],
-    seen: snapshot.Snapshot,
-    spec: hacluster.HAClusterSpec,
-    memo: memory.Memory,
-    verdicts: Mapping[str, evidence.Verdict],
-) -> protection.Refusal:
-    """What is said where no node beside `leaving` takes guests."""
-    why = {
-        name: text
-        for name in sorted(verdicts.keys() - leaving)
-        if (text := excluded(name, seen, spec, memo, verdicts))
-    }
-    told = "; ".join(f"{name}: {text}" for name, text in list(why.items())[:SHOWN]) or "there is none"
-    more = f"; and {len(why) - SHOWN} more" if len(why) > SHOWN else ""
-    return protection.Refusal(FailoverReady.NO_TARGET, f"no other node takes guests now ({told}{more})")
-
-
-def lrm_alive(name: str, seen: snapshot.Snapshot, memo: memory.Memory) -> bool:
-    """Whether the LRM reports, and would take services (idle ones become active with the first)."""
-    lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
-    fresh = seen.now - memo.node(name).lrm_moved_at <= LRM_FRESH_SECONDS
-    return lrm is not None and lrm.mode == "active" and fresh
-
-
-def _target(name: str, seen: snapshot.Snapshot, memo: memory.Memory, promised: int) -> Target:
-    resource = seen.inventory.nodes.get(name) if seen.inventory else None
-    total, used = (resource.max_memory or 0, resource.used_memory or 0) if resource else (0, 0)
-    lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
-    return Target(name, total - used - promised, total, lrm is not None and lrm.state == "active")
-
-
-def choose(
-    guest: Wish,
-    candidates: Mapping[str, Target],
+def ask(
+    demands: Iterable[Demand],
+    nodes: tuple[problem.Node, ...],
     rules: tuple[cluster.HARule, ...],
     locations: Mapping[str, str],
     judge: eligibility.Judge,
     wished: wishes.Wishes,
-    none: protection.Refusal | None = None,
-) -> Target | protection.Refusal:
-    """The node that meets most of what is wished, then the one with the most free memory, of those that can
-    run the guest and on which Proxmox HA would keep it.
+) -> Question:
+    """The engine's problem.
 
-    The node it was planned for stays while no other is clearly better; `none` is said if there is no
-    candidate.
+    `locations` are those of the guests that stay, by service id. What nodes have in use is measured, with
+    the guests in `demands` that run there.
     """
-    config = guest.config
+    by_vmid = {each.vmid: each for each in demands}
+    of_guest = ha_rules.by_guest(rules)
+    guests = [_guest(each, of_guest.get(each.sid, ()), judge, wished) for each in by_vmid.values()]
+    groups, native = _groups(by_vmid, rules, wished)
+    if staying := {vmid for group in groups for vmid in group.vmids if vmid not in by_vmid}:
+        at = {_vmid(sid): where for sid, where in locations.items()}
+        guests += [problem.Guest(vmid, 0, at[vmid], stays=True) for vmid in sorted(staying & at.keys())]
+    counted: dict[str, int] = {}
+    for each in by_vmid.values():
+        if each.node:
+            counted[each.node] = counted.get(each.node, 0) + each.memory
+    if counted:
+        nodes = tuple(
+            dataclasses.replace(node, used_memory=node.used_memory - counted[node.name])
+            if node.name in counted
+            else node
+            for node in nodes
+        )
+    return Question(problem.Problem(nodes, tuple(guests), groups), by_vmid, judge, wished, native)
+
+
+def _guest(
+    asked: Demand,
+    rules: Collection[cluster.HARule],
+    judge: eligibility.Judge,
+    wished: wishes.Wishes,
+) -> problem.Guest:
+    eligible = judge.everywhere(asked.config) if asked.config is not None else None
+    affinity: Mapping[str, int] = wished.weights.get(asked.sid, _NO_WISH)
+    bounds = [asked.kept, wished.bound.get(asked.sid)]
+    if asked.by_rules and rules:
+        bounds.append(ha_rules.bound(rules))
+        if preferred := ha_rules.steps(rules):
+            affinity = _sum(affinity, {name: step * HA_STEP for name, step in preferred.items()})
+    for names in bounds:
+        if names is not None:
+            eligible = names if eligible is None else eligible & names
+    if asked.shunned:
+        affinity = _sum(affinity, {asked.shunned: SHUNNED})
+    return problem.Guest(
+        asked.vmid,
+        asked.memory,
+        asked.node,
+        priority=asked.priority,
+        eligible=eligible,
+        affinity=affinity,
+        planned=asked.planned,
+    )
+
+
+_NO_WISH: Mapping[str, int] = {}
+
+
+def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in [*one, *(other.keys() - one.keys())]}
+
+
+def _groups(
+    demands: Mapping[int, Demand], rules: tuple[cluster.HARule, ...], wished: wishes.Wishes
+) -> tuple[tuple[problem.Group, ...], frozenset[str]]:
+    """The groups that concern `demands`, and the names of those that are HA rules of Proxmox. One that says
+    what a wish says, as pveha's own do, is left out."""
+    found = []
+    for group in wished.groups:
+        vmids = frozenset(map(_vmid, group.sids))
+        if not vmids.isdisjoint(demands):
+            found.append(
+                problem.Group(
+                    str(group),
+                    problem.Rule.TOGETHER if group.together else problem.Rule.SEPARATE,
+                    vmids,
+                    group.required,
+                    problem.Topology.ZONE if group.by_zone else problem.Topology.NODE,
+                    wish.DEFAULT_WEIGHT,
+                )
+            )
+    said = {(group.rule, group.topology, group.vmids) for group in found if group.required}
+    native = []
+    for rule in rules:
+        if rule.type != cluster.RESOURCE_AFFINITY:
+            continue
+        vmids = frozenset(map(_vmid, rule.sids))
+        vmids -= {vmid for vmid in vmids if vmid in demands and not demands[vmid].by_rules}
+        kind = problem.Rule.TOGETHER if rule.positive else problem.Rule.SEPARATE
+        if not vmids.isdisjoint(demands) and (kind, problem.Topology.NODE, vmids) not in said:
+            native.append(problem.Group(f"HA rule {rule.name}", kind, vmids))
+    return (*found, *native), frozenset(group.name for group in native)
+
+
+def _vmid(sid: str) -> int:
+    return int(sid.rpartition(":")[2])
+
+
+def answer(
+    question: Question, made: engine.Placement, leaving: Set[str], nobody: Callable[[], protection.Refusal]
+) -> Plan:
+    """What the engine's plan means; `nobody` tells why no node beside `leaving` takes guests, where that is
+    so."""
+    refusals: dict[int, protection.Refusal] = {}
+    if made.left:
+        taking = frozenset(
+            node.name for node in question.asked.nodes if node.accepts and node.name not in leaving
+        )
+        for vmid, reason in made.left.items():
+            refusals[vmid] = _refusal(question, question.demands[vmid], reason, taking, nobody)
+    return Plan(made.targets, refusals)
+
+
+def _refusal(
+    question: Question,
+    asked: Demand,
+    found: why.Why,
+    taking: frozenset[str],
+    nobody: Callable[[], protection.Refusal],
+) -> protection.Refusal:
+    """The first that holds: it is bound to its node; no node takes guests; none has what it needs; wishes or
+    rules; memory."""
+    config, judge, wished = asked.config, question.judge, question.wished
     if config is not None and (bound := eligibility.bound_to_node(config, judge.shared)):
         return bound[0]
-    if not candidates:
-        return none or protection.Refusal(FailoverReady.NO_TARGET, "no other node takes guests now")
-    able = judge.able(config, candidates) if config is not None else candidates.keys()
-    left = {name: target for name, target in candidates.items() if name in able}
-    if config is not None and not left:
-        return judge.nowhere(config, candidates)
-    left = {name: target for name, target in left.items() if guest.memory <= target.free}
-    if not left:
-        need = guest.memory // 2**20
-        return protection.Refusal(
-            FailoverReady.NO_CAPACITY, f"no other node that it could run on has {need} MiB of memory free"
-        )
-    willing = wished.allowed(guest.sid, left, locations)
-    if not willing:
+    if not taking:
+        return nobody()
+    able = judge.able(config, taking) if config is not None else taking
+    if config is not None and not able:
+        return judge.nowhere(config, taking)
+    if not able & wished.bound.get(asked.sid, able):
         return protection.Refusal(
             FailoverReady.PLACEMENT_FORBIDS,
             "its Required wishes (spec.placement) allow none of the nodes that are left: "
-            f"{wished.reasons(guest.sid)}",
+            f"{wished.reasons(asked.sid)}",
         )
-    allowed = allowed_nodes(guest.sid, willing, rules, locations)
-    if not allowed:
+    if found.reason is why.Reason.NO_ELIGIBLE_NODE:
         return protection.Refusal(
             FailoverReady.NATIVE_RULE_FORBIDS, "the HA rules of Proxmox allow none of the nodes that are left"
         )
-
-    def worth(target: Target) -> tuple[bool, int, bool]:
-        room = guest.memory + guest.followed_by <= target.free
-        return room, wished.liking(guest.sid, target.name, locations), target.lrm_active
-
-    best = max((left[name] for name in sorted(allowed)), key=lambda target: (*worth(target), target.free))
-    if guest.planned in allowed:
-        target = left[guest.planned]
-        if worth(target) == worth(best) and best.free - target.free <= CLEARLY_BETTER * best.memory:
-            return target
-    return best
-
-
-def allowed_nodes(
-    sid: str, names: frozenset[str], rules: tuple[cluster.HARule, ...], locations: Mapping[str, str]
-) -> frozenset[str]:
-    """What of `names` the CRM would leave `sid` on: affinity by configuration locations, best node priority
-    only."""
-    for rule in rules:
-        if sid not in rule.sids:
-            continue
-        others = {locations[other] for other in rule.sids - {sid} if other in locations}
-        if rule.type == "node-affinity":
-            listed = {name: rule.nodes[name] for name in names if name in rule.nodes}
-            best = max(listed.values(), default=0)
-            preferred = frozenset(name for name, priority in listed.items() if priority == best)
-            names = preferred if preferred or rule.strict else names
-        elif rule.type == "resource-affinity" and rule.positive:
-            names = frozenset(names & others) if others else names
-        elif rule.type == "resource-affinity":
-            names = names - others
-        else:
-            return frozenset()
-    return names
+    if found.reason is why.Reason.NO_CAPACITY:
+        return protection.Refusal(FailoverReady.NO_CAPACITY, found.sentence)
+    reason = FailoverReady.PLACEMENT_FORBIDS
+    if found.groups and question.native.issuperset(found.groups):
+        reason = FailoverReady.NATIVE_RULE_FORBIDS
+    return protection.Refusal(reason, found.sentence)

@@ -25,16 +25,20 @@ def report(now: told_.Round) -> decision.Report:
 
 
 def _plans(now: told_.Round) -> dict[str, placement.Plan]:
-    """For every online node, where its guests would go if it died now."""
+    """For every node, where its guests would go if it died now."""
     if now.native:
         return {}
+    able = [
+        guest
+        for guest in now.protected.guests.values()
+        if protection.unrecoverable(guest, now.seen, now.memo) is None
+    ]
     promised = failover.promised(now.seen, now.memo, now.protected)
-    by_node: dict[str, list[protection.Protected]] = {}
-    for guest in now.protected.guests.values():
-        if protection.unrecoverable(guest, now.seen, now.memo) is None:
-            by_node.setdefault(guest.seen.node, []).append(guest)
-    return {
-        name: told_.plan(now, {name}, guests, promised)
-        for name, guests in by_node.items()
-        if name in now.verdicts
-    }
+    plans = told_.plan_each(now, able, promised)
+    lost: dict[str, list[protection.Protected]] = {}
+    for guest in able:
+        if guest.seen.node in now.verdicts and guest.seen.node not in plans:
+            lost.setdefault(guest.seen.node, []).append(guest)
+    for name, guests in lost.items():
+        plans[name] = told_.plan(now, {name}, guests, promised)
+    return plans

@@ -7,9 +7,9 @@ from pveha.decide import (
     evidence,
     failover,
     guards,
+    hosts,
     levels,
     memory,
-    placement,
     protection,
     quarantine,
     report_maintenance,
@@ -263,7 +263,7 @@ def _ha_healthy(now: told_.Round) -> told_.Told:
         for name, verdict in now.verdicts.items()
         if verdict.state is evidence.State.ONLINE
         and now.memo.node(name).lrm_timestamp
-        and now.seen.now - now.memo.node(name).lrm_moved_at > placement.LRM_FRESH_SECONDS
+        and now.seen.now - now.memo.node(name).lrm_moved_at > hosts.LRM_FRESH_SECONDS
     ]
     if silent:
         return False, conditions.HAHealthy.LRM_NOT_ALIVE, f"the LRM of {', '.join(silent)} does not report"

@@ -74,6 +74,23 @@ def plan(
     )
 
 
+def plan_each(
+    now: Round, guests: Collection[protection.Protected], promised: Mapping[str, int]
+) -> dict[str, placement.Plan]:
+    """For each node: where those of `guests` that are there would go if it died now."""
+    return placement.plan_each(
+        guests,
+        now.seen,
+        now.wanted.cluster.spec,
+        now.memo,
+        now.verdicts,
+        promised,
+        now.protected.wished,
+        now.judge,
+        unused=now.ha_unused,
+    )
+
+
 def time(timestamp: float) -> datetime.datetime:
     """A Unix time as the API writes times."""
     return datetime.datetime.fromtimestamp(timestamp, datetime.UTC)

@@ -1,9 +1,9 @@
-"""Who goes where: an engine for failovers, drains, "what if", capacity and balancing. So far
-`placement` plans for the operator without it (docs/placing-engine.md).
+"""Who goes where: the engine that `placement` asks for failovers, drains and "what if"
+(docs/placing-engine.md).
 
 A `problem.Problem` says what there is: nodes with what is left of them, the guests that run or shall run,
-and groups that belong together or apart. `plan.plan` answers for a set of nodes thought away, `singles.plan`
-for every node by itself and quickly again after a change, `admission.admit` for every combination of `k`
+and groups that belong together or apart. `plan.plan` answers for a set of nodes thought away, `singles.plan_each`
+for every node by itself and quickly again after a change (`known` keeps both from round to round), `admission.admit` for every combination of `k`
 nodes or zones.
 
 Inside everything is counted: `index` numbers nodes and guests once (a guest's number is its place in the

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from pveha.decide.placing import problem
-from pveha.decide.placing.index import WISH_LIMIT
+from pveha.decide.placing.index import WISH_LIMIT, WISH_STEP
 from pveha.decide.placing.state import State
 
 CLEARLY_BETTER = 0.1
@@ -25,7 +25,7 @@ def fill(state: State, guests: Iterable[int]) -> list[int]:
 
 
 def balanced(state: State, g: int) -> int:
-    """The node for `g` that keeps the largest share of itself free, after rank and wishes; -1: none.
+    """The node for `g` that keeps the largest share of itself free, after wishes and rank; -1: none.
 
     The first of those that are equal, the planned one before all. If others must follow it, preferably a node
     that has room for all of them.
@@ -151,7 +151,7 @@ def _wishes(state: State, g: int) -> list[float] | None:
     wishes = [affinity.get(node.name, 0) for node in index.nodes]
     for group in soft or ():
         _wish(state, group, wishes)
-    return [float(max(-WISH_LIMIT, min(wish, WISH_LIMIT))) for wish in wishes]
+    return [WISH_STEP * max(-WISH_LIMIT, min(wish, WISH_LIMIT)) for wish in wishes]
 
 
 def _wish(state: State, group: int, wishes: list[int]) -> None:

@@ -9,8 +9,10 @@ MILLI = 1000
 UNLIMITED = 1 << 40
 """Thousandths of a core of a node without a limit."""
 WISH_LIMIT = 100_000
-RANK_STEP = 4.0 * WISH_LIMIT
-"""What a rank outweighs: every wish, for and against."""
+RANK_STEP = 2.0
+"""What a rank outweighs: any share of a node's memory."""
+WISH_STEP = 16.0
+"""What the least wish outweighs: seven ranks."""
 
 
 class Index:
@@ -86,6 +88,8 @@ class Index:
         ]
         memory, cpu = self.free_memory, self.free_cpu
         for g, n in enumerate(self.home):
+            if self.guests[g].stays:
+                continue
             if n < 0:
                 self.elsewhere.append(g)
                 continue

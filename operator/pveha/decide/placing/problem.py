@@ -33,7 +33,7 @@ class Node:
     used_cpu: float = 0.0
     zone: str = ""
     rank: int = 0
-    """Nodes of a lower rank are taken first, before any wish."""
+    """Of nodes that are wished for alike, those of a lower rank are taken first."""
     accepts: bool = True
     """Whether guests may be started there; those it has stay."""
 
@@ -55,12 +55,14 @@ class Guest:
     eligible: frozenset[str] | None = None
     """Nodes that it can run on; None: any."""
     affinity: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """What users would give for a node, by name; negative: they would rather not. Beyond `WISH_LIMIT` all
-    wishes are alike."""
+    """What users would give for a node, by name; negative: they would rather not. Beyond
+    `index.WISH_LIMIT` all wishes are alike."""
     planned: str = ""
     """The target it had so far, which it keeps while no other is clearly better."""
     preemptible: bool = False
     """Whether it may be stopped for a guest of a higher priority."""
+    stays: bool = False
+    """No plan places it or counts what it uses: it matters only where it runs, to its groups."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

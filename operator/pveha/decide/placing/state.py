@@ -132,7 +132,7 @@ class State:
 
     def is_to_place(self, g: int) -> bool:
         home = self.index.home[g]
-        return home < 0 or bool(self.down >> home & 1)
+        return not self.index.guests[g].stays and (home < 0 or bool(self.down >> home & 1))
 
     def fits(self, g: int, n: int) -> bool:
         return self.index.memory[g] <= self.memory[n] and self.index.cpu[g] <= self.cpu[n]

@@ -10,6 +10,9 @@ from pveha.decide.placing.state import State
 SHOWN = 4
 """Names in a sentence; of more the number is given."""
 MIB = 1 << 20
+COARSE = 1 << 30
+"""Missing memory is told in steps of so many bytes, rounded up: sentences do not follow every change of
+memory in use."""
 
 
 class Reason(enum.StrEnum):
@@ -33,7 +36,7 @@ class Needs:
 
     node: str
     memory: int
-    """Bytes."""
+    """Bytes, in steps of `COARSE`, rounded up."""
     cpu: float
     """Cores."""
 
@@ -46,6 +49,8 @@ class Why:
     reason: Reason
     sentence: str
     needs: Needs | None = None
+    groups: tuple[str, ...] = ()
+    """The groups that are the reason."""
 
 
 def why(arrangement: State, g: int) -> Why:
@@ -96,16 +101,21 @@ def _together(arrangement: State, g: int) -> Why | None:
         here = [n for n in arrangement.candidates(g) if anchor >> n & 1]
         if any(arrangement.fits(g, n) for n in here):
             continue
+        name = index.groups[group].name
         place = _names([index.nodes[n].name for n in state.bits(anchor)])
-        rule = f'the rule "{index.groups[group].name}" wants it on {place}, where its group is'
+        rule = f"{name} wants it on {place}, where the others are"
         if not here:
             return Why(
                 Reason.TOGETHER_SPLIT,
-                f"{rule}, but it cannot run there now: change the rule, or make the node fit for it",
+                f"{rule}, but it cannot run there now: change that, or make the node fit for it",
+                groups=(name,),
             )
         needs = _needs(arrangement, g, here)
         return Why(
-            Reason.TOGETHER_SPLIT, f"{rule}, but {_shortage(needs)}: free that, or change the rule", needs
+            Reason.TOGETHER_SPLIT,
+            f"{rule}, but {_shortage(needs)}: free that there, or change the group",
+            needs,
+            (name,),
         )
     return None
 
@@ -115,7 +125,7 @@ def _separated(arrangement: State, g: int, nodes: list[int], roomy: bool) -> Why
     rules, others = [], []
     for group in [*index.separate.get(g, ()), *index.together.get(g, ())]:
         if group in arrangement.taken and any(arrangement.taken[group] >> n & 1 for n in nodes):
-            rules.append(f'"{index.groups[group].name}"')
+            rules.append(index.groups[group].name)
             others += [
                 str(index.vmid[each])
                 for each in index.members[group]
@@ -123,12 +133,12 @@ def _separated(arrangement: State, g: int, nodes: list[int], roomy: bool) -> Why
             ]
     which = "that has room for it" if roomy else "that it can run on"
     where = _names([index.nodes[n].name for n in nodes])
-    kept = f"{'the rules' if len(rules) > 1 else 'the rule'} {' and '.join(rules)}" if rules else "its groups"
     return Why(
         Reason.SEPARATED,
-        f"every node {which} ({where}) is kept from it by {kept} because of "
+        f"every node {which} ({where}) is kept from it by {' and '.join(rules) or 'its groups'} because of "
         f"{_names(sorted(set(others), key=int))}: free {index.memory[g] // MIB} MiB on another node, add a "
-        "node, or make the rule a preference",
+        "node, or make that a preference",
+        groups=tuple(rules),
     )
 
 
@@ -157,15 +167,16 @@ def _needs(arrangement: State, g: int, nodes: list[int]) -> Needs:
     index = arrangement.index
 
     def missing(n: int) -> tuple[int, int, int]:
+        memory = max(0, index.memory[g] - arrangement.memory[n])
         cpu = max(0, index.cpu[g] - arrangement.cpu[n])
-        return max(0, index.memory[g] - arrangement.memory[n]), cpu, n
+        return -(-memory // COARSE) * COARSE, cpu, n
 
     memory, cpu, n = min(missing(n) for n in nodes)
     return Needs(index.nodes[n].name, memory, cpu / MILLI)
 
 
 def _shortage(needs: Needs) -> str:
-    lacks = [f"{-(-needs.memory // MIB)} MiB"] if needs.memory else []
+    lacks = [f"about {needs.memory // MIB} MiB"] if needs.memory else []
     lacks += [f"{needs.cpu:g} cores"] if needs.cpu else []
     return f"{needs.node} is nearest, it lacks {' and '.join(lacks)}"
 

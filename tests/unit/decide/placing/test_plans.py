@@ -52,10 +52,11 @@ def test_planned_node_stays_until_another_is_clearly_better() -> None:
     assert left.targets == {100: "pve2"}
 
 
-def test_rank_before_wishes_before_room() -> None:
+def test_wishes_before_rank_before_room() -> None:
     nodes = [node("pve1", 32), node("pve2", 32), node("pve3", 64), node("pve4", 99, rank=1)]
     assert planned(nodes, [guest(100, 4)]).targets == {100: "pve3"}
-    assert planned(nodes, [guest(100, 4, affinity={"pve2": 1, "pve4": 9})]).targets == {100: "pve2"}
+    assert planned(nodes, [guest(100, 4, affinity={"pve2": 1})]).targets == {100: "pve2"}
+    assert planned(nodes, [guest(100, 4, affinity={"pve2": 1, "pve4": 2})]).targets == {100: "pve4"}
 
 
 def test_preferred_groups_are_kept_where_that_costs_nobody_his_place() -> None:
@@ -103,8 +104,8 @@ def test_separate_zones() -> None:
     assert reason(made, 100) == (
         why.Reason.SEPARATED,
         (
-            'every node that has room for it (pve2, pve3) is kept from it by the rule "pg" because of 101: '
-            "free 9216 MiB on another node, add a node, or make the rule a preference"
+            "every node that has room for it (pve2, pve3) is kept from it by pg because of 101: "
+            "free 9216 MiB on another node, add a node, or make that a preference"
         ),
     )
 
@@ -114,7 +115,7 @@ def test_no_capacity_says_what_is_missing_and_where() -> None:
     assert reason(made, 100) == (
         why.Reason.NO_CAPACITY,
         (
-            "it needs 6144 MiB, and of pve2, pve3 none has that: pve3 is nearest, it lacks 1024 MiB; "
+            "it needs 6144 MiB, and of pve2, pve3 none has that: pve3 is nearest, it lacks about 1024 MiB; "
             "free that there, or add memory or a node"
         ),
     )
@@ -152,8 +153,8 @@ def test_together_with_guests_that_stay() -> None:
     assert reason(made, 100) == (
         why.Reason.TOGETHER_SPLIT,
         (
-            'the rule "pair" wants it on pve2, where its group is, but pve2 is nearest, it lacks 2048 MiB: '
-            "free that, or change the rule"
+            "pair wants it on pve2, where the others are, but pve2 is nearest, it lacks about 2048 MiB: "
+            "free that there, or change the group"
         ),
     )
 

@@ -2,9 +2,9 @@
 (docs/placing-engine.md).
 
 A `problem.Problem` says what there is: nodes with what is left of them, the guests that run or shall run,
-and groups that belong together or apart. `plan.plan` answers for a set of nodes thought away, `singles.plan_each`
-for every node by itself and quickly again after a change (`known` keeps both from round to round), `admission.admit` for every combination of `k`
-nodes or zones.
+and groups that belong together or apart. `plan.plan` answers for a set of nodes thought away,
+`singles.plan_each` for every node by itself and quickly again after a change, `admission.admit` for every
+combination of `k` nodes or zones. `known` keeps plans from round to round.
 
 Inside everything is counted: `index` numbers nodes and guests once (a guest's number is its place in the
 order of placing, a set of nodes is the bits of an int), `state` is one arrangement that can be changed and

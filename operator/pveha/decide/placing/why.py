@@ -137,7 +137,7 @@ def _separated(arrangement: State, g: int, nodes: list[int], roomy: bool) -> Why
         Reason.SEPARATED,
         f"every node {which} ({where}) is kept from it by {' and '.join(rules) or 'its groups'} because of "
         f"{_names(sorted(set(others), key=int))}: free {index.memory[g] // MIB} MiB on another node, add a "
-        "node, or make that a preference",
+        "node, or change the rule",
         groups=tuple(rules),
     )
 

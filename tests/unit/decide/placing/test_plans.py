@@ -105,7 +105,7 @@ def test_separate_zones() -> None:
         why.Reason.SEPARATED,
         (
             "every node that has room for it (pve2, pve3) is kept from it by pg because of 101: "
-            "free 9216 MiB on another node, add a node, or make that a preference"
+            "free 9216 MiB on another node, add a node, or change the rule"
         ),
     )
 

@@ -2,11 +2,8 @@
 
 import re
 
-import pytest
-
-from pveha.decide import explain, recall, rounds
-from pveha.model import snapshot, specs
-from pveha.sim import scenario, scenario_run
+from pveha.sim import scenario_run
+from simulation.observed import asked, calm, played
 
 TIERS = {
     "about": "Three tiers and guests beside them lose their node.",
@@ -36,37 +33,15 @@ TIERS = {
 }
 
 
-def played(
-    story: dict[str, object], monkeypatch: pytest.MonkeyPatch
-) -> tuple[list[tuple[snapshot.Snapshot, specs.Specs]], scenario_run.Result]:
-    """All that the operator saw and wanted, and what came of it."""
-    found: list[tuple[snapshot.Snapshot, specs.Specs]] = []
-    decide = rounds.decide
-
-    def note(seen: snapshot.Snapshot, wanted: specs.Specs, memo: object) -> rounds.Decision:
-        found.append((seen, wanted))
-        return decide(seen, wanted, memo)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(rounds, "decide", note)
-    result = scenario_run.play(scenario.Scenario.model_validate(story))
-    monkeypatch.undo()
-    return found, result
-
-
-def asked(seen: snapshot.Snapshot, wanted: specs.Specs, *nodes: str) -> explain.Explanation:
-    now = rounds.understand(seen, wanted, recall.first(wanted.cluster.status))
-    return explain.explain(now, frozenset(nodes))
-
-
 def moments(result: scenario_run.Result, pattern: str) -> dict[int, float]:
     """When a line was logged of each guest, in the order of the log."""
     found = (re.match(rf"\s*([\d.]+)  qemu/(\d+): {pattern}", line) for line in result.log)
     return {int(each[2]): float(each[1]) for each in found if each}
 
 
-def test_guests_start_in_the_order_that_explain_tells(monkeypatch: pytest.MonkeyPatch) -> None:
-    rounds_, result = played(TIERS, monkeypatch)
-    before = [each for each in rounds_ if each[0].now < 60.0][-1]
+def test_guests_start_in_the_order_that_explain_tells() -> None:
+    rounds_, result = played(TIERS)
+    before = calm(rounds_)
     answer = asked(*before, "pve2")
     rows = {row.vmid: row for row in answer.rows}
     steps = {vmid: row.step for vmid, row in rows.items() if row.step is not None}
@@ -98,7 +73,7 @@ def test_guests_start_in_the_order_that_explain_tells(monkeypatch: pytest.Monkey
         assert (status.target_node, status.expected_downtime_seconds) == (rows[vmid].target, each.seconds)
 
 
-def test_the_next_estimate_knows_how_long_the_database_took(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_estimate_knows_how_long_the_database_took() -> None:
     story = {
         "about": "A database that needs minutes, and an application that waits for it.",
         "world": {
@@ -112,8 +87,8 @@ def test_the_next_estimate_knows_how_long_the_database_took(monkeypatch: pytest.
         "end": 500,
         "expect": {"guests": {"101-102": "running on pve1 or pve3"}},
     }
-    rounds_, result = played(story, monkeypatch)
-    before = [each for each in rounds_ if each[0].now < 60.0][-1]
+    rounds_, result = played(story)
+    before = calm(rounds_)
     there = result.guests[101]["node"]
     (_, first), (_, then) = (
         [(row.vmid, row.downtime_seconds) for row in asked(*when, node).rows][-2:]
@@ -126,7 +101,7 @@ def test_the_next_estimate_knows_how_long_the_database_took(monkeypatch: pytest.
     assert abs(then[1] - result.downtime[102]) <= 10
 
 
-def test_who_waits_for_one_that_stays_down_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_for_one_that_stays_down_is_told() -> None:
     story = {
         "about": "Nowhere is room for two databases: one's dependent starts all the same, the other's not.",
         "world": {
@@ -150,8 +125,8 @@ def test_who_waits_for_one_that_stays_down_is_told(monkeypatch: pytest.MonkeyPat
         "end": 120,
         "expect": {"guests": {"101-104": "running on pve1 or pve3"}},
     }
-    rounds_, result = played(story, monkeypatch)
-    before = [each for each in rounds_ if each[0].now < 60.0][-1]
+    rounds_, result = played(story)
+    before = calm(rounds_)
     rows = {row.vmid: row for row in asked(*before, "pve2").rows}
     assert [rows[vmid].reason for vmid in (101, 102, 103, 104)] == [
         "NoCapacity",

@@ -1,4 +1,4 @@
-"""`pveha simulate`: play a scenario, or random faults, on a simulated data centre in virtual time."""
+"""`pveha simulate`: play a scenario, the loss of nodes of a saved cluster, or random faults."""
 
 import argparse
 import pathlib
@@ -8,10 +8,17 @@ from typing import Any
 def add_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "simulate",
-        help="play a scenario, or random faults, on a simulated data centre (docs/simulation.md)",
+        help="play a scenario, the loss of nodes of a saved cluster, or random faults (docs/simulation.md)",
     )
     parser.add_argument(
-        "file", metavar="FILE", type=pathlib.Path, nargs="?", help="a scenario.yaml, or its folder"
+        "file",
+        metavar="FILE",
+        type=pathlib.Path,
+        nargs="?",
+        help="a scenario.yaml, or its folder; with --fail a file of `pveha snapshot`",
+    )
+    parser.add_argument(
+        "--fail", metavar="NODE,...", help="play the loss of these nodes on the cluster that FILE has saved"
     )
     parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     parser.add_argument("--log", action="store_true", help="write the log to expected.log beside FILE")
@@ -49,6 +56,12 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     if (args.file is None) == (args.seeds is None):
         args.usage("name either FILE or --seeds N")
+    if args.fail is not None:
+        if args.file is None or args.log:
+            args.usage("--fail goes with a FILE of `pveha snapshot`, and without --log")
+        from pveha.cli import simulate_snapshot
+
+        return simulate_snapshot.run(args.file, args.fail, as_json=args.json)
     if args.seeds is not None:
         from pveha.cli import simulate_seeds
 

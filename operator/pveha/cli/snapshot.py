@@ -18,8 +18,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
         "snapshot",
         help="save a cluster's observed state (no secrets) to a file",
         description="Read once what the operator reads of an HACluster, and save it with its manifests. "
-        "`pveha explain --file` answers from it offline. Nothing is changed; no secrets are saved, but "
-        "names, addresses and configurations are.",
+        "`pveha explain --file` and `pveha simulate FILE --fail` answer from it offline. Nothing is changed; "
+        "no secrets are saved, but names, addresses and configurations are.",
     )
     add_cluster(parser)
     parser.add_argument("file", type=pathlib.Path, metavar="FILE", help="where to write (JSON)")

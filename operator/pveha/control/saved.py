@@ -1,4 +1,4 @@
-"""A cluster's observed state in a file: `pveha snapshot` writes it, `pveha explain` reads it.
+"""A cluster's observed state in a file: `pveha snapshot` writes it, `explain` and `simulate` read it.
 
 It holds what was seen and what is wanted, and no secrets: manifests only name their Secrets. What was under
 way is left out.
@@ -49,15 +49,33 @@ def read(path: pathlib.Path) -> tuple[snapshot.Snapshot, specs.Specs]:
     """Load. Raises InvalidConfiguration for what is no such file."""
     try:
         text = path.read_text(encoding="utf-8")
-        told = json.loads(text).get("format")
-        if told != FORMAT:
-            raise errors.InvalidConfiguration(f"{path}: not a {FORMAT} (it says {told!r}): save it anew")
+        document = json.loads(text)
+    except OSError as error:
+        raise errors.InvalidConfiguration(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise errors.InvalidConfiguration(f"{path} is no file of `pveha snapshot`: {error}") from error
+    told = document.get("format") if isinstance(document, dict) else None
+    if told != FORMAT:
+        was = f"its format is {told}, not {FORMAT}" if told else "it names no format"
+        raise errors.InvalidConfiguration(
+            f"{path} is no file of this version's `pveha snapshot` ({was}): save it anew"
+        )
+    try:
         file = _File.model_validate_json(text)
         cluster = _parsed(file.cluster, api.HACluster)
         policies = [_parsed(each, api.FailoverPolicy) for each in file.policies]
         guests = [_parsed(each, api.ProtectedVM) for each in file.guests]
-    except (OSError, ValueError, AttributeError) as error:
-        raise errors.InvalidConfiguration(f"{path} is no snapshot of pveha: {error}") from error
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise errors.InvalidConfiguration(
+            f"{path} was saved by another version of pveha, or is damaged ({where}: {first['msg']}; "
+            f"{error.error_count()} such places): save it anew with `pveha snapshot` of this version"
+        ) from error
+    except (ValueError, api.ManifestError) as error:
+        raise errors.InvalidConfiguration(
+            f"{path} has a manifest that this version does not read: {error}; save it anew"
+        ) from error
     wanted = specs.Specs(
         cluster,
         {each.metadata.name: each for each in policies},

@@ -69,6 +69,8 @@ class Node:
     bridges: tuple[Bridge, ...] = (Bridge("vmbr0"),)
     cpu: str = "x86-64-v3"
     """What its CPU can do: one of `equipment.LEVELS`."""
+    cpu_flags: tuple[str, ...] = ()
+    """Further CPU flags, by the kernel's names."""
     qemu: str = "10.1"
     """Version of QEMU."""
     isos: tuple[str, ...] = ()

@@ -146,7 +146,8 @@ class Equipment:
             found.append(flags)
             if level == self.levels[node]:
                 break
-        return " ".join(found)
+        more = self._world.machines[node].about.cpu_flags
+        return " ".join(dict.fromkeys([*" ".join(found).split(), *more]))
 
     def _tree(self, node: str) -> dict[str, str]:
         if node not in self._files:

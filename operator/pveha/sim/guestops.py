@@ -246,10 +246,13 @@ class Migration:
         return True
 
     def _fits(self, file: guestfile.GuestFile) -> bool:
-        """Whether the target has what the guest needs."""
+        """Whether the target has what the guest needs, and the source the volumes that are its own."""
         world, target = self._world, self._target.name
         there = all(world.storage.defined_on(name, target) for name, _ in file.volumes)
-        return there and world.equipment.obstacle(file, target) is None
+        at_home = world.storage.homes.get(self._ref.vmid) == self._source.name or all(
+            world.storage.is_shared(name) for name, _ in file.volumes
+        )
+        return there and at_home and world.equipment.obstacle(file, target) is None
 
     def begin(self) -> None:
         file = self._file

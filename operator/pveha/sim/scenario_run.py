@@ -73,7 +73,7 @@ class _Play:
     async def run(self) -> Result:
         self._world.start()
         resource_log.ResourceLog(self._world)
-        with _told(self._world):
+        with logged(self._world):
             for name in self._about.operators:
                 self._rig.start_operator(name)
                 await asyncio.sleep(1.0)
@@ -269,7 +269,7 @@ class _Teller(logging.Handler):
 
 
 @contextlib.contextmanager
-def _told(to: world.World) -> Iterator[None]:
+def logged(to: world.World) -> Iterator[None]:
     """Let the operator's sentences, failed operations and Events appear in the world's log alone."""
     logger, teller = logging.getLogger("pveha"), _Teller(to)
     level, propagate = logger.level, logger.propagate

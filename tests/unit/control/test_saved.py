@@ -39,9 +39,38 @@ def test_what_is_read_back_leads_to_the_same_report(
         assert rounds.decide(again, wants, memo).report == rounds.decide(again, wanted, memo).report
 
 
-def test_other_files_are_refused_by_name(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("no json", "is no file of"),
+        ("[]", "names no format"),
+        ("{}", "names no format"),
+        ('{"format": "pveha.dev/snapshot/v0"}', "its format is pveha.dev/snapshot/v0"),
+        ('{"format": "pveha.dev/snapshot/v1"}', "by another version of pveha, or is damaged \\(cluster: "),
+    ],
+)
+def test_other_files_are_refused_by_name_with_what_to_do(
+    text: str, told: str, tmp_path: pathlib.Path
+) -> None:
     file = tmp_path / "other.json"
-    for text in ("{}", "[]", "no json", '{"format": "pveha.dev/snapshot/v1"}'):
-        file.write_text(text, encoding="utf-8")
-        with pytest.raises(errors.InvalidConfiguration, match=r"other\.json"):
-            saved.read(file)
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(errors.InvalidConfiguration, match=rf"other\.json.*{told}") as refused:
+        saved.read(file)
+    if text != "no json":
+        assert "save it anew" in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(errors.InvalidConfiguration, match=r"nowhere\.json cannot be read: No such file"):
+        saved.read(tmp_path / "nowhere.json")
+
+
+def test_a_manifest_with_unknown_words_is_refused(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, wanted = moments(monkeypatch)[1]
+    file = tmp_path / "saved.json"
+    saved.write(file, seen, wanted)
+    file.write_text(file.read_text(encoding="utf-8").replace('"Enforce"', '"Later"'), encoding="utf-8")
+    with pytest.raises(errors.InvalidConfiguration, match=r"saved\.json has a manifest .*save it anew"):
+        saved.read(file)

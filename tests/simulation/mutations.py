@@ -13,11 +13,13 @@ from pveha.api import hacluster
 from pveha.control import elector
 from pveha.decide import (
     adoption,
+    afterwards,
     evidence,
     failover,
     guards,
     history,
     hosts,
+    levels,
     memory,
     native_rules,
     order,
@@ -173,6 +175,43 @@ def act_on_an_old_branch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(history, "place", lambda *args: history.Place.NEWEST)
 
 
+def believe_any_word(patch: pytest.MonkeyPatch) -> None:
+    """A confirmation counts for its node, whichever failure it names."""
+    real = recall._confirmed
+
+    def confirmed(node: memory.NodeMemory, said: frozenset[str], name: str, *args: Any) -> memory.NodeMemory:
+        named = any(each.rpartition("-")[0] == name for each in said)
+        return real(node, frozenset({node.failure}) if named else frozenset(), name, *args)
+
+    patch.setattr(recall, "_confirmed", confirmed)
+
+
+def believe_a_word_against_signs_of_life(patch: pytest.MonkeyPatch) -> None:
+    async def answers(*args: object) -> bool:
+        return False
+
+    patch.setattr(levels, "signs_of_life", lambda *args: "")
+    patch.setattr(fence, "_answers", answers)
+
+
+def switch_on_at_once(patch: pytest.MonkeyPatch) -> None:
+    """Whatever marks HA resources carry, and whatever is being done."""
+    real = afterwards.power_on
+
+    def power_on(seen: snapshot.Snapshot, *args: Any) -> list[operations.Operation]:
+        config = seen.ha_config
+        if config is not None:
+            plain = {sid: dataclasses.replace(each, comment="") for sid, each in config.resources.items()}
+            config = dataclasses.replace(config, resources=plain)
+        return real(dataclasses.replace(seen, ha_config=config, operations=()), *args)
+
+    patch.setattr(afterwards, "power_on", power_on)
+
+
+def begin_on_any_version(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(guards, "_is_old", lambda version: False)
+
+
 def never_take_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(failover, "_batches", lambda recovery, seen, spec, memo, *args: ([], memo))
 
@@ -263,6 +302,21 @@ MUTATIONS: Mapping[str, Story] = {
     "act on an old branch of history": Story(
         act_on_an_old_branch, ("history-forked",), "no old branch", nodes=2, fault_count=1
     ),
+    "believe any word": Story(
+        believe_any_word, ("confirmed-before",), "only what is proven off is left", fault_count=2
+    ),
+    "believe a word against signs of life": Story(
+        believe_a_word_against_signs_of_life,
+        ("confirmed-wrongly",),
+        "rename only while off",
+        fault_count=4,
+    ),
+    "switch on at once": Story(
+        switch_on_at_once, ("power-loss",), "switched on in its time", guest_count=6, fault_count=2
+    ),
+    "begin on any version": Story(
+        begin_on_any_version, ("proxmox-upgraded", "power-loss"), "no new operation", fault_count=4
+    ),
     "never take over": Story(never_take_over, ("power-loss",), "runs again in time"),
     "report without starting": Story(report_without_starting, ("power-loss",), "reported is true"),
     "no end to a takeover": Story(no_end_to_a_takeover, ("power-loss",), "undone"),
@@ -275,4 +329,4 @@ MUTATIONS: Mapping[str, Story] = {
     ),
     "no storm cooldown": Story(forget_storms, ("double-failure", "power-button"), "no new operation"),
 }
-"""The deliberate bugs of the safety rules, and seven more without which other rules could not fail."""
+"""The deliberate bugs of the safety rules, and eleven more without which other rules could not fail."""

@@ -8,7 +8,7 @@ import pytest
 
 from pveha.model import cluster, guests, mark
 from pveha.nodeshell import pveha_node
-from pveha.sim import chaos, clock, config, copies, invariants, rig, simulation, wires
+from pveha.sim import chaos, clock, config, copies, invariants, rig, simulation, upgrades, wires
 
 Break = Callable[[rig.Rig], Awaitable[None]]
 
@@ -482,3 +482,123 @@ def test_a_guest_is_started_before_the_one_that_it_depends_on(engine: str) -> No
         send(on, "start", "pve1", vmids=(101,))
 
     assert ("restart order" in broken(start, running=False)) is (engine == "Fast")
+
+
+def test_a_guest_is_taken_from_a_node_that_nobody_has_switched_off() -> None:
+    async def claim(on: rig.Rig) -> None:
+        on.sending(wires.Effect("a", "claim", "pve2", vmids=(102,), on="pve3"))
+
+    assert "only what is proven off is left" in broken(claim, running=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "objection"),
+    [
+        ("power off pve2", "although it is to stay off"),
+        ("power off pve2", "although pveha has not switched it off"),
+        ("shutdown pve2", "although it went down as announced"),
+        ("swap bmcs pve2 pve3; power off pve2; power off pve3", "by a device of pve3, which is off"),
+    ],
+)
+def test_a_node_is_switched_on_that_should_stay_off(line: str, objection: str) -> None:
+    async def switch(on: rig.Rig) -> None:
+        for each in line.split("; "):
+            on.apply(each)
+        await asyncio.sleep(60.0)
+        send(on, "power_on", "pve2", method="bmc")
+
+    assert objection in told(switch, {"action": "StayOff"})
+
+
+@pytest.mark.parametrize(
+    ("hasty", "objection"),
+    [
+        (20.0, "20.0 s after it went dark, not 60"),
+        (90.0, "while vm:101 carries a mark"),
+        (100.0, "while native HA recovers vm:102 from pve2"),
+    ],
+)
+def test_a_node_is_switched_on_too_early(hasty: float, objection: str) -> None:
+    async def switch(on: rig.Rig) -> None:
+        on.apply("power off pve2")
+        await asyncio.sleep(0.1)
+        send(on, "force_off", "pve2", method="bmc")
+        ours = mark.Comment(mark=mark.Mark(cluster.HAState.STARTED, op="t1.0", epoch=1))
+        on.world.set_ha(cluster.HAResource("vm:101", cluster.HAState.IGNORED, str(ours)))
+        if "native" in objection:
+            on.apply("hang pve-ha-lrm pve1")
+            on.apply("hang pve-ha-lrm pve3")
+        await asyncio.sleep(hasty - 0.1)
+        send(on, "power_on", "pve2", method="bmc")
+
+    assert objection in told(switch, {"action": "PowerOn", "afterSeconds": 60})
+
+
+def told(break_it: Break, afterwards: dict[str, object]) -> str:
+    """What is violated where no operator runs, as text."""
+
+    async def story() -> str:
+        found = [config.managed(101, "pve1"), config.managed(102, "pve2"), config.managed(103, "pve3")]
+        about = config.three_nodes(found, master="pve1")
+        spec = {"fencing": {"methods": rig.devices(about), "afterwards": afterwards}}
+        on = rig.Rig(about, spec)
+        watching = invariants.Invariants(on)
+        on.world.start()
+        await on.settle(40.0)
+        await break_it(on)
+        return "\n".join(str(violation) for violation in watching.violations)
+
+    return clock.run(story())
+
+
+@pytest.mark.parametrize(
+    ("said", "late", "contradicts", "is_his"),
+    [
+        ("pve2-1795000052", 0.0, False, True),
+        ("pve2-1795000001", 0.0, False, False),
+        ("pve3-1795000052", 0.0, False, False),
+        ("pve2-1795000052", 100.0, False, False),
+        ("pve2-1795000052", 0.0, True, False),
+    ],
+)
+def test_a_copy_made_by_a_wrong_word_is_a_persons_only_while_that_word_may_count(
+    said: str, late: float, contradicts: bool, is_his: bool
+) -> None:
+    """It names this failure, is not too old, and nothing speaks against it: else pveha should have known."""
+
+    async def story() -> tuple[set[str], dict[int, str]]:
+        found = [config.managed(101, "pve1"), dataclasses.replace(config.managed(102, "pve2"), ha=None)]
+        about = config.three_nodes(found, master="pve1")
+        person = {"name": "person", "level": 9, "manual": {"confirmedSeconds": 60}}
+        on = rig.Rig(about, {"fencing": {"methods": [*rig.devices(about), person]}})
+        watching = invariants.Invariants(on)
+        on.world.start()
+        await on.settle(40.0)
+        lines = ["kill bmc pve2", "partition pve1 pve3 | pve2", "cut operator pve2"]
+        for line in lines:
+            on.apply(line)
+        await asyncio.sleep(20.0)
+        on.apply(f"confirm failure {said}")
+        if contradicts:
+            on.apply("heal operator pve2 ssh")
+        await asyncio.sleep(5.0 + late)
+        file = on.world.guest_file(102)
+        target = file.path.replace("pve2", "pve3")
+        on.world.fs.rename("pve3", file.path, target, "pveha-node claim --epoch 0 --op t1.0")
+        on.world.guests.start("pve3", file.ref)
+        await asyncio.sleep(5.0)
+        return {violation.rule for violation in watching.violations}, watching.copies_of_others
+
+    rules_, by_others = clock.run(story())
+    assert ("one writer" not in rules_) is is_his
+    assert ("rename only while off" not in rules_) is is_his
+    assert by_others == ({102: copies.PERSON} if is_his else {})
+
+
+def test_something_is_begun_while_a_node_runs_version_8() -> None:
+    async def begin(on: rig.Rig) -> None:
+        on.apply("set version pve3 8.4.14")
+        await asyncio.sleep(upgrades.ASKED_SECONDS + 20)
+        send(on, "update_rule", "home")
+
+    assert "no new operation" in broken(begin)

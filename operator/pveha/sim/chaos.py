@@ -8,10 +8,12 @@ playing it (`simulation`) draws no further random number than the world's own.
 import dataclasses
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pveha.model import cluster, guests
 from pveha.sim import config, machine
+
+V = TypeVar("V")
 
 FIRST_FAULT_SECONDS = 45.0
 SPAN_SECONDS = 1500.0
@@ -25,6 +27,17 @@ AUTO_PROTECT = [{"name": "auto", "tags": [AUTO_TAG]}]
 """spec.autoProtect of every random run: it protects the guests that nobody has written a ProtectedVM for."""
 NATIVE_SHARE = 0.15
 """Of all runs, with engine Native."""
+AFTERWARDS_SHARE = 0.3
+"""Of all runs, in which fenced nodes are switched on again, ..."""
+AFTERWARDS_SECONDS = (0, 30, 60, 60, 300)
+"""... so long after the proof at the earliest."""
+CONFIRMED_SHARE = 0.25
+"""Of all runs, in which a person may confirm that a node is off (level 9), ..."""
+CONFIRMED_SECONDS = (60, 60, 600)
+"""... which counts for so long."""
+MIXED_SHARE = 0.25
+"""Of all runs, in the middle of an upgrade: of pveha-node, or of Proxmox VE."""
+OLD_VERSION, NEW_VERSION = "8.4.14", "9.2.11"
 WISHING_SHARE = 0.3
 """Of all runs, with guests that wish something of their placement, and people who meddle with HA rules."""
 POLICY = "ordered"
@@ -71,6 +84,10 @@ class Plan:
     depends: tuple[tuple[int, int], ...] = ()
     """Pairs of protected guests of which the first depends on the second."""
     wishes: Wishes = NO_WISHES
+    afterwards: int | None = None
+    """After so many seconds fenced nodes are switched on again; None: never."""
+    confirmed_seconds: int | None = None
+    """How long a person's word that a node is off counts, behind all other methods; None: never."""
 
     @property
     def timeline(self) -> list[tuple[float, str]]:
@@ -601,6 +618,106 @@ def _user_adds_a_rule(dice: Dice, about: config.Config) -> Lines:
     return [(0.0, f"add rule user-1 {how} {sids}"), (dice.seconds(20, 300), "remove rule user-1")]
 
 
+def _silenced(about: config.Config, node: str) -> tuple[list[str], list[str]]:
+    """What makes all devices of a node silent, and what mends them."""
+    found = next(each for each in about.nodes if each.name == node)
+    bmc = [node] if found.has_bmc else []
+    return (
+        [*(f"kill bmc {name}" for name in bmc), *(f"kill pdu {pdu}" for pdu in found.pdus)],
+        [*(f"revive bmc {name}" for name in bmc), *(f"revive pdu {pdu}" for pdu in found.pdus)],
+    )
+
+
+def _confirmed(dice: Dice, about: config.Config) -> Lines:
+    """A node whose devices are silent loses its power, and a person says so, sooner or later; then the power
+    comes back, sometimes while his word still stands."""
+    node = dice.node()
+    silence, mend = _silenced(about, node)
+    off = dice.seconds(0, 20)
+    said = off + round(dice.rng.uniform(4.0, 90.0), 2)
+    lines: Lines = [(0.0, line) for line in silence]
+    lines += [(off, f"power off {node}"), (said, f"confirm off {node}")]
+    if dice.sometimes(0.3):
+        lines.append((said + dice.seconds(0.1, 20), "confirm failure none"))
+    if dice.sometimes(0.7):
+        lines.append((said + dice.seconds(0.1, 200), f"power on {node}"))
+    mended = said + dice.seconds(0.5, 300)
+    return [*lines, *((mended, line) for line in mend)]
+
+
+def _confirmed_wrongly(dice: Dice, about: config.Config) -> Lines:
+    """A person says that a node is off which only is cut off, or hangs; or he names another failure, or
+    another node that is lost."""
+    node, other = dice.two()
+    silence, mend = _silenced(about, node)
+    others = " ".join(name for name in dice.names if name != node)
+    cut = dice.seconds(0, 20)
+    said = cut + round(dice.rng.uniform(4.0, 60.0), 2)
+    how = dice.rng.choice([f"cut network {node}", f"partition {node} | {others}", f"hang node {node}"])
+    word = dice.rng.choice(
+        [
+            *[f"confirm off {node}"] * 4,
+            f"confirm off {other}",
+            f"confirm failure {node}-{int(about.start_timestamp)}",
+            f"confirm failure {other}-{int(about.start_timestamp)},{node}",
+        ]
+    )
+    lines: Lines = [(0.0, line) for line in silence if dice.sometimes(0.9)]
+    lines += [(cut, how), (said, word)]
+    if dice.sometimes(0.5):
+        lines.append((dice.seconds(0, cut + 20), f"cut operator {node}"))
+    if dice.sometimes(0.3):
+        lines.append((said + dice.seconds(0, 30), f"power off {node}"))
+    mended, healed = said + dice.seconds(0, 100), said + dice.seconds(0, 200)
+    lines += [(mended, line) for line in mend]
+    return [*lines, (healed, f"heal {node}"), (healed, f"resume node {node}")]
+
+
+def _confirmed_before(dice: Dice, about: config.Config) -> Lines:
+    """A right word is left standing until the node is lost again, and then is only cut off."""
+    node = dice.node()
+    silence, mend = _silenced(about, node)
+    back = round(dice.rng.uniform(20.0, 60.0), 2)
+    again = back + round(dice.rng.uniform(60.0, 150.0), 2)
+    lines: Lines = [(0.0, line) for line in silence]
+    lines += [(1.0, f"power off {node}"), (round(dice.rng.uniform(8.0, 15.0), 2), f"confirm off {node}")]
+    lines += [(back, f"power on {node}"), (again, f"cut network {node}")]
+    healed = again + dice.seconds(20, 150)
+    return [*lines, *((healed, line) for line in mend), (healed, f"heal {node}")]
+
+
+def _node_shell_replaced(dice: Dice, about: config.Config) -> Lines:
+    """One node has another version of pveha-node for a while: an older one, or one of the next protocol."""
+    node, how = dice.node(), dice.rng.choice(["downgrade", "upgrade"])
+    return [
+        (0.0, f"{how} node shell {node}"),
+        (dice.seconds(5, 300), f"install node shell {node}"),
+    ]
+
+
+def _node_shells_upgraded(dice: Dice, about: config.Config) -> Lines:
+    """All nodes have an older pveha-node, and get this one in turn, some by way of the next protocol's."""
+    at = 0.0
+    lines: Lines = [(0.0, f"downgrade node shell {name}") for name in dice.names]
+    for name in dice.rng.sample(dice.names, len(dice.names)):
+        at += dice.seconds(1, 150)
+        if dice.sometimes(0.3):
+            lines.append((at, f"upgrade node shell {name}"))
+            at += dice.seconds(1, 60)
+        lines.append((at, f"install node shell {name}"))
+    return lines
+
+
+def _proxmox_upgraded(dice: Dice, about: config.Config) -> Lines:
+    """The nodes that still run the old version get the new one in turn, and boot it."""
+    at = 0.0
+    lines: Lines = []
+    for node in [each.name for each in about.nodes if each.version == OLD_VERSION]:
+        at += dice.seconds(60, 500)
+        lines += [(at, f"set version {node} {NEW_VERSION}"), (at + 5.0, f"reboot {node}")]
+    return lines
+
+
 def _person_cycles(dice: Dice, about: config.Config) -> Lines:
     """Somebody presses the button of a node that may be off because it was fenced."""
     node = dice.node()
@@ -683,6 +800,12 @@ KINDS: dict[str, Kind] = {
     "last-views": _last_views,
     "user-edits-our-rule": _user_edits_our_rule,
     "user-adds-a-rule": _user_adds_a_rule,
+    "confirmed-off": _confirmed,
+    "confirmed-wrongly": _confirmed_wrongly,
+    "confirmed-before": _confirmed_before,
+    "node-shell-replaced": _node_shell_replaced,
+    "node-shells-upgraded": _node_shells_upgraded,
+    "proxmox-upgraded": _proxmox_upgraded,
 }
 """Every kind of fault by name."""
 POWER: Sequence[tuple[tuple[str, ...], bool]] = (
@@ -697,6 +820,13 @@ OF_QDEVICES = frozenset({"qdevice-cut", "qdevice-gone", "history-forked"})
 """Kinds that are drawn only where there is a QDevice."""
 OF_WISHES = frozenset({"user-edits-our-rule", "user-adds-a-rule"})
 """Kinds that are drawn only where guests wish something."""
+OF_WORDS = frozenset({"confirmed-off", "confirmed-wrongly", "confirmed-before"})
+"""Kinds that are drawn, often, only where a person may confirm that a node is off."""
+OF_SHELLS = frozenset({"node-shell-replaced", "node-shells-upgraded"})
+"""Kinds that are drawn, often, only in the middle of an upgrade of pveha-node."""
+OF_UPGRADES = frozenset({"proxmox-upgraded"})
+"""The kind that begins a run in the middle of an upgrade of Proxmox VE."""
+SPECIAL = OF_QDEVICES | OF_WISHES | OF_WORDS | OF_SHELLS | OF_UPGRADES
 MENDING = (
     "revive bmc NODE",
     "bmc slow NODE 0",
@@ -709,6 +839,9 @@ MENDING = (
     "availability NODE Active",
     "migrations work NODE",
 )
+UPGRADED = ("install node shell NODE", f"set version NODE {NEW_VERSION}")
+OFTEN_TIMES = 6
+"""So often kinds that only some runs have stand among all others."""
 OFTEN = (
     "power-loss",
     "power-loss",
@@ -738,10 +871,18 @@ def plan(
     about = _data_centre(rng, seed, nodes, guest_count)
     dice = Dice(rng, [node.name for node in about.nodes], [guest.vmid for guest in about.guests])
     wishing = random.Random(f"wishes {seed}").random() < WISHING_SHARE
-    left_out = (frozenset() if about.qdevice else OF_QDEVICES) | (frozenset() if wishing else OF_WISHES)
-    chosen = sorted(kinds) or sorted(kind for kind in KINDS if kind not in left_out)
+    asked = frozenset(kinds)
+    confirmed = _share(seed, "confirmed", CONFIRMED_SHARE, CONFIRMED_SECONDS, bool(asked & OF_WORDS))
+    upgrading = _share(seed, "mixed", MIXED_SHARE, (OF_SHELLS, OF_SHELLS, OF_UPGRADES))
+    often = (OF_WORDS if confirmed is not None else frozenset()) | (upgrading or frozenset()) - OF_UPGRADES
+    drawn = often | (OF_QDEVICES if about.qdevice else frozenset()) | (OF_WISHES if wishing else frozenset())
+    chosen = sorted(asked) or sorted(kind for kind in KINDS if kind not in SPECIAL - drawn)
     weighted = chosen + [kind for kind in OFTEN if kind in chosen]
+    weighted += [kind for kind in sorted(often) for _ in range(OFTEN_TIMES) if not asked]
     at, faults = FIRST_FAULT_SECONDS, []
+    if (asked or upgrading or frozenset()) >= OF_UPGRADES:
+        about, first = _upgrading(random.Random(f"upgrading {seed}"), dice, about)
+        faults.append(first)
     count = rng.randint(FEWEST_FAULTS, MOST_FAULTS)
     for _ in range(fault_count or count):
         kind = rng.choice(weighted)
@@ -761,8 +902,41 @@ def plan(
     engine = "Native" if random.Random(f"engine {seed}").random() < NATIVE_SHARE else "Fast"
     depends = _dependencies(random.Random(f"order {seed}"), protect)
     lines = mended(about, stays_off)
+    lines += tuple(line.replace("NODE", name) for name in dice.names for line in UPGRADED)
+    afterwards = _share(seed, "afterwards", AFTERWARDS_SHARE, AFTERWARDS_SECONDS)
     wishes = _wishes(random.Random(f"wishes of {seed}"), about, protect) if wishing else NO_WISHES
-    return Plan(seed, about, ("a", "b"), protect, tuple(faults), calm_at, lines, engine, depends, wishes)
+    return Plan(
+        seed,
+        about,
+        ("a", "b"),
+        protect,
+        tuple(faults),
+        calm_at,
+        lines,
+        engine,
+        depends,
+        wishes,
+        afterwards,
+        confirmed,
+    )
+
+
+def _share(seed: int, what: str, part: float, values: Sequence[V], anyway: bool = False) -> V | None:
+    """One of `values` in `part` of all runs, or in each of them, drawn so that it changes nothing else."""
+    rng = random.Random(f"{what} {seed}")
+    return rng.choice(values) if rng.random() < part or anyway else None
+
+
+def _upgrading(rng: random.Random, dice: Dice, about: config.Config) -> tuple[config.Config, Fault]:
+    """Some nodes begin with the old version of Proxmox VE, and are upgraded."""
+    old = rng.sample(dice.names, rng.randint(1, len(dice.names)))
+    nodes = tuple(
+        dataclasses.replace(node, version=OLD_VERSION) if node.name in old else node for node in about.nodes
+    )
+    about = dataclasses.replace(about, nodes=nodes)
+    (kind,) = OF_UPGRADES
+    lines = KINDS[kind](Dice(rng, dice.names, dice.vmids), about)
+    return about, Fault(kind, tuple((round(FIRST_FAULT_SECONDS + at, 2), line) for at, line in lines))
 
 
 def _wishes(rng: random.Random, about: config.Config, protect: Sequence[int]) -> Wishes:

@@ -7,7 +7,8 @@ Exactly these are told apart, by how the configuration last came to where the se
                quorate by nothing but votes that a person had lowered: its CRM fences the rest, and goes on
                with that when the parts join again; or native HA started it in a part that only such votes
                had made quorate, from an `/etc/pve` of before the guest was moved away, and pveha had touched
-               nothing of the guest since
+               nothing of the guest since; or confirmed that a node is off which is not, while neither it nor
+               its BMC could be asked
     native HA  moved it from a node whose LRM was not active, which no watchdog resets
     a fork     took back where it was moved to: a node that was off meanwhile booted alone, quorate by a
                QDevice's vote, and went on from the `/etc/pve` of before. It starts what was on it then, and
@@ -20,7 +21,7 @@ native HA on a node whose LRM has not been active since (S11), and everything el
 import dataclasses
 
 from pveha.model import cluster, guests, mark
-from pveha.sim import rig, wires
+from pveha.sim import rig, wires, words
 
 PERSON = "a person"
 NATIVE = "native HA"
@@ -56,7 +57,8 @@ class Alone:
 class Copies:
     """Watches a world's configurations, votes and watchdogs."""
 
-    def __init__(self, watched: rig.Rig) -> None:
+    def __init__(self, watched: rig.Rig, said: words.Words) -> None:
+        self._words = said
         self._world = about = watched.world
         self._last: dict[int, Move] = {}
         self._arrived: dict[tuple[int, str], Move] = {}
@@ -163,7 +165,7 @@ class Copies:
 
     def _doer(self, vmid: int, source: str, by: str) -> str:
         on = self._world.machines[source]
-        if by == "user":
+        if by == "user" or (by.startswith("pveha-node") and self._words.count(source)):
             return PERSON
         if by != "crm":
             return ""

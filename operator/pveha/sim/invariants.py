@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from pveha.model import cluster, guests, kubernetes, mark
-from pveha.sim import copies, machine, pmxcfs, promises, rig, succession, wires
+from pveha.sim import copies, fenced, machine, pmxcfs, promises, rig, succession, upgrades, wires, words
 
 LATE_SECONDS = 1.5
 """Truth younger than this cannot have been known when a side effect was sent (S5: re-read in the same
@@ -100,7 +100,10 @@ class Invariants:
         self._told: set[str] = set()
         self.copies_of_others: dict[int, str] = {}
         """Guests that came to have two writers, and who but pveha made the second."""
-        self._copies = copies.Copies(watched)
+        self.upgrades = upgrades.Upgrades(watched)
+        self.words = words.Words(watched, self)
+        self._fenced = fenced.Fenced(watched, self)
+        self._copies = copies.Copies(watched, self.words)
         self.succession = succession.Succession(watched.world)
         self._promises = promises.Promises(watched, self)
         watched.world.on_change(self._changed)
@@ -139,7 +142,16 @@ class Invariants:
         """Whether its users have paused pveha, or let it only look."""
         return bool(self._forbidden)
 
-    def _announced(self, name: str) -> bool:
+    def absent_since(self, name: str) -> float | None:
+        """Since when the quorate majority has been without a node, if it is."""
+        return self._absent_since.get(name)
+
+    @property
+    def bmcs_are_found_out(self) -> bool:
+        """Whether BMCs that have changed places have been for so long that what they say has told it."""
+        return self._world.now() - self._swapped_at > IDENTITY_SECONDS
+
+    def announced(self, name: str) -> bool:
         """Whether a node's absence was announced to the others: what it could not write any more, nobody can
         know."""
         lrm = self._world.newest.lrms.get(name)
@@ -169,7 +181,8 @@ class Invariants:
                     self._member_since.setdefault(name, now)
                     self._absent_since.pop(name, None)
                 else:
-                    self._member_since.pop(name, None)
+                    if (since := self._member_since.pop(name, None)) is not None:
+                        self._fenced.left(name, since)
                     self._absent_since.setdefault(name, now)
             if not majority or not self._majority:
                 self._majority_since = now
@@ -178,6 +191,8 @@ class Invariants:
         self._marks(now)
         self._watch_migrations(now)
         self.succession.look()
+        self.words.look()
+        self._fenced.look()
         self._promises.look()
         self._read_log()
 
@@ -319,6 +334,7 @@ class Invariants:
             self._on_the_newest_branch(effect)
         elif effect.verb == "lease":
             self._look_at_storm()
+            self.upgrades.look()
         match effect.verb:
             case "force_off":
                 self._fencing(effect.subject, effect.method)
@@ -331,6 +347,7 @@ class Invariants:
             case "claim" if self.native:
                 self.violated("native is left alone", f"{effect.vmids} are claimed from {effect.subject}")
             case "claim":
+                self._fenced.claiming(effect)
                 self._new_operation(f"claim of {effect.vmids} from {effect.subject}")
                 self._going_to(effect.on, "claim", effect.vmids)
             case "migrate":
@@ -339,6 +356,9 @@ class Invariants:
                 self._migrating(effect.vmids[0])
             case "start":
                 self._starting(effect.vmids[0], effect.subject)
+            case "power_on":
+                self._new_operation(f"power on of {effect.subject}")
+                self._fenced.switching_on(effect.subject, effect.method)
 
     def _on_the_newest_branch(self, effect: wires.Effect) -> None:
         """Nothing is done where history was forked and an epoch that is known is not there."""
@@ -372,6 +392,7 @@ class Invariants:
         if self.native:
             self.violated("native is left alone", f"{name} is switched off")
         now = self._world.now()
+        self._fenced.switched_off(name)
         self._new_operation(f"forced off of {name}")
         since = self._member_since.get(name)
         if since is not None and now - since > LATE_SECONDS:
@@ -380,7 +401,7 @@ class Invariants:
         other = bmc.machine if bmc is not None and now - self._swapped_at > IDENTITY_SECONDS else name
         if other != name and other in self._member_since:
             self.violated("no live node is fenced", f"instead of {name} a member, {other}, is switched off")
-        if self._announced(name):
+        if self.announced(name):
             self.violated("planned is not dead", f"{name} is switched off, which went down as announced")
         lost = self._lost(FORBIDDEN_SECONDS)
         allowed = max(1, len(self._world.machines) * 34 // 100)
@@ -403,7 +424,7 @@ class Invariants:
         if present is not None and mark.parse(present.comment).owner != rig.OWNER:
             self.violated("what is not ours stays", f"{sid} is removed, which pveha has not made")
         since = self._named_since.get(ref.vmid) if ref is not None else None
-        if since is not None and self._world.now() - since > FORBIDDEN_SECONDS and not self._deaf():
+        if since is not None and self._world.now() - since > FORBIDDEN_SECONDS and not self.deaf():
             self.violated("protected stays registered", f"{sid} is removed, protected since {since:.1f}")
 
     def _ruling(self, name: str) -> None:
@@ -420,7 +441,7 @@ class Invariants:
         ignored = resource is not None and resource.state is cluster.HAState.IGNORED
         if ignored and found is not None and found.was is not cluster.HAState.STARTED:
             self.violated("what was stopped stays stopped", f"guest {vmid} is started on {on}")
-        ordered = ignored and not self.native and not self._deaf()
+        ordered = ignored and not self.native and not self.deaf()
         if ordered and (missing := self.succession.missing(vmid)):
             self.violated("restart order", f"guest {vmid} is started on {on} before {missing}")
 
@@ -428,7 +449,7 @@ class Invariants:
         """What others have moved there is started there."""
         since, files = self.kept_away.get(target), self._world.newest.guests
         sent = tuple(vmid for vmid in vmids if vmid not in files or files[vmid].node != target)
-        if since is None or self._world.now() - since <= FORBIDDEN_SECONDS or self._deaf():
+        if since is None or self._world.now() - since <= FORBIDDEN_SECONDS or self.deaf():
             return
         if sent:
             self.violated(
@@ -442,7 +463,7 @@ class Invariants:
         if file is None:
             return
         if file.node not in self._draining and now - self._activated.get(file.node, -1e9) > FORBIDDEN_SECONDS:
-            if not self._deaf():
+            if not self.deaf():
                 self.violated("only what is drained moves", f"guest {vmid} is moved from {file.node}")
         elif file.ref.kind is guests.GuestKind.VM and now - self._line_at > STEADY_SECONDS:
             self._migrated[vmid] = now
@@ -465,6 +486,8 @@ class Invariants:
 
     def _disturbed(self, line: str) -> None:
         self._line_at = self._world.now()
+        self.succession.disturbed(line)
+        self.upgrades.disturbed(line)
         if line.startswith(("swap bmcs", "straighten bmcs")):
             self._swapped_at = self._world.now()
         self._migrated.clear()
@@ -472,14 +495,17 @@ class Invariants:
     def _new_operation(self, what: str) -> None:
         now = self._world.now()
         for reason, since in self._forbidden.items():
-            if now - since > FORBIDDEN_SECONDS and not self._deaf():
+            if now - since > FORBIDDEN_SECONDS and not self.deaf():
                 self.violated("no new operation", f"{what} while {reason}")
+        if old := self.upgrades.why_nothing():
+            self.violated("no new operation", f"{what} {old}")
         if storm := self._in_storm():
             self.violated("no new operation", f"{what} {storm}")
         if not self._majority and now - self._majority_since > LATE_SECONDS:
             self.violated("nothing without quorum", what)
 
-    def _deaf(self) -> bool:
+    def deaf(self) -> bool:
+        """Whether an operator may not hear what users write."""
         return any(replica.deaf or replica.wire.kubernetes_down for replica in self._rig.operators.values())
 
     def _spec_changed(self, event: str, obj: kubernetes.Manifest) -> None:
@@ -517,8 +543,13 @@ class Invariants:
             return
         world = self._world
         on = world.machines[source]
+        confirmed = self.words.count(source)
+        if self.words.count(source):
+            return
         if on.powered and vmid in on.processes:
             self.violated("rename only while off", f"guest {vmid} is moved from {source}, where it runs")
+        elif confirmed:
+            pass
         elif on.powered and on.booted_at < self._absent_since.get(source, world.now()):
             self.violated("rename only while off", f"guest {vmid} is moved from {source}, which is on")
         match = re.search(r"--epoch (\d+)", by)

@@ -142,7 +142,8 @@ class Promises:
             return ""
         for other, there in world.machines.items():
             quiet = now - self._away.get(other, float("-inf")) > STEADY_SECONDS
-            whole = quiet and not self._truth.planned(other) and all(map(there.runs, machine.SERVICES))
+            served = all(map(there.runs, machine.SERVICES)) and there.node_shell == "installed"
+            whole = quiet and not self._truth.planned(other) and served
             if other != name and not whole:
                 return ""
         bmc = world.bmcs.by_name[name]
@@ -173,6 +174,7 @@ class Promises:
             and not (world.operator_cut or world.deaf or world.isolated or world.links_down)
             and not (world.storage.cut or world.membership.expected_override)
             and not self._truth.kept_away
+            and not self._truth.upgrades.under_way
             and world.membership.qdevice.is_sound
         )
 

@@ -12,6 +12,8 @@ It is played as random runs are, and judged by the invariants alone:
     calm: [...]
     engine: Fast
     depends: [[102, 101]]  guests of which the first depends on the second
+    afterwards: 60     seconds after which fenced nodes are switched on again, if they are
+    confirmed_seconds: 600  how long a person's word that a node is off counts, if it does
     wishes: {...}      of placement: `groups` of one FailoverPolicy, `guests` by vmid, `zones` by node
 """
 
@@ -43,6 +45,8 @@ class Replay(scenario.Strict):
     engine: str = "Fast"
     depends: tuple[tuple[int, int], ...] = ()
     wishes: chaos.Wishes = chaos.NO_WISHES
+    afterwards: int | None = None
+    confirmed_seconds: int | None = None
 
     def plan(self) -> chaos.Plan:
         """What to play."""
@@ -60,6 +64,8 @@ class Replay(scenario.Strict):
             self.engine,
             self.depends,
             self.wishes,
+            self.afterwards,
+            self.confirmed_seconds,
         )
 
 
@@ -106,6 +112,8 @@ def document(plan: chaos.Plan, violations: Iterable[invariants.Violation]) -> di
         "engine": plan.engine,
         "depends": [list(pair) for pair in plan.depends],
         "wishes": dataclasses.asdict(plan.wishes),
+        "afterwards": plan.afterwards,
+        "confirmed_seconds": plan.confirmed_seconds,
     }
 
 

@@ -660,13 +660,18 @@ OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
 """Pattern, usage and act of each line."""
 
 
-def hacluster(about: config.Config, spec: dict[str, Any]) -> dict[str, Any]:
-    """An HACluster for the data centre `about`, in Enforce, with every BMC and, behind them, every outlet."""
+def devices(about: config.Config) -> list[dict[str, Any]]:
+    """Fencing methods: every BMC and, behind them, every outlet."""
     pdus = sorted({pdu for node in about.nodes for pdu in node.pdus})
     bmcs = any(node.has_bmc for node in about.nodes)
     methods: list[dict[str, Any]] = [{"name": "bmc", "redfish": {}}] if bmcs or not pdus else []
     behind = {"level": 2} if bmcs else {}
-    methods += [{"name": pdu, **behind, "agent": {"name": "fence_sim"}} for pdu in pdus]
+    return methods + [{"name": pdu, **behind, "agent": {"name": "fence_sim"}} for pdu in pdus]
+
+
+def hacluster(about: config.Config, spec: dict[str, Any]) -> dict[str, Any]:
+    """An HACluster for the data centre `about`, in Enforce, with all `devices` of it."""
+    methods = devices(about)
     whole: dict[str, Any] = {
         "mode": "Enforce",
         "endpoints": [{"host": node.name} for node in about.nodes],

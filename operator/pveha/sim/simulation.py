@@ -48,6 +48,15 @@ def play(plan: chaos.Plan, skip_polls: bool = True) -> Result:
     return clock.run(_Play(plan, skip_polls).run())
 
 
+def _fencing(plan: chaos.Plan) -> dict[str, Any]:
+    """spec.fencing."""
+    methods = rig.devices(plan.about)
+    if (seconds := plan.confirmed_seconds) is not None:
+        methods.append({"name": "person", "level": 9, "manual": {"confirmedSeconds": seconds}})
+    again = {"action": "PowerOn", "afterSeconds": plan.afterwards} if plan.afterwards is not None else {}
+    return {"methods": methods, **({"afterwards": again} if again else {})}
+
+
 class _Play:
     """One run."""
 
@@ -56,7 +65,7 @@ class _Play:
         recovery = {"engine": plan.engine, "nodeShell": {"credentialsSecretRef": {"name": "ssh"}}}
         self._rig = rig.Rig(
             plan.about,
-            {"recovery": recovery, "autoProtect": chaos.AUTO_PROTECT},
+            {"recovery": recovery, "autoProtect": chaos.AUTO_PROTECT, "fencing": _fencing(plan)},
             protect=plan.protect,
             operators=plan.operators,
             skip_polls=skip_polls,

@@ -14,6 +14,10 @@ from pveha.sim import guestfile, guestops, world
 KNOWN_SECONDS = 20.0
 """What changed so recently (a manifest, a process that ended) an operator need not know yet."""
 
+READ_SECONDS = 120.0
+"""An older pveha-node does not tell whether a guest has an agent; once it is replaced the guests are read
+again within this time."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Manifest:
@@ -35,6 +39,12 @@ class Succession:
         self._set: dict[int, float] = {}
         """When the owner of a guest last wanted another state of it."""
         self._states: dict[int, cluster.HAState] = {}
+        self._shells_replaced_at = float("-inf")
+
+    def disturbed(self, line: str) -> None:
+        """A line of the timeline is done."""
+        if line.startswith("install node shell"):
+            self._shells_replaced_at = self._world.now()
 
     def told(self, event: str, obj: kubernetes.Manifest) -> None:
         """A watch tells of an object."""
@@ -119,9 +129,13 @@ class Succession:
         """Whether a guest that has run from `run.start` was ready at a time."""
         about = self._world.guests.about.get(file.ref.vmid)
         vm = file.ref.kind is guests.GuestKind.VM
-        if vm and guestfile.value(file.text, "agent").startswith("1"):
+        if vm and guestfile.value(file.text, "agent").startswith("1") and not self._agents_are_unknown():
             return at - run.start >= (about.boot_seconds if about is not None else 10.0)
         return at - run.start >= float(startup.get("delaySeconds", 0))
+
+    def _agents_are_unknown(self) -> bool:
+        older = any(on.node_shell == "older" for on in self._world.machines.values())
+        return older or self._world.now() - self._shells_replaced_at < READ_SECONDS
 
     def _wanted(self, vmid: int) -> cluster.HAState | None:
         """The state that the guest's owner wants, None for one that HA does not know."""

@@ -254,7 +254,7 @@ class WiredPower:
         return await self._wire.effect(what, lambda: self._inner.force_off(switch))
 
     async def power_on(self, switch: power.Switch) -> None:
-        what = Effect(self._wire.name, "power_on", switch.node)
+        what = Effect(self._wire.name, "power_on", switch.node, method=switch.method)
         await self._wire.effect(what, lambda: self._inner.power_on(switch))
 
 

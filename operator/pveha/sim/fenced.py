@@ -1,0 +1,125 @@
+"""What pveha owes to nodes that it has switched off: guests are taken only from them, and they are switched
+on again (`fencing.afterwards`) once nothing hangs on their being off.
+
+    pveha sends a forced off, or a person's word counts (`words`)  ->  claims of the node's guests may be sent
+    no HA resource carries a mark, native HA has none of its guests  ->  the node may be switched on
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from pveha.model import mark
+from pveha.sim import rig, wires
+
+if TYPE_CHECKING:
+    from pveha.sim import invariants
+
+BACK_SECONDS = 5.0
+"""Who is a member for a shorter time may not have been seen to be one."""
+AGAIN_SECONDS = 290.0
+"""One who does not come back is told to again after 300 s."""
+SEEN_SECONDS = 15.0
+"""What became of HA resources and of the CRM's records so recently need not be known."""
+BEGUN = frozenset({"fence", "recovery"})
+"""States of services that native HA is recovering."""
+
+
+class Fenced:
+    """Watches a rig, and tells `Invariants` of what should not have been done."""
+
+    def __init__(self, watched: rig.Rig, truth: "invariants.Invariants") -> None:
+        self._rig = watched
+        self._world = watched.world
+        self._truth = truth
+        self._off: dict[str, float] = {}
+        """When pveha last told a device to switch each node off, while that is away."""
+        self._dark: dict[str, float] = {}
+        """When each of the nodes that are away first had no power."""
+        self._on: dict[tuple[str, str], tuple[object, float]] = {}
+        """When a node was last switched on by a method since it left, and by the leader of which term."""
+        self._hanging: dict[str, float] = {}
+        """HA resources with a mark, and services that native HA recovers, since when."""
+        self._asks_for_it = self._afterwards().get("action") == "PowerOn"
+
+    def _afterwards(self) -> dict[str, Any]:
+        spec = self._rig.kubernetes.get("HACluster", rig.NAMESPACE, rig.CLUSTER)["spec"]
+        return dict(spec["fencing"].get("afterwards", {}))
+
+    def left(self, name: str, member_since: float) -> None:
+        """A node is no member any more: what was before it was one is over."""
+        if self._world.now() - member_since <= BACK_SECONDS:
+            return
+        for times in (self._off, self._dark):
+            if times.get(name, member_since) < member_since:
+                del times[name]
+        self._on = {key: told for key, told in self._on.items() if key[0] != name}
+
+    def look(self) -> None:
+        """Something happened."""
+        if not self._asks_for_it:
+            return
+        world, now = self._world, self._world.now()
+        for name, on in world.machines.items():
+            if not on.powered:
+                self._dark.setdefault(name, now)
+        tree = world.newest
+        hanging = {
+            f"{sid} carries a mark"
+            for sid, resource in tree.resources.items()
+            if "[pveha " in resource.comment and mark.parse(resource.comment).mark is not None
+        }
+        hanging |= {
+            f"native HA recovers {sid} from {service.node}"
+            for sid, service in tree.manager.services.items()
+            if service.state in BEGUN
+        }
+        self._hanging = {what: self._hanging.get(what, now) for what in hanging}
+
+    def switched_off(self, name: str) -> None:
+        """pveha sends a forced off."""
+        self._off[name] = self._world.now()
+
+    def claiming(self, effect: wires.Effect) -> None:
+        """pveha moves guests away from a node."""
+        name = effect.subject
+        if name not in self._off and not self._truth.words.count(name):
+            what = f"{effect.vmids} are claimed from {name}, which nobody has switched off"
+            self._truth.violated("only what is proven off is left", what)
+
+    def switching_on(self, name: str, method: str) -> None:
+        """pveha sends a power on."""
+        for objection in self._objections(name, method):
+            self._truth.violated("switched on in its time", f"{name} is switched on {objection}")
+        leader = self._rig.leader()
+        self._on[name, method] = (leader.term if leader else None, self._world.now())
+
+    def _objections(self, name: str, method: str) -> list[str]:
+        world, now, wanted = self._world, self._world.now(), self._afterwards()
+        found = [
+            f"while {what}"
+            for what, since in self._hanging.items()
+            if now - since > SEEN_SECONDS and (what.endswith(("mark", f" {name}")))
+        ]
+        if wanted.get("action") != "PowerOn":
+            found.append("although it is to stay off")
+        if name not in self._off:
+            found.append("although pveha has not switched it off")
+        if self._truth.announced(name):
+            found.append("although it went down as announced")
+        machine = self._machine(name, method)
+        if machine != name and not world.machines[machine].powered and self._truth.bmcs_are_found_out:
+            found.append(f"by a device of {machine}, which is off")
+        pause, dark = float(wanted.get("afterSeconds", 300)), self._dark.get(name)
+        if dark is not None and now - dark < pause:
+            found.append(f"{now - dark:.1f} s after it went dark, not {pause:g}")
+        term, last = self._on.get((name, method), (None, float("-inf")))
+        leader = self._rig.leader()
+        if leader is not None and term is leader.term and now - last < AGAIN_SECONDS:
+            found.append(f"again after {now - last:.1f} s")
+        return found
+
+    def _machine(self, name: str, method: str) -> str:
+        """Which machine a method of the node really switches."""
+        world = self._world
+        if (method, name) in world.pdus.outlets:
+            return world.pdus.outlets[method, name].machine
+        return world.bmcs.by_name[name].machine

@@ -602,3 +602,20 @@ def test_something_is_begun_while_a_node_runs_version_8() -> None:
         send(on, "update_rule", "home")
 
     assert "no new operation" in broken(begin)
+
+
+@pytest.mark.parametrize("astray", [False, True])
+def test_a_guest_may_wait_for_one_that_runs_elsewhere_than_its_file_is(astray: bool) -> None:
+    async def story() -> bool:
+        found = [config.managed(101, "pve2"), config.managed(103, "pve1")]
+        on = rig.Rig(config.three_nodes(found, master="pve1"), operators=())
+        watching = invariants.Invariants(on)
+        on.protect(101)
+        on.protect(103, dependsOn=[{"name": "vm101"}])
+        on.world.start()
+        await on.settle(40.0)
+        if astray:
+            on.apply("move config 101 pve1 by pve1")
+        return watching.succession.may_wait(103)
+
+    assert clock.run(story()) is astray

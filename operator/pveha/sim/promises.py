@@ -206,7 +206,7 @@ class Promises:
             if any(self._runs(vmid, name) for name in self._world.machines if name != lost):
                 continue
             ahead = service is not None and service.state in NATIVE_AHEAD
-            if self._truth.succession.missing(vmid):
+            if self._truth.succession.may_wait(vmid):
                 continue
             if _wanted(resource) is cluster.HAState.STARTED and not ahead:
                 yield vmid

@@ -85,6 +85,18 @@ class Succession:
                 return f"{other}, which {why}"
         return ""
 
+    def may_wait(self, vmid: int) -> bool:
+        """Whether a guest may be waiting for another: also for one that runs elsewhere than its file is, which
+        only the world knows to run."""
+        after = [name for each in self._manifests.values() if each.vmid == vmid for name in each.after]
+        others = (self._manifests[name].vmid for name in after if name in self._manifests)
+        return bool(self.missing(vmid)) or any(map(self._runs_astray, others))
+
+    def _runs_astray(self, vmid: int) -> bool:
+        file = self._world.newest.guests.get(vmid)
+        running = (run.node for run in self._world.uptime(vmid) if run.end is None)
+        return file is not None and any(node != file.node for node in running)
+
     def _in_circle(self, name: str) -> bool:
         seen: set[str] = set()
         queue = [name]

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from pveha.act import context
+from pveha.act import context, fence
 from pveha.model import operations
 
 ON_SECONDS = 5.0
@@ -10,8 +10,9 @@ ON_SECONDS = 5.0
 
 
 async def power_on(operation: operations.PowerOn, with_: context.Context) -> operations.Outcome:
-    """Switch everything on by which the node was switched off."""
+    """Switch everything on by which the node was switched off, unless that now names another machine."""
     with_.step("SwitchingOn")
+    await fence.refresh(operation.methods, operation.node, with_)
     for method in operation.methods:
         await with_.ready(2 * ON_SECONDS)
         await with_.while_leading(ON_SECONDS, with_.power.power_on(method.switch))

@@ -619,3 +619,20 @@ def test_a_guest_may_wait_for_one_that_runs_elsewhere_than_its_file_is(astray: b
         return watching.succession.may_wait(103)
 
     assert clock.run(story()) is astray
+
+
+@pytest.mark.parametrize("wishing", [False, True])
+def test_a_guest_whose_wishes_need_two_nodes_may_lie_still_where_one_is_up(wishing: bool) -> None:
+    async def story() -> list[str]:
+        about = config.three_nodes([config.managed(101, "pve2")], master="pve1")
+        on = rig.Rig(about, operators=(), wishes={101: {}} if wishing else {})
+        watching = invariants.Invariants(on)
+        on.world.start()
+        await on.settle(10.0)
+        on.apply("power off pve2")
+        on.apply("power off pve3")
+        await asyncio.sleep(20.0)
+        wanted = {"vm:101": on.world.newest.resources["vm:101"]}
+        return watching.at_end(dict(wanted), frozenset(), gone=True)
+
+    assert bool(clock.run(story())) is not wishing

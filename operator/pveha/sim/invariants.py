@@ -592,7 +592,8 @@ class Invariants:
                 problems.extend(self._guest_problems(sid, present))
         if gone:
             return problems
-        problems.extend(self._rule_problems())
+        if not world.fs.diverging:
+            problems.extend(self._rule_problems())
         up = [name for name, on in world.machines.items() if on.up]
         shown = self._rig.cluster_status().status
         held = sum(node.state == "Quarantined" for node in shown.not_online)
@@ -653,7 +654,7 @@ class Invariants:
             return []
         if not world.machines[file.node].up and self.planned(file.node):
             return []
-        if self._stuck_in_fence(file.node):
+        if self._stuck_in_fence(file.node) or self._has_no_place(ref.vmid):
             return []
         running = [
             name
@@ -665,6 +666,10 @@ class Invariants:
         if resource.state in (cluster.HAState.STOPPED, cluster.HAState.DISABLED) and running:
             return [f"{sid} runs on {running}, but is to be {resource.state}"]
         return []
+
+    def _has_no_place(self, vmid: int) -> bool:
+        """Whether a guest's wishes can keep it from the only node that is up: they can be met by any two."""
+        return vmid in self._rig.wishes and sum(on.up for on in self._world.machines.values()) < 2
 
     def _stuck_in_fence(self, name: str) -> bool:
         """Whether the CRM does nothing on a node for ever, which only a person ends, and pveha says so."""

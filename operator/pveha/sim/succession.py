@@ -86,8 +86,8 @@ class Succession:
         return ""
 
     def may_wait(self, vmid: int) -> bool:
-        """Whether a guest may be waiting for another: also for one that runs elsewhere than its file is, which
-        only the world knows to run."""
+        """Whether a guest may be waiting for another: also for one that runs elsewhere than its file is,
+        which only the world knows to run."""
         after = [name for each in self._manifests.values() if each.vmid == vmid for name in each.after]
         others = (self._manifests[name].vmid for name in after if name in self._manifests)
         return bool(self.missing(vmid)) or any(map(self._runs_astray, others))

@@ -208,6 +208,14 @@ def switch_on_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(afterwards, "power_on", power_on)
 
 
+def never_switch_on(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(afterwards, "power_on", lambda *args: [])
+
+
+def believe_nobody(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(recall, "_confirmed", lambda node, *args: node)
+
+
 def begin_on_any_version(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(guards, "_is_old", lambda version: False)
 
@@ -314,6 +322,10 @@ MUTATIONS: Mapping[str, Story] = {
     "switch on at once": Story(
         switch_on_at_once, ("power-loss",), "switched on in its time", guest_count=6, fault_count=2
     ),
+    "never switch on again": Story(
+        never_switch_on, ("power-loss",), "switched on in its time", guest_count=3, fault_count=2
+    ),
+    "believe nobody": Story(believe_nobody, ("confirmed-off",), "runs again in time", fault_count=1),
     "begin on any version": Story(
         begin_on_any_version, ("proxmox-upgraded", "power-loss"), "no new operation", fault_count=4
     ),
@@ -329,4 +341,4 @@ MUTATIONS: Mapping[str, Story] = {
     ),
     "no storm cooldown": Story(forget_storms, ("double-failure", "power-button"), "no new operation"),
 }
-"""The deliberate bugs of the safety rules, and eleven more without which other rules could not fail."""
+"""The deliberate bugs of the safety rules, and thirteen more without which other rules could not fail."""

@@ -2,7 +2,8 @@
 on again (`fencing.afterwards`) once nothing hangs on their being off.
 
     pveha sends a forced off, or a person's word counts (`words`)  ->  claims of the node's guests may be sent
-    no HA resource carries a mark, native HA has none of its guests  ->  the node may be switched on
+    no HA resource carries a mark, native HA has none of its guests  ->  the node may be switched on; where
+                                                                         nothing hinders that, it is
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ AGAIN_SECONDS = 290.0
 """One who does not come back is told to again after 300 s."""
 SEEN_SECONDS = 15.0
 """What became of HA resources and of the CRM's records so recently need not be known."""
+LATE_SECONDS = 90.0
+"""From the moment at which nothing speaks against it any more."""
 BEGUN = frozenset({"fence", "recovery"})
 """States of services that native HA is recovering."""
 
@@ -38,6 +41,10 @@ class Fenced:
         """When a node was last switched on by a method since it left, and by the leader of which term."""
         self._hanging: dict[str, float] = {}
         """HA resources with a mark, and services that native HA recovers, since when."""
+        self._due: dict[str, float] = {}
+        """Nodes that nothing keeps from being switched on, since when."""
+        self._sender: dict[str, object] = {}
+        """The term of the leader that has told a device to switch the node off."""
         self._asks_for_it = self._afterwards().get("action") == "PowerOn"
 
     def _afterwards(self) -> dict[str, Any]:
@@ -73,10 +80,49 @@ class Fenced:
             if service.state in BEGUN
         }
         self._hanging = {what: self._hanging.get(what, now) for what in hanging}
+        due = {name for name in self._off if self._could_be_on(name, now)}
+        for name in sorted(due - self._due.keys()):
+            world.later(LATE_SECONDS, self._judge, name, now)
+        self._due = {name: self._due.get(name, now) for name in sorted(due)}
+
+    def disturbed(self) -> None:
+        """A line of the timeline is done: its time begins anew for every node."""
+        self._due.clear()
+
+    def _judge(self, name: str, since: float) -> None:
+        if self._due.get(name) == since and self._could_be_on(name, self._world.now()):
+            text = f"{name} could have been switched on since {since:.1f} and is off"
+            self._truth.violated("switched on in its time", text)
+
+    def _could_be_on(self, name: str, now: float) -> bool:
+        """Whether nothing keeps a node from being switched on by the leader that has fenced it."""
+        world, leader = self._world, self._rig.leader()
+        on, bmc = world.machines[name], world.bmcs.by_name.get(name)
+        pause = float(self._afterwards().get("afterSeconds", 300))
+        tree = world.newest
+        return (
+            leader is not None
+            and self._sender.get(name) is leader.term
+            and not on.powered
+            and bmc is not None
+            and bmc.alive
+            and bmc.machine == name
+            and not (bmc.refuses or bmc.lies or bmc.delay or bmc.dies_with_node)
+            and world.pdus.fed(name)
+            and now - max(self._off[name], self._dark.get(name, now)) > pause
+            and not any(key[0] == name for key in self._on)
+            and not self._hanging
+            and not self._truth.announced(name)
+            and not any(file.node == name for file in tree.guests.values())
+            and all(there.up for there in world.machines.values() if there is not on)
+            and self._truth.may_begin(now)
+        )
 
     def switched_off(self, name: str) -> None:
         """pveha sends a forced off."""
+        leader = self._rig.leader()
         self._off[name] = self._world.now()
+        self._sender[name] = leader.term if leader is not None else None
 
     def claiming(self, effect: wires.Effect) -> None:
         """pveha moves guests away from a node."""

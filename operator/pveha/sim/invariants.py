@@ -137,6 +137,10 @@ class Invariants:
                 return frozenset(each for each in members.rings[name] if members.sees(name, each))
         return frozenset()
 
+    def may_begin(self, now: float) -> bool:
+        """Whether somebody leads who may begin something, and sees all that he needs for it."""
+        return self._promises.operable(now) and bool(self._majority) and not self._in_storm()
+
     @property
     def forbidden(self) -> bool:
         """Whether its users have paused pveha, or let it only look."""
@@ -488,6 +492,7 @@ class Invariants:
         self._line_at = self._world.now()
         self.succession.disturbed(line)
         self.upgrades.disturbed(line)
+        self._fenced.disturbed()
         if line.startswith(("swap bmcs", "straighten bmcs")):
             self._swapped_at = self._world.now()
         self._migrated.clear()

@@ -133,12 +133,12 @@ class Promises:
         """The only node that is away, dead and provable, in a data centre that is otherwise whole, or an
         empty string."""
         world, away = self._world, sorted(self._absent)
-        if len(away) != 1 or not self._operable(now):
+        if len(away) != 1 or not self.operable(now):
             return ""
         name, on = away[0], world.machines[away[0]]
         recent = [at for at in self._losses[name] if now - at < FLAPS_SECONDS]
         dead = not on.powered or on.hung
-        if not dead or self._truth.planned(name) or len(recent) > 1 or on.about.has_bmc is False:
+        if not dead or self._truth.planned(name) or len(recent) > 1 or not self._provable(name, now):
             return ""
         for other, there in world.machines.items():
             quiet = now - self._away.get(other, float("-inf")) > STEADY_SECONDS
@@ -146,22 +146,33 @@ class Promises:
             whole = quiet and not self._truth.planned(other) and served
             if other != name and not whole:
                 return ""
-        bmc = world.bmcs.by_name[name]
-        sound = bmc.alive and not (
-            bmc.refuses
-            or bmc.lies
-            or bmc.reads_off
-            or bmc.dies_with_node
-            or bmc.delay
-            or bmc.busy_until > now
-        )
-        if not sound or bmc.machine != name or not world.pdus.fed(name):
-            return ""
         manager = world.newest.manager
         flushed = manager.timestamp - world.config.start_timestamp >= recent[-1] - FLUSHED_SECONDS
-        return name if flushed and not manager.disarm_state and self._bound(name) else ""
+        return name if flushed and not manager.disarm_state else ""
 
-    def _operable(self, now: float) -> bool:
+    def _provable(self, name: str, now: float) -> bool:
+        """Whether its BMC can prove a node off, or a person's word does because every device is silent."""
+        world = self._world
+        bmc = world.bmcs.by_name.get(name)
+        silent = (bmc is None or not bmc.alive) and world.pdus.names <= world.pdus.dead
+        if silent:
+            return not world.machines[name].powered and self._truth.words.count(name)
+        sound = (
+            bmc is not None
+            and bmc.alive
+            and not (
+                bmc.refuses
+                or bmc.lies
+                or bmc.reads_off
+                or bmc.dies_with_node
+                or bmc.delay
+                or bmc.busy_until > now
+            )
+        )
+        right = bmc is not None and bmc.machine == name and world.pdus.fed(name)
+        return sound and right and self._bound(name)
+
+    def operable(self, now: float) -> bool:
         """Whether somebody leads, may act and reaches everything, and no part of the network is cut."""
         world, leader = self._world, self._rig.leader()
         return (

@@ -3,7 +3,7 @@
 `told` is the form, `report_cluster`, `report_guests` and `report_events` are the parts.
 """
 
-from pveha.decide import failover, placement, protection, report_cluster, report_guests, sequence
+from pveha.decide import failover, placement, protection, report_cluster, report_guests, sequence, standing
 from pveha.decide import told as told_
 from pveha.model import decision
 
@@ -13,15 +13,17 @@ def report(now: told_.Round) -> decision.Report:
     told = report_cluster.conditions_of(now)
     plans = _plans(now)
     steps = sequence.of_plans(now, {name: plan.targets.keys() for name, plan in plans.items()})
+    still = standing.standing(now)
     guests = {
-        name: report_guests.status_of(pvm, now, told, plans, steps) for name, pvm in now.wanted.guests.items()
+        name: pvm.status if name in still else report_guests.status_of(pvm, now, told, plans, steps)
+        for name, pvm in now.wanted.guests.items()
     }
     for name, refusal in now.protected.refused.items():
         if name in now.wanted.unreadable:
             guests[name] = report_guests.refused(refusal, None, now)
     policies = {name: report_guests.policy_status(policy) for name, policy in now.wanted.policies.items()}
     cluster = report_cluster.status_of(now, told, guests)
-    return decision.Report(cluster, guests, policies)
+    return decision.Report(cluster, guests, policies, still)
 
 
 def _plans(now: told_.Round) -> dict[str, placement.Plan]:

@@ -22,6 +22,8 @@ STUCK_SECONDS = 120.0
 """A node that has just come back may be in the CRM's node status `fence` until a round or two later."""
 MANAGER_STUCK_SECONDS = 30.0
 """A CRM flushes its state every 10 s; longer silence with a live master is a fault (S9)."""
+SILENT_SECONDS = 10.0
+"""How long a node shell may be silent before it is told: longer than corosync takes to notice a death."""
 SHOWN_OPERATIONS = 20
 CONNECTED_REASONS: Mapping[str, conditions.Connected] = {
     "SecretMissing": conditions.Connected.SECRET_MISSING,
@@ -213,7 +215,7 @@ def _fast(now: told_.Round) -> told_.Told:
             "spec.recovery.nodeShell is not set: nothing can be taken over",
         )
     for key in ["shell", *(f"shell/{name}" for name in evidence.survivors(now.members))]:
-        if problem := now.seen.problems.get(key):
+        if (problem := now.seen.problems.get(key)) and not _passes(problem, now):
             reason = SHELL_REASONS.get(problem.kind, conditions.FastReady.NODE_SHELL_FAILED)
             where = f"node shell of {key.partition('/')[2]}: " if "/" in key else ""
             return False, reason, f"{where}{problem.message}"
@@ -222,6 +224,11 @@ def _fast(now: told_.Round) -> told_.Told:
     if unsafe := failover.votes_unsafe(now.seen, evidence.survivors(now.members)):
         return False, conditions.FastReady.VOTES_UNSAFE, unsafe
     return True, conditions.FastReady.OK, f"the node shells answer and the votes are safe{_detection(now)}"
+
+
+def _passes(problem: snapshot.Problem, now: told_.Round) -> bool:
+    """Whether it may be a node that is dying: then its guests are told so, and not all others."""
+    return problem.kind == "Unreachable" and now.seen.now - problem.since < SILENT_SECONDS
 
 
 def _detection(now: told_.Round) -> str:

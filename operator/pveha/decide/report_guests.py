@@ -97,7 +97,7 @@ def status_of(
         failover_plan=_failover_plan(
             guest, now, told[conditions.GuestCondition.FAILOVER_READY][0], plans, steps
         ),
-        last_failover=_last_failover(guest, now),
+        last_failover=last_failover(guest, now),
     )
 
 
@@ -122,7 +122,7 @@ def _failover_plan(
     )
 
 
-def _last_failover(guest: protection.Protected, now: told_.Round) -> protectedvm.LastFailover | None:
+def last_failover(guest: protection.Protected, now: told_.Round) -> protectedvm.LastFailover | None:
     done = now.memo.failovers.get(guest.vmid)
     if done is None:
         return guest.pvm.status.last_failover

@@ -33,6 +33,8 @@ class Report:
     cluster: hacluster.HAClusterStatus
     guests: Mapping[str, protectedvm.ProtectedVMStatus]
     policies: Mapping[str, failoverpolicy.FailoverPolicyStatus]
+    standing: frozenset[str] = frozenset()
+    """Those of `guests` of which nothing is to be written for now."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

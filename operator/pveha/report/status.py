@@ -63,6 +63,8 @@ class StatusWriter:
             if name in wanted.guests or name in wanted.unreadable:
                 ref, generation = self._guest(wanted, name)
                 named.add(ref)
+                if name in report.standing:
+                    continue
                 self._submit(ref, status, generation, urgent=self._in_operation(ref, status))
         for name, policy_status in report.policies.items():
             if policy := wanted.policies.get(name):

@@ -95,7 +95,10 @@ def node_status(world: "worlds.World", witness: str, node: str) -> str:
 
 
 def used_memory(world: "worlds.World", node: str) -> int:
-    """Memory in use on a node: the host's own 2 GiB and its processes' guests."""
-    about = world.guests.about
-    held = sum(about[vmid].memory for vmid in world.machines[node].processes if vmid in about)
-    return min(world.machines[node].about.memory, (2 << 30) + held)
+    """Memory in use on a node: the host's own 2 GiB and its processes' guests. One that is dead has told that
+    when it was last asked."""
+    about, machine = world.guests.about, world.machines[node]
+    if machine.up or node not in world.told_memory:
+        held = sum(about[vmid].memory for vmid in machine.processes if vmid in about)
+        world.told_memory[node] = min(machine.about.memory, (2 << 30) + held)
+    return world.told_memory[node]

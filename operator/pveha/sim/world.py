@@ -79,6 +79,8 @@ class World:
         """(node, path) with a path of `PATHS` that the operator cannot use."""
         self.deaf: set[str] = set()
         """Nodes whose API does what it is asked and whose answers never arrive."""
+        self.told_memory: dict[str, int] = {}
+        """Bytes in use, as each node has told last."""
         self._callbacks: list[Callable[[], object]] = []
         self._mover_callbacks: list[Callable[[int, str, str, str], object]] = []
         self._loop: asyncio.AbstractEventLoop | None = None

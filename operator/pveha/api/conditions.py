@@ -541,6 +541,14 @@ class Sound(Documented):
             "fingerprint before it is in use."
         ),
     )
+    AGENT_FORBIDDEN = (
+        "AgentForbidden",
+        (
+            "The token may not ask the guest agents of guests that others depend on: those would wait until "
+            "time is over, and with startup.onTimeout: Stop stay down."
+        ),
+        "Add VM.GuestAgent.Audit to the role of the token and of its user, on /vms with propagation.",
+    )
     UNKNOWN = "Unknown", "The cluster has not been seen whole yet.", "See the condition Connected."
 
 
@@ -621,6 +629,11 @@ class GuestReady(Documented):
             "change it."
         ),
         "Change the HA resource in Proxmox, or remove it there so that pveha registers the guest.",
+    )
+    DEPENDENCY_IGNORED = (
+        "DependencyIgnored",
+        "Proxmox's own HA would start the guest, and knows no order: spec.dependsOn has no effect.",
+        "Set spec.recovery.engine of the HACluster to Fast, or nodeFailure.action of the policy to Restart.",
     )
     TAKING_OVER = "TakingOver", "The guest is being started on another node."
     WAITING = (

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from pveha.decide import evidence, memory, order, protection, storm
 from pveha.model import cluster, guests, mark, operations, snapshot
 
+AGENT_PRIVILEGE = "VM.GuestAgent.Audit"
 RENEW_SECONDS = 100.0
 """How old the mark of a waiting guest may become before it is set anew: the timer on the nodes returns a
 guest to native HA 240 s after it first saw its mark (S10), and counts anew from each."""
@@ -115,6 +116,16 @@ def names_of(guest: protection.Protected) -> list[str]:
     return [each.name for each in guest.pvm.spec.depends_on]
 
 
+def behind_agents(protected: protection.Protection) -> list[str]:
+    """Guests that depend on one that is ready when its guest agent answers, by name."""
+    by_name = {guest.name: guest for guest in protected.guests.values()}
+    return sorted(
+        guest.name
+        for guest in by_name.values()
+        if any(name in by_name and _has_agent(by_name[name]) for name in names_of(guest))
+    )
+
+
 def is_claimed(
     guest: protection.Protected, memo: memory.Memory, verdicts: Mapping[str, evidence.Verdict]
 ) -> bool:
@@ -208,7 +219,7 @@ def _silent(guest: protection.Protected, seen: snapshot.Snapshot, memo: memory.M
     start."""
     answer, awaited = seen.agents.get(guest.vmid), memo.awaited.get(guest.vmid)
     if answer is not None and answer.kind == "Forbidden":
-        return "its guest agent may not be asked: the token lacks VM.GuestAgent.Audit on /vms"
+        return f"its guest agent may not be asked: the token lacks {AGENT_PRIVILEGE} on /vms"
     if (
         answer is None
         or answer.kind

@@ -182,7 +182,25 @@ def _guest_ready(guest: protection.Protected, now: told_.Round) -> told_.Told:
             f"in spite of its policy: 'ha-manager set {guest.sid} --failback 0'"
         )
         return True, conditions.GuestReady.FOREIGN_ENTRY, text
+    if who := _without_order(guest, now):
+        names = ", ".join(readiness.names_of(guest))
+        text = (
+            f"{who}, and Proxmox's own HA, which starts this guest, knows no order: spec.dependsOn ({names}) "
+            "has no effect"
+        )
+        return True, conditions.GuestReady.DEPENDENCY_IGNORED, text
     return True, conditions.GuestReady.PROTECTED, "registered in Proxmox HA and watched"
+
+
+def _without_order(guest: protection.Protected, now: told_.Round) -> str:
+    """Who has said that the guest is not started in the order that it asks for, or an empty string."""
+    if not guest.pvm.spec.depends_on:
+        return ""
+    if now.native:
+        return f"the engine of HACluster {now.wanted.cluster.metadata.name} is Native"
+    if guest.policy.node_failure.action is failoverpolicy.NodeFailureAction.NATIVE:
+        return "nodeFailure.action of its policy is Native"
+    return ""
 
 
 def _wrong_dependencies(guest: protection.Protected, now: told_.Round) -> told_.Told | None:

@@ -7,7 +7,7 @@ nothing changes.
 from collections.abc import Iterator
 
 from pveha.api import conditions
-from pveha.decide import evidence, told
+from pveha.decide import evidence, readiness, told
 from pveha.model import guests
 
 TIMER_LATE_SECONDS = 180.0
@@ -20,6 +20,8 @@ STALE_RECORD_SECONDS = 60.0
 """The CRM looks every 10 s; what it has moved itself agrees again within two rounds."""
 RENEWAL_SECONDS = 14 * 86400.0
 """Proxmox VE renews its own certificates when less is left of them."""
+SHOWN = 5
+"""Guests that one message names."""
 MOVING = frozenset({"migrate", "relocate"})
 """States of a service whose configuration may be ahead of the CRM's record."""
 
@@ -30,7 +32,7 @@ def sound(now: told.Round) -> told.Told:
     """All findings in one message, with the reason of the first, which is the gravest."""
     if not now.members.quorate or now.seen.inventory is None or now.seen.certificates is None:
         return None, conditions.Sound.UNKNOWN, "the cluster has not been seen whole yet"
-    parts = (_votes, _timers, _clocks, _records, _storages, _certificates)
+    parts = (_votes, _timers, _clocks, _records, _storages, _certificates, _agents)
     found = [each for part in parts for each in part(now)]
     if found:
         return False, found[0][0], "; ".join(text for _, text in found)[:4000]
@@ -136,3 +138,16 @@ def _certificates(now: told.Round) -> Iterator[Finding]:
             date = told.time(expires).date().isoformat()
             text = f"the certificate at {address} expires on {date}: {remedy}"
             yield conditions.Sound.CERTIFICATE_EXPIRING, text
+
+
+def _agents(now: told.Round) -> Iterator[Finding]:
+    held = now.seen.privileges
+    if now.native or held is None or readiness.AGENT_PRIVILEGE in held.vms:
+        return
+    if waiting := readiness.behind_agents(now.protected):
+        names = ", ".join(waiting[:SHOWN]) + (f" and {len(waiting) - SHOWN} more" if waiting[SHOWN:] else "")
+        text = (
+            f"the token lacks {readiness.AGENT_PRIVILEGE} on /vms: in a failure {names} would wait in vain "
+            "for what they depend on"
+        )
+        yield conditions.Sound.AGENT_FORBIDDEN, text

@@ -292,10 +292,23 @@ def test_with_engine_native_the_order_is_nobodys() -> None:
     scene = Scene()
     scene.spec["recovery"] = {**scene.spec["recovery"], "engine": "Native"}
     scene.settle()
+    told = scene.step(10).report.guests["vm112"]
+    assert decide_scene.condition(told, "Ready") == ("True", "DependencyIgnored")
     scene.lose("pve1")
     decision = scene.step(10)
     assert decision.looking.agents == frozenset()
     assert "waits for" not in decision.sentence
+
+
+def test_a_guest_that_its_policy_leaves_to_native_ha_says_that_it_has_no_order() -> None:
+    scene = Scene()
+    scene.policies["left"] = {"nodeFailure": {"action": "Native"}}
+    scene.protected[112]["policyRef"] = {"name": "left"}
+    told = scene.settle().step(1).report.guests
+    assert decide_scene.condition(told["vm112"], "Ready") == ("True", "DependencyIgnored")
+    assert decide_scene.condition(told["vm111"], "Ready") == ("True", "Protected")
+    del scene.protected[112]["policyRef"]
+    assert decide_scene.condition(scene.step(1).report.guests["vm112"], "Ready") == ("True", "Protected")
 
 
 def test_no_clock_begins_anew_when_everything_is_in_doubt_for_a_moment() -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from decide_scene import WALL, Scene, condition
-from pveha.decide import report_sound
+from pveha.decide import report_sound, rounds
 from pveha.model import cluster, node, snapshot
 
 VOTES = node.Votes({"pve1": 1, "pve2": 1, "pve3": 1}, 0, 3, 3, frozenset())
@@ -195,3 +195,28 @@ def test_a_member_that_the_crm_holds_for_lost_without_a_service_to_fence_is_told
     assert condition(scene.step(1).report.cluster, "HAHealthy") == ("False", "NodeStuckInFence")
     scene.services["vm:102"] = dataclasses.replace(scene.services["vm:102"], state="fence")
     assert condition(scene.step(1).report.cluster, "HAHealthy")[1] != "NodeStuckInFence"
+
+
+def test_a_token_that_may_not_ask_agents_is_told_where_somebody_would_wait_for_one() -> None:
+    scene = Scene().settle()
+    scene.set_config(101, agent=True)
+    all_but = frozenset({"VM.Audit", "VM.PowerMgmt"})
+    lacking = cluster.Privileges(frozenset({"Sys.Console"}), all_but, frozenset(), {"": "9.2"})
+    with_it = dataclasses.replace(lacking, vms=all_but | {"VM.GuestAgent.Audit"})
+
+    def sound(held: cluster.Privileges) -> tuple[bool | None, str, str]:
+        now = rounds.understand(
+            dataclasses.replace(scene.snapshot(), privileges=held), scene.specs(), scene.memory
+        )
+        status, reason, message = report_sound.sound(now)
+        return status, str(reason), message
+
+    assert sound(lacking)[:2] == (True, "OK")
+    scene.protected[102]["dependsOn"] = [{"name": "vm101"}]
+    status, reason, message = sound(lacking)
+    assert (status, reason) == (False, "AgentForbidden")
+    assert "VM.GuestAgent.Audit on /vms" in message
+    assert "vm102 would wait" in message
+    assert sound(with_it)[:2] == (True, "OK")
+    scene.set_config(101, agent=False)
+    assert sound(lacking)[:2] == (True, "OK")

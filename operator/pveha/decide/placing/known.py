@@ -9,6 +9,10 @@ KEPT = 8
 """Plans for one moment that are kept: one for each node that is lost or being emptied."""
 
 
+SEARCHES = 2
+"""Plans for single nodes that a round searches for: each takes up to 0.1 s."""
+
+
 class Known:
     """The plans of the rounds before."""
 
@@ -29,8 +33,9 @@ class Known:
         return made
 
     def each(self, asked: problem.Problem) -> Mapping[str, engine.Placement]:
-        """`singles.plan_each`."""
-        if self._singles is None or self._singles_of != asked:
-            self._singles = singles.plan_each(asked, self._singles)
+        """`singles.plan_each`, a few searches in each round."""
+        known = self._singles
+        if known is None or known.behind or self._singles_of != asked:
+            known = self._singles = singles.plan_each(asked, known, SEARCHES)
             self._singles_of = asked
-        return self._singles.plans
+        return known.plans

@@ -47,6 +47,12 @@ def of(index: Index, down: frozenset[str], preempt: bool = False) -> Placement:
     for_whom: dict[int, int] = {}
     if preempt:
         arrangement, for_whom = preemption.make_room(arrangement)
+    return told(arrangement, for_whom)
+
+
+def told(arrangement: State, for_whom: Mapping[int, int] | None = None) -> Placement:
+    """An arrangement as a plan; `for_whom`: the stopped guests, and who gets the place of each."""
+    index, for_whom = arrangement.index, for_whom or {}
     vmid, nodes = index.vmid, index.nodes
     return Placement(
         {vmid[g]: nodes[arrangement.node[g]].name for g in arrangement.guests if g in arrangement.node},

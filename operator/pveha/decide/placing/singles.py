@@ -25,23 +25,53 @@ class Singles:
     """The plan for each node, thought away alone."""
 
     plans: Mapping[str, plan.Placement]
-    facts: Mapping[str, Facts]
+    facts: Mapping[str, Facts | None]
+    """None: the plan follows from older facts."""
+    behind: tuple[str, ...] = ()
+    """The nodes whose plan does."""
 
 
-def plan_each(asked: problem.Problem, before: Singles | None = None) -> Singles:
+def plan_each(asked: problem.Problem, before: Singles | None = None, searches: int | None = None) -> Singles:
     """Plan the loss of each node. Plans of `before` whose facts are the same are taken over; the result is
-    the same without it."""
+    the same without it.
+
+    At most `searches` plans are made that take more than a first pass, unless it is None. The others keep the
+    plan of `before` while its targets take guests, or have that of the first pass; call again, and the
+    `behind` are the first to be searched.
+    """
     index = Index(asked)
     plans: dict[str, plan.Placement] = {}
-    found: dict[str, Facts] = {}
-    for n, node in enumerate(index.nodes):
+    found: dict[str, Facts | None] = {}
+    behind = before.behind if before else ()
+    late = []
+    for n in sorted(range(len(index.nodes)), key=lambda n: index.nodes[n].name not in behind):
+        name = index.nodes[n].name
         facts = _facts(index, n)
-        known = before.facts.get(node.name) if before else None
+        known = before.facts.get(name) if before else None
         if before and known == facts:
-            found[node.name], plans[node.name] = known, before.plans[node.name]
+            found[name], plans[name] = known, before.plans[name]
+            continue
+        found[name] = facts
+        first = plan.quick(index, 1 << n)
+        if not first.left():
+            plans[name] = plan.told(first)
+        elif searches is None or searches > 0:
+            searches = None if searches is None else searches - 1
+            plans[name] = plan.of(index, frozenset((name,)))
         else:
-            found[node.name], plans[node.name] = facts, plan.of(index, frozenset((node.name,)))
-    return Singles(plans, found)
+            found[name] = None
+            late.append(name)
+            old = before.plans.get(name) if before else None
+            plans[name] = old if old is not None and _stands(index, n, old) else plan.told(first)
+    names = [node.name for node in index.nodes]
+    return Singles({name: plans[name] for name in names}, {name: found[name] for name in names}, tuple(late))
+
+
+def _stands(index: Index, n: int, old: plan.Placement) -> bool:
+    """Whether a plan is about the guests that are there, and all of its targets take guests."""
+    guests = {index.vmid[g] for g in [*index.on[n], *index.elsewhere]}
+    targets = index.bits(old.targets.values())
+    return guests == old.targets.keys() | old.left.keys() and not targets & ~index.accepting
 
 
 def _facts(index: Index, n: int) -> Facts:

@@ -1,6 +1,7 @@
 """What holds for every plan, whatever the cluster."""
 
 import dataclasses
+import itertools
 import random
 
 from hypothesis import given, settings
@@ -110,6 +111,21 @@ def test_plans_made_after_a_change_are_those_made_from_scratch(
         assert known == singles.plan_each(asked)
     for node in asked.nodes:
         assert known.plans[node.name] == plan.plan(asked, frozenset((node.name,)))
+
+
+@given(problems(guests=40), st.randoms(use_true_random=True))
+@settings(max_examples=100, deadline=None)
+def test_plans_searched_for_one_at_a_time_are_the_same_in_the_end(
+    asked: problem.Problem, dice: random.Random
+) -> None:
+    known = singles.plan_each(asked)
+    asked = changed(dice, asked)
+    searched = []
+    for _ in range(len(asked.nodes) + 1):
+        searched.append(len(known.behind))
+        known = singles.plan_each(asked, known, searches=1)
+    assert known == singles.plan_each(asked)
+    assert all(after < before for before, after in itertools.pairwise(searched[1:]) if before)
 
 
 def changed(dice: random.Random, asked: problem.Problem) -> problem.Problem:

@@ -61,7 +61,7 @@ def speed() -> Figures:
         changed.append(time.perf_counter() - began)
     computing = (time.process_time() - computing) / len(changed)
     began = time.perf_counter()
-    answer = admission.admit(asked, 2)
+    answer = admission.admit(asked, 2, admission.each_node(asked))
     admitted = time.perf_counter() - began
     full = clusters.large(fill=0.98)
     began = time.perf_counter()

@@ -36,6 +36,8 @@ class Node:
     """Seconds that it is ahead."""
     timer: node.Timer | None = TIMER
     booted_at: float = -5000.0
+    used: int = 8 * GIB
+    """Bytes of its 64 GiB."""
 
 
 class Scene:
@@ -199,7 +201,7 @@ class Scene:
     def _inventory(self) -> cluster.Inventory:
         nodes = {
             name: cluster.NodeResource(
-                name, each.online, 64 * GIB, 8 * GIB, self.now - each.booted_at if each.online else None
+                name, each.online, 64 * GIB, each.used, self.now - each.booted_at if each.online else None
             )
             for name, each in self.nodes.items()
         }

@@ -29,7 +29,13 @@ FIRST = ("Ready", "Acting", "Degraded", "FailoverReady")
 """Conditions that are part of every state."""
 OF_READY = ("Connected", "Quorate", "Owned", "FastReady", "FencingReady", "HAHealthy")
 """What Ready speaks for, unless it is True all the same (engine Native)."""
-AT_REST = {"UnprotectHeld": "False", "Drained": "Unknown", "Sound": "True", "PlacementReady": "True"}
+AT_REST = {
+    "UnprotectHeld": "False",
+    "Drained": "Unknown",
+    "Sound": "True",
+    "CapacityAssured": "True",
+    "PlacementReady": "True",
+}
 
 
 def state(obj: Object) -> str:

@@ -47,6 +47,10 @@ class ClusterCondition(Documented):
         "Many guests at once would lose their protection, and pveha waits for a confirmation. True is bad.",
     )
     DRAINED = "Drained", "Nothing that runs is left on any node whose availability is Drain."
+    CAPACITY_ASSURED = (
+        "CapacityAssured",
+        "Whichever nodes are lost, as many as spec.capacity says: there is room for all their guests.",
+    )
     SOUND = (
         "Sound",
         "Nothing is seen that works today and would hurt in the next failure, or break by itself soon.",
@@ -491,11 +495,38 @@ class Drained(Documented):
         "A migration failed. The guest runs where it was and is tried again, with growing pauses.",
         "Read the task log of the migration in Proxmox.",
     )
+    CAPACITY_REFUSES = (
+        "CapacityRefuses",
+        "Without the node the others could not lose as many as spec.capacity says (enforcement: Enforce).",
+        "Add a node or memory, stop guests, ask for less in spec.capacity, or set its enforcement to Warn.",
+    )
     PRIVILEGES_MISSING = (
         "PrivilegesMissing",
         "The token may not migrate guests: nothing is drained. All else works.",
         "Add VM.Migrate to the role of the token and of its user, on /vms, with propagation.",
     )
+
+
+class CapacityAssured(Documented):
+    """Reasons of HACluster's CapacityAssured."""
+
+    OK = "OK", "No combination of losses leaves a protected guest without a node."
+    INSUFFICIENT_CAPACITY = (
+        "InsufficientCapacity",
+        (
+            "At least one combination does. The message names the worst and the guests that would stay down, "
+            "the least important first."
+        ),
+        "Add a node or memory, stop or move guests, or change the rules that forbid nodes: docs/capacity.md.",
+    )
+    TOO_FEW_NODES = (
+        "TooFewNodes",
+        "There are not more nodes (or zones) than spec.capacity.tolerateNodeFailures.",
+        "Add nodes, or ask for less.",
+    )
+    NOT_REQUESTED = "NotRequested", "spec.capacity.tolerateNodeFailures is 0."
+    NOT_USED = "NotUsed", "With engine Native, Proxmox's own HA places guests without looking at memory."
+    UNKNOWN = "Unknown", "The cluster has not been seen whole yet.", "See the condition Connected."
 
 
 class Sound(Documented):
@@ -899,6 +930,7 @@ BY_RESOURCE: Mapping[str, Reasons] = {
         ClusterCondition.ACTING: tuple(Acting),
         ClusterCondition.UNPROTECT_HELD: tuple(UnprotectHeld),
         ClusterCondition.DRAINED: tuple(Drained),
+        ClusterCondition.CAPACITY_ASSURED: tuple(CapacityAssured),
         ClusterCondition.SOUND: tuple(Sound),
     },
     "FailoverPolicy": {PolicyCondition.READY: tuple(PolicyReady)},

@@ -239,6 +239,29 @@ class Safety(Model):
     pveha.dev/end-quarantine ends it earlier."""
 
 
+class CapacityEnforcement(StrEnum):
+    """What follows from too little capacity."""
+
+    WARN = "Warn"
+    ENFORCE = "Enforce"
+
+
+class Capacity(Model):
+    """How much has to be free for guests of nodes that are lost."""
+
+    tolerate_node_failures: Annotated[int, Field(ge=0, le=8)] = 1
+    """How many more nodes may be lost at once with room left for all their protected guests: the condition
+    CapacityAssured tells whether every combination is survived. Where spec.nodes gives zones, a zone counts
+    as one. 0 asks nothing."""
+    memory_overcommit_percent: Annotated[int, Field(ge=0, le=300)] = 0
+    """How much more memory than a node has may be in use on it. 0 plans with what nodes have. Raise it only
+    if guests use much less than they are configured with, or share pages: a node that runs out of memory
+    kills guests."""
+    enforcement: CapacityEnforcement = CapacityEnforcement.WARN
+    """Warn: a condition and Events tell it. Enforce: pveha also begins no drain after which the nodes that
+    are left could not lose so many more. Failovers are never refused."""
+
+
 class AutoProtect(Model):
     """Which guests are protected without a ProtectedVM of their own."""
 
@@ -333,6 +356,8 @@ class HAClusterSpec(Model):
     are watched too."""
     safety: Safety = Safety()
     """Limits that keep a wrong picture of the cluster from doing harm."""
+    capacity: Capacity = Capacity()
+    """How much has to be free for guests of nodes that are lost."""
     auto_protect: Annotated[
         tuple[AutoProtect, ...], Field(max_length=16, json_schema_extra=list_map("name"))
     ] = ()
@@ -572,6 +597,11 @@ class HACluster(Resource):
         Column("Online", ".status.nodes.online", "integer"),
         Column("Guests", ".status.guests.protected", "integer", description="protected guests"),
         Column("Failover-Ready", ".status.guests.failoverReady", "integer"),
+        Column(
+            "Capacity",
+            ".status.conditions[?(@.type=='CapacityAssured')].reason",
+            description="OK, or why the losses of spec.capacity would leave guests down",
+        ),
         Column("Version", ".status.version", priority=1, description="of Proxmox VE"),
         Column("Epoch", ".status.epoch", "integer", priority=1),
         Column("Reason", ".status.conditions[?(@.type=='Ready')].message", priority=1),

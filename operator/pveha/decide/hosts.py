@@ -51,7 +51,7 @@ def _node(
     lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
     return problem.Node(
         name,
-        total,
+        total * (100 + spec.capacity.memory_overcommit_percent) // 100,
         used_memory=used + promised,
         zone=spec.zone(name) or NO_ZONE,
         rank=0 if lrm is not None and lrm.state == "active" else 1,

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from pveha.api import failoverpolicy, hacluster
 from pveha.api.conditions import Acting, FailoverReady
 from pveha.decide import (
+    capacity,
     eligibility,
     evidence,
     failover,
@@ -70,6 +71,8 @@ class Drains:
     hindered: str = ""
     lacking: bool = False
     """Whether that is a privilege the token lacks."""
+    refused: str = ""
+    """Which nodes spec.capacity does not let go, and why."""
 
 
 def follow(
@@ -176,6 +179,7 @@ def drain(
     hindered = lacking or _hindrance(spec, memo, verdicts, allowed, recoveries, seen)
     result: dict[str, tuple[Left, ...]] = {}
     sent: list[operations.Operation] = []
+    refusals: list[str] = []
     for name in names:
         leaving = [
             guest
@@ -184,13 +188,15 @@ def drain(
         ]
         room = spec.safety.max_concurrent_migrations - len(_under_way(seen, memo))
         round_ = _Node(name, seen, spec, memo, verdicts, protected, judge)
-        start, left = round_.look(leaving, 0 if hindered else room)
+        start, left, refusal = round_.look(leaving, 0 if hindered else room)
+        if refusal:
+            refusals.append(refusal)
         for operation in start:
             memo = _sent(memo, operation, seen)
         sent.extend(start)
         away = [Left(guest.ref, Standing.MOVING) for guest in _on_the_books(name, seen)]
         result[name] = tuple(sorted((*left, *away), key=lambda each: each.ref.vmid))
-    return sent, memo, Drains(result, hindered, bool(lacking))
+    return sent, memo, Drains(result, hindered, bool(lacking), "; ".join(refusals))
 
 
 def lacking_privilege(seen: snapshot.Snapshot) -> str:
@@ -283,8 +289,9 @@ class _Node:
 
     def look(
         self, leaving: Collection[cluster.GuestResource], room: int
-    ) -> tuple[list[operations.Migrate], tuple[Left, ...]]:
-        """At most `room` guests to send on their way, and how all that are left stand.
+    ) -> tuple[list[operations.Migrate], tuple[Left, ...], str]:
+        """At most `room` guests to send on their way, how all that are left stand, and why capacity lets none
+        of them go, if so.
 
         The smallest go first, so that most are away soon.
         """
@@ -298,6 +305,9 @@ class _Node:
                 left[guest.ref.vmid] = found
         targets, refused = self._targets(ready)
         left |= refused
+        refusal = self._too_tight(targets)
+        if refusal is not None:
+            room = 0
         start: list[operations.Migrate] = []
         current = recall.is_current(self.seen, self.memo)
         online = self.verdicts[self.name].state is evidence.State.ONLINE
@@ -312,7 +322,34 @@ class _Node:
                 left[vmid] = Left(guest.ref, Standing.MOVING)
             else:
                 left[vmid] = Left(guest.ref, Standing.TURN)
-        return start, tuple(left[vmid] for vmid in sorted(left))
+        return start, tuple(left[vmid] for vmid in sorted(left)), refusal or ""
+
+    def _too_tight(self, targets: Mapping[int, str]) -> str | None:
+        """Why spec.capacity does not let the node be emptied; empty: that is being worked out; None: it
+        does."""
+        spec, seen, protected = self.spec, self.seen, self.protected
+        asked = spec.capacity.tolerate_node_failures and spec.recovery.engine is hacluster.Engine.FAST
+        enforced = spec.capacity.enforcement is hacluster.CapacityEnforcement.ENFORCE
+        if not (asked and enforced and targets) or seen.inventory is None:
+            return None
+        able = protection.recoverable(protected.guests.values(), seen, self.memo)
+        each = placement.ask_each(
+            able, seen, spec, self.memo, self.verdicts, self._promised(), protected.wished, self.judge
+        )
+        sizes = {vmid: self._memory(seen.inventory.guests[vmid]) for vmid in targets}
+        emptied = capacity.after(each.question.asked, targets, sizes)
+        about = f"drain/{self.name}"
+        found = capacity.assess(about, emptied, spec, self.memo, self.verdicts, protected.guests)
+        if not found.too_few and found.answer is None:
+            return ""
+        harm = capacity.harm(found, protected.guests)
+        if not harm and not found.too_few:
+            return None
+        return (
+            f"without {self.name} the others could not lose {found.losses} any more, which spec.capacity "
+            f"wants: {harm or 'there are too few'}; add a node or memory, stop guests, ask for less, or set "
+            "spec.capacity.enforcement to Warn"
+        )
 
     def _standing(self, guest: cluster.GuestResource) -> Left | None:
         """Why the guest is not to be sent on its way, wherever to, or None."""

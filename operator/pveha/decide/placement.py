@@ -95,7 +95,16 @@ def plan(
     return Plan({**made.targets, **sure}, made.refusals) if sure else made
 
 
-def plan_each(
+@dataclasses.dataclass(frozen=True, slots=True)
+class Each:
+    """What is asked for each node by itself that is not lost."""
+
+    question: Question
+    sure: Mapping[str, Mapping[int, str]]
+    """By node that has guests to be planned for: those that are being taken elsewhere, by vmid."""
+
+
+def ask_each(
     wanted: Collection[protection.Protected],
     seen: snapshot.Snapshot,
     spec: hacluster.HAClusterSpec,
@@ -106,9 +115,9 @@ def plan_each(
     judge: eligibility.Judge,
     *,
     unused: bool = False,
-) -> dict[str, Plan]:
-    """For each node that is not lost and has guests of `wanted`: the `plan` for its guests as if it alone
-    were gone."""
+) -> Each:
+    """`plan` for the guests of each node as if it alone were gone: the question. Guests of lost nodes are
+    left out."""
     going = where_taken(seen)
     demands: list[Demand] = []
     sure: dict[str, dict[int, str]] = {}
@@ -121,15 +130,25 @@ def plan_each(
             of_node[guest.vmid] = going[guest.sid]
         else:
             demands.append(demand(guest, where))
-    nodes = hosts.nodes(frozenset(), seen, spec, memo, verdicts, promised, unused=unused)
-    question = ask(
-        demands, nodes, seen.ha_rules, locations_beside(frozenset(), seen, verdicts), judge, wished
-    )
-    made = memo.plans.each(question.asked)
+    nobody: frozenset[str] = frozenset()
+    nodes = hosts.nodes(nobody, seen, spec, memo, verdicts, promised, unused=unused)
+    locations = locations_beside(nobody, seen, verdicts)
+    return Each(ask(demands, nodes, seen.ha_rules, locations, judge, wished), sure)
+
+
+def plan_each(
+    each: Each,
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+    memo: memory.Memory,
+    verdicts: Mapping[str, evidence.Verdict],
+) -> dict[str, Plan]:
+    """The plan for each node that has guests."""
+    made = memo.plans.each(each.question.asked)
     found: dict[str, Plan] = {}
-    for name, of_node in sure.items():
+    for name, of_node in each.sure.items():
         nobody = functools.partial(hosts.nobody, {name}, seen, spec, memo, verdicts)
-        told = answer(question, made[name], {name}, nobody)
+        told = answer(each.question, made[name], {name}, nobody)
         found[name] = Plan({**told.targets, **of_node}, told.refusals) if of_node else told
     return found
 

@@ -1,7 +1,7 @@
 """Which guest each ProtectedVM stands for, and what keeps it from being protected or recovered."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pveha.api import failoverpolicy, hacluster, protectedvm
 from pveha.api.conditions import FailoverReady, GuestReady
@@ -236,6 +236,11 @@ def unrecoverable(guest: Protected, seen: snapshot.Snapshot, memo: memory.Memory
     if problem.problem == FailoverReady.DUPLICATE_SUSPECTED:
         return Refusal(FailoverReady.DUPLICATE_SUSPECTED, problem.problem_message)
     return None
+
+
+def recoverable(guests: Iterable[Protected], seen: snapshot.Snapshot, memo: memory.Memory) -> list[Protected]:
+    """Those that pveha would take over if there is a place for them."""
+    return [guest for guest in guests if unrecoverable(guest, seen, memo) is None]
 
 
 def unmanaged(guest: Protected) -> Refusal | None:

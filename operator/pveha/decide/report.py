@@ -3,6 +3,8 @@
 `told` is the form, `report_cluster`, `report_guests` and `report_events` are the parts.
 """
 
+from collections.abc import Iterable, Mapping
+
 from pveha.decide import failover, placement, protection, report_cluster, report_guests, sequence, standing
 from pveha.decide import told as told_
 from pveha.model import decision
@@ -10,8 +12,11 @@ from pveha.model import decision
 
 def report(now: told_.Round) -> decision.Report:
     """The statuses of this round."""
-    told = report_cluster.conditions_of(now)
-    plans = _plans(now)
+    promised = failover.promised(now.seen, now.memo, now.protected)
+    able = protection.recoverable(now.protected.guests.values(), now.seen, now.memo)
+    each = None if now.native else told_.ask_each(now, able, promised)
+    told = report_cluster.conditions_of(now, each)
+    plans = _plans(now, each, able, promised) if each is not None else {}
     steps = sequence.of_plans(now, {name: plan.targets.keys() for name, plan in plans.items()})
     still = standing.standing(now)
     guests = {
@@ -26,17 +31,14 @@ def report(now: told_.Round) -> decision.Report:
     return decision.Report(cluster, guests, policies, still)
 
 
-def _plans(now: told_.Round) -> dict[str, placement.Plan]:
+def _plans(
+    now: told_.Round,
+    each: placement.Each,
+    able: Iterable[protection.Protected],
+    promised: Mapping[str, int],
+) -> dict[str, placement.Plan]:
     """For every node, where its guests would go if it died now."""
-    if now.native:
-        return {}
-    able = [
-        guest
-        for guest in now.protected.guests.values()
-        if protection.unrecoverable(guest, now.seen, now.memo) is None
-    ]
-    promised = failover.promised(now.seen, now.memo, now.protected)
-    plans = told_.plan_each(now, able, promised)
+    plans = told_.plan_each(now, each)
     lost: dict[str, list[protection.Protected]] = {}
     for guest in able:
         if guest.seen.node in now.verdicts and guest.seen.node not in plans:

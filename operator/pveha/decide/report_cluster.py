@@ -10,8 +10,10 @@ from pveha.decide import (
     hosts,
     levels,
     memory,
+    placement,
     protection,
     quarantine,
+    report_capacity,
     report_maintenance,
     report_sound,
 )
@@ -49,8 +51,10 @@ SHELL_REASONS: Mapping[str, conditions.FastReady] = {
 }
 
 
-def conditions_of(now: told_.Round) -> dict[conditions.ClusterCondition, told_.Told]:
-    """Every condition of the HACluster."""
+def conditions_of(
+    now: told_.Round, each: placement.Each | None
+) -> dict[conditions.ClusterCondition, told_.Told]:
+    """Every condition of the HACluster; `each` is what is asked for each node, None with engine Native."""
     told = {
         conditions.ClusterCondition.CONNECTED: _connected(now),
         conditions.ClusterCondition.QUORATE: _quorate(now),
@@ -61,6 +65,7 @@ def conditions_of(now: told_.Round) -> dict[conditions.ClusterCondition, told_.T
         conditions.ClusterCondition.DEGRADED: _degraded(now),
         conditions.ClusterCondition.UNPROTECT_HELD: _unprotect_held(now),
         conditions.ClusterCondition.DRAINED: report_maintenance.drained(now),
+        conditions.ClusterCondition.CAPACITY_ASSURED: report_capacity.assured(now, each),
         conditions.ClusterCondition.SOUND: report_sound.sound(now),
     }
     told[conditions.ClusterCondition.ACTING] = _acting(now, told)

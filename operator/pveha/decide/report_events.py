@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from pveha.api import conditions
-from pveha.decide import evidence, memory, quarantine, report_maintenance
+from pveha.decide import evidence, memory, quarantine, report_capacity, report_maintenance
 from pveha.decide import told as told_
 from pveha.model import decision, operations
 
@@ -22,6 +22,7 @@ def events_of(now: told_.Round, before: memory.Memory) -> tuple[list[decision.Ev
         if state.outcome is not None:
             result.extend(_ended(state.operation, state.outcome, now))
     result.extend(_recovered_by_native(now, before))
+    result.extend(report_capacity.back(now, before.announced))
     due = dict(_once(now))
     result.extend(event for key, event in due.items() if key not in before.announced)
     return result, frozenset(due)
@@ -81,6 +82,7 @@ def _once(now: told_.Round) -> Iterable[tuple[str, decision.Event]]:
     for name, why in quarantine.reasons(now.memo, now.wanted.cluster.spec).items():
         yield f"quarantine/{name}", decision.Event("NodeQuarantined", f"node {name}: {why}", True)
     yield from report_maintenance.events(now)
+    yield from report_capacity.events(now)
     for vmid, late in now.startup.overdue.items():
         text = f"it is started although {' and '.join(late)} did not become ready in time"
         name = now.protected.guests[vmid].name

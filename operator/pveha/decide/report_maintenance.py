@@ -30,6 +30,8 @@ def drained(now: told_.Round) -> told_.Told:
     if drains.hindered:
         reason = conditions.Drained.PRIVILEGES_MISSING if drains.lacking else conditions.Drained.WAITING
         return False, reason, f"{drains.hindered}; {message}"[:LONGEST_MESSAGE]
+    if drains.refused:
+        return False, conditions.Drained.CAPACITY_REFUSES, f"{drains.refused}. {message}"[:LONGEST_MESSAGE]
     if found & UNDER_WAY:
         reason = conditions.Drained.DRAINING
     elif maintenance.Standing.FAILED in found:
@@ -60,6 +62,8 @@ def _left(left: Sequence[maintenance.Left]) -> str:
 
 def events(now: told_.Round) -> Iterable[tuple[str, decision.Event]]:
     """Each once, for as long as its cause lasts."""
+    if now.drains.refused:
+        yield "drain-refused", decision.Event("DrainRefused", now.drains.refused, True)
     for name, left in now.drains.left.items():
         if not left and now.seen.inventory is not None:
             yield f"drained/{name}", decision.Event("NodeDrained", f"nothing that runs is left on {name}")

@@ -74,11 +74,11 @@ def plan(
     )
 
 
-def plan_each(
+def ask_each(
     now: Round, guests: Collection[protection.Protected], promised: Mapping[str, int]
-) -> dict[str, placement.Plan]:
-    """For each node: where those of `guests` that are there would go if it died now."""
-    return placement.plan_each(
+) -> placement.Each:
+    """What is asked for each node: where those of `guests` that are there would go if it died now."""
+    return placement.ask_each(
         guests,
         now.seen,
         now.wanted.cluster.spec,
@@ -89,6 +89,11 @@ def plan_each(
         now.judge,
         unused=now.ha_unused,
     )
+
+
+def plan_each(now: Round, each: placement.Each) -> dict[str, placement.Plan]:
+    """The answers."""
+    return placement.plan_each(each, now.seen, now.wanted.cluster.spec, now.memo, now.verdicts)
 
 
 def time(timestamp: float) -> datetime.datetime:

@@ -157,8 +157,8 @@ def test_equal_clusters_get_equal_plans_for_one_node_and_for_all(dice: random.Ra
     for name in names:
         one, other = planned(scene, name), planned(scene, name, dice)
         assert one.plan == other.plan
-        guests = one.now.protected.guests.values()
-        each = told.plan_each(one.now, guests, {}).get(name, placement.Plan({}, {}))
+        asked = told.ask_each(one.now, one.now.protected.guests.values(), {})
+        each = told.plan_each(one.now, asked).get(name, placement.Plan({}, {}))
         assert each == one.plan
 
 

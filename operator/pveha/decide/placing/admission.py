@@ -3,8 +3,9 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Generator, Mapping
 
-from pveha.decide.placing import plan, problem, state
+from pveha.decide.placing import effort, plan, problem, state
 from pveha.decide.placing.index import Index
 
 PLACINGS = 3_000_000
@@ -12,15 +13,29 @@ PLACINGS = 3_000_000
 REPAIRS = 60
 """Combinations, the worst first, whose plan is made in full rather than by a first pass."""
 
+Units = Mapping[str, frozenset[str]]
+"""What fails as one, by name: nodes."""
+
+
+def each_node(asked: problem.Problem) -> Units:
+    return {node.name: frozenset((node.name,)) for node in asked.nodes}
+
+
+def each_zone(asked: problem.Problem) -> Units:
+    """A node without a zone is a zone of its own."""
+    found: dict[str, set[str]] = {}
+    for node in asked.nodes:
+        found.setdefault(node.zone or node.name, set()).add(node.name)
+    return {zone: frozenset(names) for zone, names in found.items()}
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Admission:
     """The worst that the loss of `failures` nodes or zones does."""
 
     failures: int
-    units: problem.Topology
     worst: tuple[str, ...]
-    """The nodes or zones whose loss leaves most guests down, those of the highest priority first; empty: no
+    """The units whose loss leaves most guests down, those of the highest priority first; empty: no
     combination leaves any."""
     left: tuple[int, ...]
     """Their vmids: the least important, which would be left down first, comes first."""
@@ -37,15 +52,21 @@ class Admission:
         return not self.worst
 
 
-def admit(
-    asked: problem.Problem, failures: int, units: problem.Topology = problem.Topology.NODE
-) -> Admission:
-    """Plan the loss of every combination of `failures` nodes or zones.
+def admit(asked: problem.Problem, failures: int, units: Units) -> Admission:
+    """Plan the loss of every combination of `failures` units. Losses of more than there are: all but one."""
+    work = admitting(asked, failures, units)
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            found: Admission = end.value
+            return found
 
-    Loses more than there are: all but one. A node without a zone is a zone of its own.
-    """
+
+def admitting(asked: problem.Problem, failures: int, units: Units) -> Generator[int, None, Admission]:
+    """`admit` in steps; each yields how many placings it took, or as many as took its time."""
     index = Index(asked)
-    members = _units(index, units)
+    members = {name: index.bits(nodes) for name, nodes in units.items()}
     failures = max(0, min(failures, len(members) - 1))
     total = math.comb(len(members), failures)
     chosen = _largest(index, members, failures)
@@ -54,16 +75,17 @@ def admit(
         down = 0
         for name in names:
             down |= members[name]
-        harm = plan.quick(index, down).harm()
+        first = plan.quick(index, down)
+        harm = first.harm()
         if harm:
             screened.append((harm, names, down))
+        yield len(first.guests)
     screened.sort(key=lambda each: each[1])
     screened.sort(key=lambda each: each[0], reverse=True)
-    worst, left, proven = _worst(index, screened)
+    worst, left, proven = yield from _worst(index, screened)
     checked = math.comb(len(chosen), failures)
     return Admission(
         failures,
-        units,
         worst,
         tuple(index.vmid[g] for g in reversed(left)),
         total,
@@ -74,7 +96,7 @@ def admit(
 
 def _worst(
     index: Index, screened: list[tuple[tuple[int, ...], tuple[str, ...], int]]
-) -> tuple[tuple[str, ...], list[int], bool]:
+) -> Generator[int, None, tuple[tuple[str, ...], list[int], bool]]:
     """The worst combination, whom it leaves down, and whether that is proven.
 
     A full plan does no more harm than its first pass, so the search ends where first passes do less harm than
@@ -93,15 +115,8 @@ def _worst(
         arrangement = plan.arrange(index, down)
         if arrangement.harm() > worst_harm:
             worst, worst_harm, left = names, arrangement.harm(), arrangement.left()
+        yield effort.STEPS
     return worst, left, True
-
-
-def _units(index: Index, units: problem.Topology) -> dict[str, int]:
-    """What fails as one, by name: sets of nodes."""
-    if units is problem.Topology.NODE:
-        return {node.name: 1 << n for n, node in enumerate(index.nodes)}
-    reach = index.reach[units]
-    return {node.zone or node.name: reach[n] for n, node in enumerate(index.nodes)}
 
 
 def _largest(index: Index, members: dict[str, int], failures: int) -> list[str]:

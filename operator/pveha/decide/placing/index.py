@@ -88,12 +88,12 @@ class Index:
         ]
         memory, cpu = self.free_memory, self.free_cpu
         for g, n in enumerate(self.home):
-            if self.guests[g].stays:
-                continue
             if n < 0:
-                self.elsewhere.append(g)
+                if not self.guests[g].stays:
+                    self.elsewhere.append(g)
                 continue
-            self.on[n].append(g)
+            if not self.guests[g].stays:
+                self.on[n].append(g)
             memory[n] -= self.memory[g]
             cpu[n] -= self.cpu[g]
 

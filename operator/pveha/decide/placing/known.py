@@ -1,9 +1,11 @@
-"""Plans made before, taken again while all that they follow from is the same: what changes is only time."""
+"""Answers given before, taken again while all that they follow from is the same, and those that are being
+worked out over several rounds."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Generator, Mapping
 
+from pveha.decide.placing import admission, problem, singles
 from pveha.decide.placing import plan as engine
-from pveha.decide.placing import problem, singles
 
 KEPT = 8
 """Plans for one moment that are kept: one for each node that is lost or being emptied."""
@@ -13,12 +15,31 @@ SEARCHES = 2
 """Plans for single nodes that a round searches for: each takes up to 0.1 s."""
 
 
-class Known:
-    """The plans of the rounds before."""
+PLACINGS = 25_000
+"""Work on one question of capacity in a round: less than 0.1 s."""
+BAND = 64
+"""What nodes have in use counts for capacity as changed when it has moved by this part of the node's
+memory."""
 
-    __slots__ = ("_plans", "_singles", "_singles_of")
+
+@dataclasses.dataclass(slots=True)
+class _Admitting:
+    """A question of capacity."""
+
+    asked: tuple[problem.Problem, int, admission.Units]
+    work: Generator[int, None, admission.Admission] | None
+    """None: `answer` is the answer to it."""
+    answer: admission.Admission | None = None
+    """While there is work, the one to the question before, if only the cluster is another."""
+
+
+class Known:
+    """What the rounds before have found."""
+
+    __slots__ = ("_admitting", "_plans", "_singles", "_singles_of")
 
     def __init__(self) -> None:
+        self._admitting: dict[str, _Admitting] = {}
         self._plans: list[tuple[problem.Problem, engine.Placement]] = []
         self._singles: singles.Singles | None = None
         self._singles_of: problem.Problem | None = None
@@ -39,3 +60,37 @@ class Known:
             known = self._singles = singles.plan_each(asked, known, SEARCHES)
             self._singles_of = asked
         return known.plans
+
+    def admit(
+        self, about: str, asked: problem.Problem, failures: int, units: admission.Units
+    ) -> admission.Admission | None:
+        """`admission.admit`, some of the work in each round; the newest answer there is, or None. Questions
+        that differ in what they are `about` are worked on independently."""
+        known = self._admitting.get(about)
+        if known is not None:
+            asked = _steadied(asked, known.asked[0])
+        question = asked, failures, units
+        if known is None or known.asked[1:] != question[1:]:
+            known = self._admitting[about] = _Admitting(question, admission.admitting(*question))
+        elif known.work is None and known.asked != question:
+            known.asked, known.work = question, admission.admitting(*question)
+        left = PLACINGS
+        while known.work is not None and left > 0:
+            try:
+                left -= next(known.work)
+            except StopIteration as end:
+                known.answer, known.work = end.value, None
+        return known.answer
+
+
+def _steadied(asked: problem.Problem, before: problem.Problem) -> problem.Problem:
+    """`asked` with what nodes had in use `before`, where that has hardly changed."""
+    old = {node.name: node.used_memory for node in before.nodes}
+    nodes = tuple(
+        dataclasses.replace(node, used_memory=old[node.name])
+        if node.used_memory != old.get(node.name, node.used_memory)
+        and abs(node.used_memory - old[node.name]) * BAND < node.memory
+        else node
+        for node in asked.nodes
+    )
+    return dataclasses.replace(asked, nodes=nodes)

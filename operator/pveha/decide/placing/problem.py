@@ -62,7 +62,7 @@ class Guest:
     preemptible: bool = False
     """Whether it may be stopped for a guest of a higher priority."""
     stays: bool = False
-    """No plan places it or counts what it uses: it matters only where it runs, to its groups."""
+    """No plan places it, even if its node goes. What it uses is counted, and its groups know where it is."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

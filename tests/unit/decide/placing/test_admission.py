@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 import placing_problems as random_problems
 from pveha.decide.placing import admission, plan, problem
-from pveha.decide.placing.problem import Topology
 
 GIB = 1 << 30
 
@@ -28,10 +27,14 @@ def cluster(memory: int, zones: str = "aabbc") -> problem.Problem:
     )
 
 
+def by_node(asked: problem.Problem, failures: int) -> admission.Admission:
+    return admission.admit(asked, failures, admission.each_node(asked))
+
+
 def test_room_for_one_failure_and_not_for_two() -> None:
     asked = cluster(11)
-    assert admission.admit(asked, 1).fits
-    answer = admission.admit(asked, 2)
+    assert by_node(asked, 1).fits
+    answer = by_node(asked, 2)
     assert not answer.fits
     assert answer.worst == ("pve4", "pve5")
     assert [vmid // 100 for vmid in answer.left] == [4]
@@ -39,28 +42,30 @@ def test_room_for_one_failure_and_not_for_two() -> None:
 
 
 def test_zones_fail_as_one() -> None:
-    answer = admission.admit(cluster(11), 1, Topology.ZONE)
+    asked = cluster(11)
+    answer = admission.admit(asked, 1, admission.each_zone(asked))
     assert answer.worst == ("zone-b",)
     assert [vmid // 100 for vmid in answer.left] == [3]
     assert answer.combinations == 3
-    assert admission.admit(cluster(14), 1, Topology.ZONE).fits
+    roomy = cluster(14)
+    assert admission.admit(roomy, 1, admission.each_zone(roomy)).fits
 
 
 def test_as_many_failures_as_nodes_leave_one() -> None:
-    assert admission.admit(cluster(99), 7).failures == 4
-    assert admission.admit(problem.Problem((), ()), 1).failures == 0
+    assert by_node(cluster(99), 7).failures == 4
+    assert by_node(problem.Problem((), ()), 1).failures == 0
 
 
 def test_too_many_combinations_are_bounded_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "PLACINGS", 6 * 4)
-    answer = admission.admit(cluster(11), 2)
+    answer = by_node(cluster(11), 2)
     assert (answer.combinations, answer.checked, answer.exact) == (10, 6, False)
     assert not answer.fits
 
 
 def test_too_many_repairs_are_bounded_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "REPAIRS", 0)
-    answer = admission.admit(cluster(11), 2)
+    answer = by_node(cluster(11), 2)
     assert not answer.fits
     assert not answer.exact
 
@@ -68,7 +73,7 @@ def test_too_many_repairs_are_bounded_and_say_so(monkeypatch: pytest.MonkeyPatch
 @given(random_problems.problems(), st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
 def test_exact_answers_are_those_of_planning_everything(asked: problem.Problem, failures: int) -> None:
-    answer = admission.admit(asked, failures)
+    answer = by_node(asked, failures)
     assert answer.exact
     names = sorted(node.name for node in asked.nodes)
     harms = {

@@ -236,6 +236,7 @@ CLUSTER_STATUS = api.HAClusterStatus(
         condition("Ready", "True", "OK"),
         condition("Acting", "False", "Paused"),
         condition("Degraded", "True", "NodeDown"),
+        condition("CapacityAssured", "False", "InsufficientCapacity"),
     ),
     version="9.2",
     epoch=17,
@@ -313,6 +314,7 @@ def test_what_people_see_of_clusters_and_policies(server: Target, examples: str)
         "ONLINE": "2",
         "GUESTS": "5",
         "FAILOVER-READY": "4",
+        "CAPACITY": "InsufficientCapacity",
     }
     rows = table(server.admin.kubectl("get", "fop", "-n", examples))
     assert [(row["NAME"], row["ACTION"], row["FAILBACK"]) for row in rows] == [

@@ -86,7 +86,8 @@ NOT_PLAYED = {
     "FailoverPolicy Ready": "Invalid",
     "ProtectedVM Ready": "Observed Invalid ClusterNotFound IsTemplate",
     "ProtectedVM PlacementReady": "RuleRefused Observed NotExpressible",
-    "ProtectedVM FailoverReady": "FencingManual VlanMissing CommentTooLong DuplicateSuspected Busy",
+    "ProtectedVM FailoverReady": "FencingManual VlanMissing CommentTooLong DuplicateSuspected Busy "
+    "DependencyNotReady",
 }
 """Reasons that no scenario brings about: they need real sockets, Secrets or privileges, or are over before a
 status is written. Health is held to them in `test_every_documented_reason_is_understood`."""

@@ -7,7 +7,7 @@ import pytest
 from decide_scene import GIB, Scene, condition, kinds
 from pveha.api import hacluster
 from pveha.decide import rounds
-from pveha.decide.placing import known
+from pveha.decide.placing import admission
 from pveha.model import operations
 
 FOUR = ("pve1", "pve2", "pve3", "pve4")
@@ -130,8 +130,13 @@ class TestCondition:
     def test_noise_in_memory_changes_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         scene = a_scene(size=27)
         asked: list[object] = []
-        real = known.admission.admitting
-        monkeypatch.setattr(known.admission, "admitting", lambda *args: (asked.append(args), real(*args))[1])
+        real = admission.admitting
+
+        def admitting(*args: Any) -> Any:
+            asked.append(args)
+            return real(*args)
+
+        monkeypatch.setattr(admission, "admitting", admitting)
         before = told(scene)
         assert len(asked) == 1
         for step in range(7):

@@ -73,7 +73,9 @@ HOW = ("Required", "Required", "Preferred")
 
 def an_affinity(dice: random.Random, names: tuple[str, ...]) -> dict[str, object]:
     chosen = dice.sample(names, dice.randint(1, len(names) - 1))
-    how = dice.choice([{"enforcement": "Required"}, {"enforcement": "Preferred", "weight": 50}])
+    how: dict[str, object] = {"enforcement": "Required"}
+    if dice.random() < 0.5:
+        how = {"enforcement": "Preferred", "weight": 50}
     return {"name": "nodes", "nodes": chosen, **how}
 
 

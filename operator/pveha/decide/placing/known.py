@@ -15,7 +15,7 @@ SEARCHES = 2
 """Plans for single nodes that a round searches for: each takes up to 0.1 s."""
 
 
-PLACINGS = 25_000
+PLACINGS = 12_000
 """Work on one question of capacity in a round: less than 0.1 s."""
 BAND = 64
 """What nodes have in use counts for capacity as changed when it has moved by this part of the node's

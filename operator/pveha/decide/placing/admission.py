@@ -112,10 +112,11 @@ def _worst(
             if worst:
                 return worst, left, False
             return names, plan.quick(index, down).left(), False
-        arrangement = plan.arrange(index, down)
+        budget = effort.Effort(effort.STEPS)
+        arrangement = plan.arrange(index, down, budget)
         if arrangement.harm() > worst_harm:
             worst, worst_harm, left = names, arrangement.harm(), arrangement.left()
-        yield effort.STEPS
+        yield effort.STEPS - budget.left + len(arrangement.guests)
     return worst, left, True
 
 

@@ -61,12 +61,12 @@ def told(arrangement: State, for_whom: Mapping[int, int] | None = None) -> Place
     )
 
 
-def arrange(index: Index, down: int) -> State:
-    """The arrangement of a plan without preemption."""
+def arrange(index: Index, down: int, budget: effort.Effort | None = None) -> State:
+    """The arrangement of a plan without preemption. `budget`: of `effort.STEPS`, to see what it took."""
     first = quick(index, down)
     if bound.reached(first):
         return first
-    budget = effort.Effort(effort.STEPS)
+    budget = budget or effort.Effort(effort.STEPS)
     best = _attempt(_BEGINNINGS[0], index, down, budget)
     for begin in _BEGINNINGS[1:]:
         if bound.reached(best):

@@ -1,6 +1,7 @@
 """The standard set: losses of nodes as they happen, to be disturbed in every possible way."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from pveha.model import cluster, guests
 from pveha.sim import chaos, config, simulation
@@ -17,7 +18,14 @@ STORIES: dict[str, tuple[tuple[float, str], ...]] = {
     "migration": ((60.0, "migrate guest 101 pve2"), (73.0, "power off pve1")),
     "owner-meddles": ((60.0, "power off pve2"), (69.5, "set vm:102 stopped")),
     "planned": ((60.0, "reboot pve2"),),
+    "switched-on": ((60.0, "hang node pve2"),),
+    "confirmed": ((60.0, "kill bmc pve2"), (61.0, "power off pve2"), (76.0, "confirm off pve2")),
 }
+FENCING: Mapping[str, Mapping[str, int]] = {
+    "switched-on": {"afterwards": 30},
+    "confirmed": {"confirmed_seconds": 600},
+}
+"""Fields of the plans of stories that need more than a BMC for each node."""
 
 
 def plan(name: str, *more: tuple[float, str], operators: tuple[str, ...] = ("a",)) -> chaos.Plan:
@@ -32,7 +40,9 @@ def plan(name: str, *more: tuple[float, str], operators: tuple[str, ...] = ("a",
     about = config.three_nodes(found, master="pve1")
     protect = tuple(guest.vmid for guest in found)
     faults = (chaos.Fault(name, (*STORIES[name], *more)),)
-    return chaos.Plan(0, about, operators, protect, faults, MENDED_AT, chaos.mended(about, "", operators))
+    mended = chaos.mended(about, "", operators)
+    more_fencing = FENCING.get(name, {})
+    return chaos.Plan(0, about, operators, protect, faults, MENDED_AT, mended, **more_fencing)
 
 
 def play(*args: object, **fields: object) -> simulation.Result:

@@ -41,6 +41,8 @@ def test_a_kept_run_is_the_same_run(seed: int, tmp_path: pathlib.Path) -> None:
     assert kept is not None
     assert (kept.about, kept.operators, kept.protect) == (plan.about, plan.operators, plan.protect)
     assert (kept.timeline, kept.calm_at, kept.calm) == (plan.timeline, plan.calm_at, plan.calm)
+    assert (kept.engine, kept.depends) == (plan.engine, plan.depends)
+    assert (kept.afterwards, kept.confirmed_seconds) == (plan.afterwards, plan.confirmed_seconds)
 
 
 def test_an_ordinary_scenario_is_none(tmp_path: pathlib.Path) -> None:

@@ -41,8 +41,8 @@ def plan(name: str, *more: tuple[float, str], operators: tuple[str, ...] = ("a",
     protect = tuple(guest.vmid for guest in found)
     faults = (chaos.Fault(name, (*STORIES[name], *more)),)
     mended = chaos.mended(about, "", operators)
-    more_fencing = FENCING.get(name, {})
-    return chaos.Plan(0, about, operators, protect, faults, MENDED_AT, mended, **more_fencing)
+    found = chaos.Plan(0, about, operators, protect, faults, MENDED_AT, mended)
+    return dataclasses.replace(found, **FENCING.get(name, {}))
 
 
 def play(*args: object, **fields: object) -> simulation.Result:

@@ -247,6 +247,34 @@ def test_a_copy_that_a_person_makes_by_moving_the_file_is_his() -> None:
     assert "one writer" not in rules(result)
 
 
+@pytest.mark.parametrize("recovered_by", ["crm", "pveha-node claim --epoch 0 --op t1.0"])
+def test_a_persons_copy_stays_his_when_native_ha_recovers_the_other_one(recovered_by: str) -> None:
+    """But pveha looks for processes before it takes a guest over (S17)."""
+
+    async def story() -> tuple[dict[int, str], list[str]]:
+        found = [config.managed(101, "pve1"), dataclasses.replace(config.managed(102, "pve2"), ha=None)]
+        on = rig.Rig(config.three_nodes(found, master="pve1"), operators=())
+        watching = invariants.Invariants(on)
+        on.world.start()
+        await on.settle(40.0)
+        on.apply("move config 102 pve3 by pve3")
+        on.apply("start guest 102")
+        await asyncio.sleep(5.0)
+        on.apply("power off pve3")
+        await asyncio.sleep(20.0)
+        watching.copies_of_others.clear()
+        file = on.world.guest_file(102)
+        target = file.path.replace("pve3", "pve1")
+        on.world.fs.rename("pve1", file.path, target, recovered_by)
+        on.world.guests.start("pve1", file.ref)
+        await asyncio.sleep(5.0)
+        return watching.copies_of_others, [each.rule for each in watching.violations]
+
+    by_others, violated = clock.run(story())
+    assert by_others == ({102: copies.PERSON} if recovered_by == "crm" else {})
+    assert ("one writer" in violated) is (recovered_by != "crm")
+
+
 def test_a_copy_that_native_ha_makes_because_votes_were_lowered_is_a_persons() -> None:
     result = play((60.0, "cut network pve2"), (62.0, "expected votes 1"), calm_at=400.0)
     assert set(result.copies_of_others.values()) == {copies.PERSON}

@@ -80,7 +80,10 @@ def edits(
             ours = ref.vmid in protected.guests and recovery.node_shell is not None
             doubted = failover.doubted_source(ref.vmid, memo, verdicts)
             runs = guest.status == "running"
-            edit = _finish(sid, resource, comment, where, seen, memo, retried, ours, doubted, native, runs)
+            misplaced = _misplaced(sid, guest.node, seen, verdicts)
+            edit = _finish(
+                sid, resource, comment, where, seen, memo, misplaced, retried, ours, doubted, native, runs
+            )
             if may_begin:
                 edit = edit or _stale_record(sid, resource, comment, guest, verdicts, seen, memo)
         if edit is not None:
@@ -95,6 +98,7 @@ def _finish(
     where: evidence.Verdict,
     seen: snapshot.Snapshot,
     memo: memory.Memory,
+    misplaced: bool,
     retried: bool,
     ours: bool,
     doubted: str,
@@ -106,7 +110,7 @@ def _finish(
     remembered = memo.guest(sid)
     without_mark = str(comment.with_mark(None))
     listed = sid in seen.ha_status.services
-    if resource.state is not cluster.HAState.IGNORED and _misplaced(sid, where.node, seen):
+    if resource.state is not cluster.HAState.IGNORED and misplaced:
         return _again(sid, resource, comment, seen, memo)
     if resource.state is not cluster.HAState.IGNORED and resource.state is not comment.mark.was:
         return operations.Edit(
@@ -163,10 +167,16 @@ def _finish(
     return None
 
 
-def _misplaced(sid: str, file_on: str, seen: snapshot.Snapshot) -> bool:
-    """Whether the CRM has the guest on another node than its file is on, and not because it moves it."""
+def _misplaced(
+    sid: str, file_on: str, seen: snapshot.Snapshot, verdicts: Mapping[str, evidence.Verdict]
+) -> bool:
+    """Whether the CRM has the guest on another node than its file is on, and not because it moves it: from a
+    node that is lost it moves nothing."""
     record = seen.ha_status.services.get(sid) if seen.ha_status is not None else None
-    return record is not None and record.node != file_on and record.state not in MOVING
+    if record is None or record.node == file_on:
+        return False
+    there = verdicts.get(record.node)
+    return record.state not in MOVING or (there is not None and there.lost)
 
 
 def _again(
@@ -318,7 +328,7 @@ def _release(
     )
     if resource.state is cluster.HAState.IGNORED and not over:
         return None
-    misplaced = guest is not None and _misplaced(sid, guest.node, seen)
+    misplaced = guest is not None and _misplaced(sid, guest.node, seen, verdicts)
     if misplaced and resource.state is not cluster.HAState.IGNORED:
         return _again(sid, resource, comment, seen, memo)
     why = f"{comment.mark.hold} is no longer in doubt"

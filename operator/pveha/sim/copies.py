@@ -14,8 +14,9 @@ Exactly these are told apart, by how the configuration last came to where the se
                QDevice's vote, and went on from the `/etc/pve` of before. It starts what was on it then, and
                when the nodes join, one of them loses what it has written; so does native HA's recovery there
 
-Whatever else pveha moved is pveha's, and so is what it moves while history is forked; so is what it gave to
-native HA on a node whose LRM has not been active since (S11), and everything else.
+Where native HA recovers a guest beside copies of somebody, these stay his. Whatever else pveha moved is
+pveha's, and so is what it moves while history is forked; so is what it gave to native HA on a node whose
+LRM has not been active since (S11), and everything else.
 """
 
 import dataclasses
@@ -42,6 +43,8 @@ class Move:
     doer: str
     """Who makes the second copy if the guest still runs on `source`; empty: pveha."""
     at: float
+    by: str
+    """`crm`, `user`, or the command line of pveha-node."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ class Copies:
         self._last: dict[int, Move] = {}
         self._arrived: dict[tuple[int, str], Move] = {}
         """How a guest last came to a node: parts that lowered votes have made quorate each recover it."""
+        self._left: dict[tuple[int, str], Move] = {}
+        """How it last left one."""
         self._taken_over: dict[int, float] = {}
         """When pveha last moved a guest."""
         self._lowered = float("-inf")
@@ -90,8 +95,16 @@ class Copies:
         if any(self._is_from_before(vmid, name, last) for name in nodes):
             return PERSON
         others = [name for name in nodes if name not in (last.source, last.target)]
-        brought = [self._arrived.get((vmid, name)) for name in others]
-        return last.doer if all(move is not None and move.doer for move in brought) else ""
+        doers = [self._maker(vmid, name) for name in others]
+        innocent = last.by == "crm" and last.source not in nodes
+        return "" if not all(doers) else doers[0] if innocent else last.doer
+
+    def _maker(self, vmid: int, node: str) -> str:
+        """Who but pveha brought a guest to a node, or else moved its file away from there while it ran."""
+        came, left = self._arrived.get((vmid, node)), self._left.get((vmid, node))
+        if came is not None and came.doer:
+            return came.doer
+        return left.doer if left is not None and (came is None or came.at < left.at) else ""
 
     def left_alone(self, vmid: int, node: str) -> bool:
         """Whether what a broken migration has left on a node, unable to write, stays there: native HA and
@@ -157,8 +170,8 @@ class Copies:
         )
 
     def _moved(self, vmid: int, source: str, target: str, by: str) -> None:
-        move = Move(source, target, self._doer(vmid, source, by), self._world.now())
-        self._last[vmid] = self._arrived[vmid, target] = move
+        move = Move(source, target, self._doer(vmid, source, by), self._world.now(), by)
+        self._last[vmid] = self._arrived[vmid, target] = self._left[vmid, source] = move
         if by.startswith("pveha-node"):
             self._unguarded[vmid] = target
             self._taken_over[vmid] = self._world.now()

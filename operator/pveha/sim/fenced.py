@@ -114,8 +114,7 @@ class Fenced:
             and not self._hanging
             and not self._truth.announced(name)
             and not any(file.node == name for file in tree.guests.values())
-            and all(there.up for there in world.machines.values() if there is not on)
-            and self._truth.may_begin(now)
+            and self._truth.may_begin(name, now)
         )
 
     def switched_off(self, name: str) -> None:

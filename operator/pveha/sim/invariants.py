@@ -137,9 +137,10 @@ class Invariants:
                 return frozenset(each for each in members.rings[name] if members.sees(name, each))
         return frozenset()
 
-    def may_begin(self, now: float) -> bool:
-        """Whether somebody leads who may begin something, and sees all that he needs for it."""
-        return self._promises.operable(now) and bool(self._majority) and not self._in_storm()
+    def may_begin(self, name: str, now: float) -> bool:
+        """Whether somebody leads who may begin something about a node that is away, and sees all that he
+        needs for it; no other node has been away for long."""
+        return self._promises.operable(now) and self._promises.whole_but(name, now) and bool(self._majority)
 
     @property
     def forbidden(self) -> bool:

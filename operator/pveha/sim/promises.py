@@ -140,15 +140,20 @@ class Promises:
         dead = not on.powered or on.hung
         if not dead or self._truth.planned(name) or len(recent) > 1 or not self._provable(name, now):
             return ""
-        for other, there in world.machines.items():
-            quiet = now - self._away.get(other, float("-inf")) > STEADY_SECONDS
-            served = all(map(there.runs, machine.SERVICES)) and there.node_shell == "installed"
-            whole = quiet and not self._truth.planned(other) and served
-            if other != name and not whole:
-                return ""
+        if not self.whole_but(name, now):
+            return ""
         manager = world.newest.manager
         flushed = manager.timestamp - world.config.start_timestamp >= recent[-1] - FLUSHED_SECONDS
         return name if flushed and not manager.disarm_state else ""
+
+    def whole_but(self, name: str, now: float) -> bool:
+        """Whether all other nodes are there with all their services, and have been for long."""
+        for other, there in self._world.machines.items():
+            quiet = now - self._away.get(other, float("-inf")) > STEADY_SECONDS
+            served = all(map(there.runs, machine.SERVICES)) and there.node_shell == "installed"
+            if other != name and not (quiet and served and not self._truth.planned(other)):
+                return False
+        return True
 
     def _provable(self, name: str, now: float) -> bool:
         """Whether its BMC can prove a node off, or a person's word does because every device is silent."""
@@ -211,7 +216,7 @@ class Promises:
                 continue
             found = mark.parse(resource.comment).mark
             ignored = resource.state is cluster.HAState.IGNORED
-            claimed = found is not None and ignored and vmid not in self._world.machines[file.node].processes
+            claimed = found is not None and ignored and not self._has_run(vmid, file.node, lost)
             if (found is not None and found.hold) or not (file.node == lost or claimed):
                 continue
             if any(self._runs(vmid, name) for name in self._world.machines if name != lost):
@@ -221,6 +226,12 @@ class Promises:
                 continue
             if _wanted(resource) is cluster.HAState.STARTED and not ahead:
                 yield vmid
+
+    def _has_run(self, vmid: int, on: str, lost: str) -> bool:
+        """Whether it has run there since the loss: if it does not any more, nobody has promised to start it
+        before native HA has it again."""
+        since = self._losses[lost][-1]
+        return any(run.node == on and run.start >= since for run in self._world.uptime(vmid))
 
     def _is_started_later(self, ref: guests.GuestRef, lost: str) -> bool:
         """Whether it did not run when its node was lost, and its owner has told native HA to start it since:

@@ -62,11 +62,7 @@ class Clinic:
 
     async def pveha(self, *arguments: str) -> tuple[int, str]:
         """Exit status and output of a verb."""
-        command = [*arguments, "--kubeconfig", str(self.admin.kubeconfig), "-n", self.namespace]
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out):
-            status = await asyncio.to_thread(cli.main, command)
-        return status, out.getvalue()
+        return await offline(*arguments, "--kubeconfig", str(self.admin.kubeconfig), "-n", self.namespace)
 
     async def findings(self) -> tuple[int, list[Finding]]:
         """Exit status and all findings."""
@@ -547,6 +543,14 @@ def own(at: Clinic, owner: str) -> None:
     at.center.world.newest.files["priv/pveha/owner"] = owner
 
 
+async def offline(*arguments: str) -> tuple[int, str]:
+    """Exit status and output of a verb, of which nothing says where an API server is."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        status = await asyncio.to_thread(cli.main, list(arguments))
+    return status, out.getvalue()
+
+
 def restore(at: Clinic, policy: str) -> None:
     for machine in at.center.world.machines.values():
         machine.power_restore = policy
@@ -564,6 +568,12 @@ async def test_explain_answers_for_the_cluster_and_for_its_snapshot(clinic: Clin
     assert clinic.center.connection.token.secret not in file.read_text(encoding="utf-8")
     status, text = await clinic.pveha("explain", "pve2", "--json", "--file", str(file))
     assert json.loads(text) == answer
+    status, text = await offline("simulate", str(file), "--fail", "pve2", "--json")
+    played = json.loads(text)
+    assert status == 0, text
+    assert played["guests"][str(db["vmid"])] == {"node": db["to"], "state": "running"}
+    assert played["back"][str(db["vmid"])] <= db["expectedDowntimeSeconds"] + 2
+    assert (played["fenced"], played["problems"], played["double_runs"]) == (["pve2"], [], 0)
 
 
 async def test_a_healthy_cluster_is_clean(clinic: Clinic) -> None:

@@ -214,8 +214,7 @@ def _wrong_dependencies(guest: protection.Protected, now: told_.Round) -> told_.
             "priority: take one of the names out of a spec.dependsOn"
         )
         return False, conditions.GuestReady.DEPENDENCY_CYCLE, text
-    found = {each.name for each in now.protected.guests.values()}
-    missing = [name for name in names if name not in found]
+    missing = [name for name in names if not _stands_for_a_guest(name, now)]
     if not missing:
         return None
     refused = [
@@ -227,6 +226,12 @@ def _wrong_dependencies(guest: protection.Protected, now: told_.Round) -> told_.
         f"{now.wanted.cluster.metadata.name} in this namespace{why}: it is not waited for"
     )
     return False, conditions.GuestReady.DEPENDENCY_NOT_FOUND, text
+
+
+def _stands_for_a_guest(name: str, now: told_.Round) -> bool:
+    pvm = now.wanted.guests.get(name)
+    guest = now.protected.guests.get(pvm.spec.vmid) if pvm is not None else None
+    return guest is not None and guest.name == name
 
 
 def _failover_ready(

@@ -7,7 +7,7 @@ after the other; who depends on others starts when the last of them is ready, or
 import dataclasses
 import graphlib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 
 from pveha.decide import estimate, order, protection, readiness, told
 from pveha.model import cluster, guests
@@ -43,12 +43,17 @@ def steps(
 ) -> dict[int, Step]:
     """By vmid, for the guests that would be moved and are to run. `lost`: all guests of the lost nodes, also
     those that would stay down."""
-    started = [each for each in going if protection.wanted_state(each) is cluster.HAState.STARTED]
-    started.sort(key=lambda each: each.order)
-    if not started:
-        return {}
-    forecast = _Forecast(started, lost, now)
-    return forecast.steps()
+    return _Forecast(going, {each.vmid for each in lost}, _Dependencies(now), now).steps()
+
+
+class _Dependencies:
+    """Who depends on whom in the whole cluster."""
+
+    def __init__(self, now: told.Round) -> None:
+        guests = now.protected.guests.values()
+        self.dependents = [each for each in guests if each.pvm.spec.depends_on]
+        self.by_name = {each.name: each for each in guests} if self.dependents else {}
+        self.circles = order.in_circles({each.name: readiness.names_of(each) for each in self.dependents})
 
 
 class _Forecast:
@@ -56,33 +61,39 @@ class _Forecast:
 
     def __init__(
         self,
-        started: list[protection.Protected],
-        lost: Collection[protection.Protected],
+        going: Collection[protection.Protected],
+        lost: Set[int],
+        among: _Dependencies,
         now: told.Round,
     ) -> None:
-        self._now = now
+        to_run = [each for each in going if protection.wanted_state(each) is cluster.HAState.STARTED]
+        self._started = sorted(to_run, key=lambda each: each.order)
+        self._going = {each.name: each for each in self._started}
+        self._lost, self._all = lost, among.by_name
         self._proof = estimate.proof_seconds(now)
-        self._started = started
-        self._going = {each.name: each for each in started}
-        self._lost = {each.vmid for each in lost}
-        dependents = [each for each in now.protected.guests.values() if each.pvm.spec.depends_on]
-        self._all = {each.name: each for each in now.protected.guests.values()} if dependents else {}
-        circles = order.in_circles({each.name: readiness.names_of(each) for each in dependents})
-        self._waits = {each.name: [] if each.name in circles else self._waited_for(each) for each in started}
-        self._ready_after = self._learned(dependents)
+        self._asked = {
+            name: estimate.needs_a_person(name, now) for name in {each.seen.node for each in self._started}
+        }
+        self._waits = {
+            each.name: self._waited_for(each)
+            for each in among.dependents
+            if each.name in self._going and each.name not in among.circles
+        }
+        self._ready_after = self._learned(among.dependents)
+        self._free: dict[str, float] = {}
+        """From when on each waits for nobody."""
         self._start: dict[str, float] = {}
         self._runs: dict[str, float] = {}
         self._wave: dict[str, int] = {}
 
     def steps(self) -> dict[int, Step]:
         turn = {each.name: number * TURN_SECONDS for number, each in enumerate(self._started)}
-        after = {name: [each for each in waits if each in self._going] for name, waits in self._waits.items()}
-        for name in graphlib.TopologicalSorter(after).static_order():
+        for name in self._in_turn():
             guest = self._going[name]
             own = self._proof + guest.policy.node_failure.delay_seconds
-            waits = self._waits[name]
-            released = max((self._release(each) for each in waits), default=0.0)
-            self._start[name] = max(own + turn[name], released)
+            waits = self._waits.get(name, [])
+            self._free[name] = max((self._release(each) for each in waits), default=self._proof)
+            self._start[name] = max(own + turn[name], self._free[name])
             learned = None if waits else estimate.learned_seconds(guest)
             runs = self._start[name] + estimate.START_SECONDS
             self._runs[name] = learned if learned is not None else runs
@@ -90,9 +101,16 @@ class _Forecast:
         ranked = sorted(self._started, key=lambda each: (self._start[each.name], each.order))
         return {guest.vmid: self._step(number, guest) for number, guest in enumerate(ranked, 1)}
 
+    def _in_turn(self) -> Iterable[str]:
+        """All names, each after those that it waits for."""
+        if not self._waits:
+            return self._going
+        after = {name: self._going.keys() & self._waits.get(name, ()) for name in self._going}
+        return graphlib.TopologicalSorter(after).static_order()
+
     def _step(self, number: int, guest: protection.Protected) -> Step:
         name, runs = guest.name, self._runs[guest.name]
-        waits = self._waits[name]
+        waits = self._waits.get(name, [])
         never = [each for each in waits if math.isinf(self._release(each))]
         held = ""
         if never:
@@ -100,13 +118,12 @@ class _Forecast:
                 f"it waits for {' and '.join(never)}, which would not get ready: the policy there says "
                 "startup.onTimeout: Stop"
             )
-        asked = estimate.needs_a_person(guest.seen.node, self._now)
         return Step(
             number,
             self._wave[name],
             tuple(waits),
             tuple(each for each in waits if each not in never and self._release(each) < self._ready(each)),
-            None if asked or never or math.isinf(runs) else estimate.rounded(runs),
+            None if self._asked[guest.seen.node] or never or math.isinf(runs) else estimate.rounded(runs),
             held,
         )
 
@@ -136,9 +153,7 @@ class _Forecast:
         ready, startup = self._ready(name), self._all[name].policy.startup
         if startup.on_timeout is startup.on_timeout.STOP:
             return ready
-        waited = self._waits.get(name)
-        since = self._start[name] if waited else self._proof
-        return min(ready, since + startup.ready_timeout_seconds)
+        return min(ready, self._free.get(name, self._proof) + startup.ready_timeout_seconds)
 
     def _learned(self, dependents: list[protection.Protected]) -> dict[str, float]:
         """How long guests took to get ready in the last failover, as those tell that waited for them then."""
@@ -162,11 +177,12 @@ class _Forecast:
 
 def of_plans(now: told.Round, targets: Mapping[str, Collection[int]]) -> dict[int, Step]:
     """For every node the steps of its own guests if it died alone; `targets`: by node, who would be moved."""
-    there: dict[str, list[protection.Protected]] = {}
-    for guest in now.protected.guests.values():
-        there.setdefault(guest.seen.node, []).append(guest)
+    there: dict[str, set[int]] = {}
+    for vmid, guest in now.protected.guests.items():
+        there.setdefault(guest.seen.node, set()).add(vmid)
+    among = _Dependencies(now)
     found: dict[int, Step] = {}
     for name, moved in targets.items():
         going = [now.protected.guests[vmid] for vmid in moved]
-        found |= steps(going, there.get(name, []), now)
+        found |= _Forecast(going, there.get(name, set()), among, now).steps()
     return found

@@ -41,8 +41,8 @@ def plan(name: str, *more: tuple[float, str], operators: tuple[str, ...] = ("a",
     protect = tuple(guest.vmid for guest in found)
     faults = (chaos.Fault(name, (*STORIES[name], *more)),)
     mended = chaos.mended(about, "", operators)
-    found = chaos.Plan(0, about, operators, protect, faults, MENDED_AT, mended)
-    return dataclasses.replace(found, **FENCING.get(name, {}))
+    whole = chaos.Plan(0, about, operators, protect, faults, MENDED_AT, mended)
+    return dataclasses.replace(whole, **FENCING.get(name, {}))
 
 
 def play(*args: object, **fields: object) -> simulation.Result:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from pveha.model import cluster, guests
 from pveha.sim import chaos, config, simulation
@@ -21,7 +22,7 @@ STORIES: dict[str, tuple[tuple[float, str], ...]] = {
     "switched-on": ((60.0, "hang node pve2"),),
     "confirmed": ((60.0, "kill bmc pve2"), (61.0, "power off pve2"), (76.0, "confirm off pve2")),
 }
-FENCING: Mapping[str, Mapping[str, int]] = {
+FENCING: Mapping[str, Mapping[str, Any]] = {
     "switched-on": {"afterwards": 30},
     "confirmed": {"confirmed_seconds": 600},
 }

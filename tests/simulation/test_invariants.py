@@ -171,6 +171,15 @@ def test_a_guest_is_sent_to_a_node_that_takes_none(verb: str) -> None:
     assert set(broken(send_it, running=False)) >= {"kept away"}
 
 
+def test_a_guest_is_taken_over_by_a_node_whose_node_shell_speaks_another_protocol() -> None:
+    async def send_it(on: rig.Rig) -> None:
+        on.apply("upgrade node shell pve3")
+        await asyncio.sleep(upgrades.HEARD_SECONDS + 1)
+        on.sending(wires.Effect("a", "claim", "pve2", vmids=(102,), on="pve3"))
+
+    assert "kept away" in broken(send_it, running=False)
+
+
 def test_a_guest_of_a_node_that_is_not_drained_is_moved() -> None:
     async def send_it(on: rig.Rig) -> None:
         send(on, "migrate", "pve3", vmids=(102,))

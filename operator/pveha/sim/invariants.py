@@ -452,6 +452,8 @@ class Invariants:
 
     def _going_to(self, target: str, what: str, vmids: tuple[int, ...]) -> None:
         """What others have moved there is started there."""
+        if self.upgrades.takes_no_guests(target):
+            self.violated("kept away", f"{what} of {vmids} to {target}, whose pveha-node is another")
         since, files = self.kept_away.get(target), self._world.newest.guests
         sent = tuple(vmid for vmid in vmids if vmid not in files or files[vmid].node != target)
         if since is None or self._world.now() - since <= FORBIDDEN_SECONDS or self.deaf():

@@ -1,7 +1,10 @@
-"""Nodes with Proxmox VE 8 in a cluster that is being upgraded: while one that pveha can ask runs it, nothing
-is begun (docs/decisions/0024)."""
+"""Clusters that are being upgraded: while a node that pveha can ask runs Proxmox VE 8, nothing is begun
+(docs/decisions/0024), and a node whose pveha-node speaks another protocol takes no guests."""
 
 from pveha.sim import rig
+
+HEARD_SECONDS = 60.0
+"""By then every pveha-node has been asked something."""
 
 ASKED_SECONDS = 135.0
 """Versions are asked for every two minutes."""
@@ -16,11 +19,23 @@ class Upgrades:
         self._known: dict[str, tuple[object, float]] = {}
         """Old nodes that the leader of a term could have asked all the time since."""
         self._upgraded_at = float("-inf")
+        self._strange: dict[str, float] = {}
+        """Nodes whose pveha-node speaks the next protocol, since when."""
 
     def disturbed(self, line: str) -> None:
         """A line of the timeline is about to be done."""
         if line.startswith("set version"):
             self._upgraded_at = self._world.now()
+        verb, _, name = line.partition(" node shell ")
+        if verb == "upgrade":
+            self._strange.setdefault(name, self._world.now())
+        elif verb in ("install", "downgrade"):
+            self._strange.pop(name, None)
+
+    def takes_no_guests(self, name: str) -> bool:
+        """Whether the leader must know that a node's pveha-node does not understand it."""
+        since = self._strange.get(name)
+        return since is not None and self._world.now() - since > HEARD_SECONDS
 
     def look(self) -> None:
         """A leader renews its Lease, as it does every few seconds."""

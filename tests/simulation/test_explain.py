@@ -1,10 +1,12 @@
 """The plan that is shown is the plan that is executed."""
 
+import dataclasses
 import json
 import pathlib
 
 import pytest
 
+from pveha.api import hacluster
 from pveha.cli import __main__ as command
 from pveha.control import saved
 from pveha.decide import explain, recall, rounds
@@ -65,3 +67,38 @@ def test_the_command_answers_from_a_file(
     assert command.main(["explain", "nobody", "--file", str(file)]) == 3
     with pytest.raises(SystemExit):
         command.main(["explain", "--file", str(file)])
+
+
+def test_what_keeps_pveha_from_acting_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    seen, wanted, _ = before("power", monkeypatch)
+
+    def asked(seen: snapshot.Snapshot = seen, **spec: object) -> explain.Explanation:
+        cluster = wanted.cluster.model_copy(update={"spec": wanted.cluster.spec.model_copy(update=spec)})
+        wants = dataclasses.replace(wanted, cluster=cluster)
+        saved.write(tmp_path / "dc1.json", seen, wants)
+        now = rounds.understand(seen, wants, recall.first(cluster.status))
+        return explain.explain(now, frozenset({"pve2"}))
+
+    assert (asked().obstacles, asked().notes) == ((), ())
+    paused = asked(pause_requests=("backup-job",))
+    assert paused.obstacles == ("paused by backup-job (spec.pauseRequests)",)
+    assert not any(row.recovered for row in paused.rows)
+    observing = asked(mode=hacluster.Mode.OBSERVE)
+    assert observing.obstacles == ()
+    assert "mode is Observe" in observing.notes[0]
+    assert command.main(["explain", "pve2", "--file", str(tmp_path / "dc1.json")]) == 0
+    assert "Note: mode is Observe" in capsys.readouterr().out
+    assert seen.ha_status is not None
+    disarmed = asked(dataclasses.replace(seen, ha_status=dataclasses.replace(seen.ha_status, armed=False)))
+    assert "arm-ha" in disarmed.obstacles[0]
+    trouble = snapshot.Problem("Unauthorized", "the key is refused", seen.now - 60)
+    denied = asked(dataclasses.replace(seen, problems={"shell/pve1": trouble}))
+    assert "the key is refused" in denied.obstacles[0]
+    native = asked(
+        dataclasses.replace(seen, problems={"shell/pve1": trouble}),
+        recovery=wanted.cluster.spec.recovery.model_copy(update={"engine": hacluster.Engine.NATIVE}),
+        pause_requests=("backup-job",),
+    )
+    assert native.obstacles == ()

@@ -90,6 +90,7 @@ def _as_json(answer: "explain.Explanation") -> dict[str, Any]:
     return {
         "down": list(answer.down),
         "obstacles": list(answer.obstacles),
+        "notes": list(answer.notes),
         "guests": [
             {
                 "vmid": row.vmid,
@@ -130,6 +131,7 @@ def _as_text(answer: "explain.Explanation") -> str:
     for line in table:
         padded = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False))
         lines.append(f"{padded}  {line[last]}".rstrip())
+    lines += [f"Note: {each}" for each in answer.notes]
     to_run = [row for row in answer.rows if not row.stopped]
     back = sum(row.recovered for row in to_run)
     lines.append(f"If {names} died now, {back} of {len(to_run)} guests would run again.")

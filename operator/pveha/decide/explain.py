@@ -5,8 +5,13 @@ It asks the planner that a failure would ask, with the nodes thought away.
 
 import dataclasses
 
-from pveha.api.conditions import FailoverReady
-from pveha.decide import failover, guards, native, protection, sequence, told
+from pveha.api import hacluster
+from pveha.api.conditions import ClusterCondition, Connected, FailoverReady, HAHealthy
+from pveha.decide import failover, guards, native, protection, report_cluster, sequence, told
+
+OBSERVES = (
+    "mode is Observe: pveha would only say this, and Proxmox's own HA recover those that are registered there"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,6 +52,8 @@ class Explanation:
     obstacles: tuple[str, ...]
     """What keeps everything from being recovered."""
     rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    """What else to know."""
 
 
 def explain(now: told.Round, down: frozenset[str]) -> Explanation:
@@ -65,7 +72,8 @@ def explain(now: told.Round, down: frozenset[str]) -> Explanation:
         ]
     rows += _unprotected(now, down)
     rows.sort(key=_place)
-    return Explanation(tuple(sorted(down)), obstacles, tuple(rows))
+    observes = now.wanted.cluster.spec.mode is hacluster.Mode.OBSERVE
+    return Explanation(tuple(sorted(down)), obstacles, tuple(rows), (OBSERVES,) if observes else ())
 
 
 def _place(row: Row) -> tuple[bool, bool, int]:
@@ -88,7 +96,25 @@ def _obstacles(now: told.Round, down: frozenset[str]) -> list[str]:
             f"{len(gone)} lost nodes are more than the {limit} that spec.safety.maxFailedNodesPercent "
             "allows: pveha waits for a person, and Proxmox's own HA goes on"
         )
-    return found
+    return found + _in_the_way(now)
+
+
+def _in_the_way(now: told.Round) -> list[str]:
+    """What keeps guests from being recovered whichever node dies; FailoverReady says the same of them all."""
+    basis = report_cluster.basis(now)
+    if now.native:
+        found = [basis[ClusterCondition.QUORATE], basis[ClusterCondition.HA_HEALTHY]]
+        return [
+            message
+            for status, why, message in found
+            if status is False and why is not HAHealthy.LRM_NOT_ALIVE
+        ]
+    found = [basis[ClusterCondition.FAST_READY], basis[ClusterCondition.HA_HEALTHY]]
+    if basis[ClusterCondition.CONNECTED][1] is Connected.PRIVILEGES_MISSING:
+        found.insert(0, basis[ClusterCondition.CONNECTED])
+    spec = now.wanted.cluster.spec
+    paused = [guards.paused(spec), guards.cooldown(now.seen, spec, now.memo)]
+    return [message for status, _, message in found if status is False] + [each for each in paused if each]
 
 
 def _fast(there: list[protection.Protected], now: told.Round, down: frozenset[str]) -> list[Row]:

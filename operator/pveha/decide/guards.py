@@ -77,10 +77,8 @@ def permission(
         return Permission(
             False, False, Acting.STARTING, "waiting for what an earlier leader may still have sent to land"
         )
-    if spec.pause_requests:
-        return Permission(
-            False, True, Acting.PAUSED, f"paused by {', '.join(spec.pause_requests)} (spec.pauseRequests)"
-        )
+    if pause := paused(spec):
+        return Permission(False, True, Acting.PAUSED, pause)
     if wide := blast_radius(spec, verdicts):
         return Permission(False, True, Acting.BLAST_RADIUS, wide)
     if waiting := cooldown(seen, spec, memo):
@@ -123,6 +121,11 @@ def _stop(
     if old := unsupported(seen):
         return Acting.NOT_CONNECTED, old
     return None
+
+
+def paused(spec: hacluster.HAClusterSpec) -> str:
+    """Who wants nothing to be begun, or an empty string."""
+    return f"paused by {', '.join(spec.pause_requests)} (spec.pauseRequests)" if spec.pause_requests else ""
 
 
 def old_history(

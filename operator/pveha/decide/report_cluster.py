@@ -56,12 +56,9 @@ def conditions_of(
 ) -> dict[conditions.ClusterCondition, told_.Told]:
     """Every condition of the HACluster; `each` is what is asked for each node, None with engine Native."""
     told = {
-        conditions.ClusterCondition.CONNECTED: _connected(now),
-        conditions.ClusterCondition.QUORATE: _quorate(now),
+        **basis(now),
         conditions.ClusterCondition.OWNED: _owned(now),
         conditions.ClusterCondition.FENCING_READY: _fencing(now),
-        conditions.ClusterCondition.FAST_READY: _fast(now),
-        conditions.ClusterCondition.HA_HEALTHY: _ha_healthy(now),
         conditions.ClusterCondition.DEGRADED: _degraded(now),
         conditions.ClusterCondition.UNPROTECT_HELD: _unprotect_held(now),
         conditions.ClusterCondition.DRAINED: report_maintenance.drained(now),
@@ -71,6 +68,16 @@ def conditions_of(
     told[conditions.ClusterCondition.ACTING] = _acting(now, told)
     told[conditions.ClusterCondition.READY] = _ready(told, native=now.native)
     return told
+
+
+def basis(now: told_.Round) -> dict[conditions.ClusterCondition, told_.Told]:
+    """The conditions without which no guest is recovered at all."""
+    return {
+        conditions.ClusterCondition.CONNECTED: _connected(now),
+        conditions.ClusterCondition.QUORATE: _quorate(now),
+        conditions.ClusterCondition.FAST_READY: _fast(now),
+        conditions.ClusterCondition.HA_HEALTHY: _ha_healthy(now),
+    }
 
 
 def _acting(now: told_.Round, told: Mapping[conditions.ClusterCondition, told_.Told]) -> told_.Told:

@@ -130,7 +130,7 @@ def test_the_loss_is_played_as_it_happens(file: pathlib.Path, capsys: pytest.Cap
     assert told["fenced"] == ["pve2"]
     assert told["double_runs"] == 0
     assert told["problems"] == []
-    assert any("BMC of pve2" in each for each in told["assumed"])
+    assert any("BMCs that were read (pve1, pve2, pve3)" in each for each in told["assumed"])
 
 
 def test_people_get_a_timeline_and_a_table(file: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

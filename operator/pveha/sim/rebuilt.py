@@ -67,6 +67,8 @@ class _Likeness:
         self._shell = next((shell for _, shell in sorted(seen.shells.items())), None)
         self._before: list[str] = []
         self._assumed: list[str] = []
+        self._obedient: list[str] = []
+        """Nodes whose BMC was read."""
 
     def made(self) -> Likeness:
         self._assume(
@@ -88,6 +90,9 @@ class _Likeness:
             start_timestamp=self._seen.wall,
         )
         about = self._with_qdevice(about)
+        if self._obedient:
+            names = ", ".join(self._obedient)
+            self._assume(f"BMCs that were read ({names}) do what they are told within two seconds")
         if not self._status.armed:
             self._before.append("disarm ignore")
         return Likeness(
@@ -142,7 +147,7 @@ class _Likeness:
             self._assume(f"the BMC of {name} is dead: {', '.join(silent)} was not read")
             self._before.append(f"kill bmc {name}")
         elif bmcs:
-            self._assume(f"the BMC of {name} does what it is told within two seconds")
+            self._obedient.append(name)
         stranger = any(
             reading is not None
             and told is not None

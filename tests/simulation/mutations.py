@@ -216,6 +216,17 @@ def believe_nobody(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recall, "_confirmed", lambda node, *args: node)
 
 
+def cut_off_a_twin(patch: pytest.MonkeyPatch) -> None:
+    """What else loses its power is not looked at (S3), nor in the second of the forced off."""
+    real = fence.fence
+
+    async def fence_alone(operation: operations.Fence, with_: context.Context) -> operations.Outcome:
+        return await real(dataclasses.replace(operation, also=()), with_)
+
+    patch.setattr(evidence, "_also_alive", lambda *args: "")
+    patch.setattr(fence, "fence", fence_alone)
+
+
 def begin_on_any_version(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(guards, "_is_old", lambda version: False)
 
@@ -326,6 +337,9 @@ MUTATIONS: Mapping[str, Story] = {
         never_switch_on, ("power-loss",), "switched on in its time", guest_count=3, fault_count=2
     ),
     "believe nobody": Story(believe_nobody, ("confirmed-off",), "runs again in time", fault_count=1),
+    "cut off a twin": Story(
+        cut_off_a_twin, ("chassis-lost",), "no live node is fenced", nodes=5, fault_count=2
+    ),
     "begin on any version": Story(
         begin_on_any_version, ("proxmox-upgraded", "power-loss"), "no new operation", fault_count=4
     ),
@@ -341,4 +355,4 @@ MUTATIONS: Mapping[str, Story] = {
     ),
     "no storm cooldown": Story(forget_storms, ("double-failure", "power-button"), "no new operation"),
 }
-"""The deliberate bugs of the safety rules, and thirteen more without which other rules could not fail."""
+"""The deliberate bugs of the safety rules, and fourteen more without which other rules could not fail."""

@@ -56,6 +56,21 @@ def test_a_healthy_member_is_fenced() -> None:
     assert "no live node is fenced" in broken(fence)
 
 
+def test_a_member_loses_its_power_with_another_node_of_its_chassis() -> None:
+    async def story() -> str:
+        names = [config.Node(f"pve{number}", chassis="c1" if number < 3 else "") for number in range(1, 5)]
+        about = dataclasses.replace(config.three_nodes([], master="pve4"), nodes=tuple(names))
+        on = rig.Rig(about, operators=("a",))
+        watching = invariants.Invariants(on)
+        on.world.start()
+        on.apply("power off pve1")
+        await asyncio.sleep(40.0)
+        send(on, "force_off", "pve1", method="bmc")
+        return "\n".join(map(str, watching.violations))
+
+    assert "no live node is fenced: with pve1 a member, pve2, is switched off" in clock.run(story())
+
+
 def test_the_entry_of_a_protected_guest_or_of_somebody_else_is_removed() -> None:
     async def remove(on: rig.Rig) -> None:
         send(on, "delete_ha", "vm:101")

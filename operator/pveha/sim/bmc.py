@@ -75,7 +75,7 @@ class Bmcs:
     def latency(self, name: str) -> float:
         return self._world.between(self._world.timings.bmc_call) + self.by_name[name].delay
 
-    def _together(self, machine: str) -> list[str]:
+    def together(self, machine: str) -> list[str]:
         """Machines that lose their power when this one is forced off."""
         chassis = self._world.machines[machine].about.chassis
         return [
@@ -97,7 +97,7 @@ class Bmcs:
             machine = self._world.machines[bmc.machine]
             delay = self._world.between(self._world.timings.bmc_off)
             if command == "off":
-                for each in self._together(machine.name):
+                for each in self.together(machine.name):
                     why = "by its BMC" if each == machine.name else "with its chassis"
                     self._world.later(delay, self._world.machines[each].power_off, f"power off {why}")
             elif command == "shutdown":

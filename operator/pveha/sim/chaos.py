@@ -6,6 +6,7 @@ playing it (`simulation`) draws no further random number than the world's own.
 """
 
 import dataclasses
+import itertools
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -35,6 +36,8 @@ CONFIRMED_SHARE = 0.25
 """Of all runs, in which a person may confirm that a node is off (level 9), ..."""
 CONFIRMED_SECONDS = (60, 60, 600)
 """... which counts for so long."""
+CHASSIS_SHARE = 0.15
+"""Of all runs with four nodes or more, in which two share a chassis: who switches one off cuts both."""
 MIXED_SHARE = 0.25
 """Of all runs, in the middle of an upgrade: of pveha-node, or of Proxmox VE."""
 OLD_VERSION, NEW_VERSION = "8.4.14", "9.2.11"
@@ -686,6 +689,21 @@ def _confirmed_before(dice: Dice, about: config.Config) -> Lines:
     return [*lines, *((healed, line) for line in mend), (healed, f"heal {node}")]
 
 
+def _chassis_lost(dice: Dice, about: config.Config) -> Lines:
+    """One of two nodes in a chassis is lost, or both are, sooner or later."""
+    twins = [node.name for node in about.nodes if node.chassis]
+    dice.rng.shuffle(twins)
+    lines: Lines = []
+    at = 0.0
+    for name in twins[: dice.rng.choice([1, 2, 2])]:
+        how, back = dice.rng.choice(
+            [("power off", "power on"), ("hang node", "resume node"), ("cut network", "heal")]
+        )
+        lines += [(at, f"{how} {name}"), (at + dice.seconds(40, 300), f"{back} {name}")]
+        at += dice.seconds(0, 40)
+    return lines
+
+
 def _node_shell_replaced(dice: Dice, about: config.Config) -> Lines:
     """One node has another version of pveha-node for a while: an older one, or one of the next protocol."""
     node, how = dice.node(), dice.rng.choice(["downgrade", "upgrade"])
@@ -803,6 +821,7 @@ KINDS: dict[str, Kind] = {
     "confirmed-off": _confirmed,
     "confirmed-wrongly": _confirmed_wrongly,
     "confirmed-before": _confirmed_before,
+    "chassis-lost": _chassis_lost,
     "node-shell-replaced": _node_shell_replaced,
     "node-shells-upgraded": _node_shells_upgraded,
     "proxmox-upgraded": _proxmox_upgraded,
@@ -826,7 +845,9 @@ OF_SHELLS = frozenset({"node-shell-replaced", "node-shells-upgraded"})
 """Kinds that are drawn, often, only in the middle of an upgrade of pveha-node."""
 OF_UPGRADES = frozenset({"proxmox-upgraded"})
 """The kind that begins a run in the middle of an upgrade of Proxmox VE."""
-SPECIAL = OF_QDEVICES | OF_WISHES | OF_WORDS | OF_SHELLS | OF_UPGRADES
+OF_CHASSIS = frozenset({"chassis-lost"})
+"""The kind that is drawn, often, only where two nodes share a chassis."""
+SPECIAL = OF_QDEVICES | OF_WISHES | OF_WORDS | OF_SHELLS | OF_UPGRADES | OF_CHASSIS
 MENDING = (
     "revive bmc NODE",
     "bmc slow NODE 0",
@@ -874,7 +895,9 @@ def plan(
     asked = frozenset(kinds)
     confirmed = _share(seed, "confirmed", CONFIRMED_SHARE, CONFIRMED_SECONDS, bool(asked & OF_WORDS))
     upgrading = _share(seed, "mixed", MIXED_SHARE, (OF_SHELLS, OF_SHELLS, OF_UPGRADES))
+    about = _with_chassis(seed, about, bool(asked & OF_CHASSIS))
     often = (OF_WORDS if confirmed is not None else frozenset()) | (upgrading or frozenset()) - OF_UPGRADES
+    often |= OF_CHASSIS if any(node.chassis for node in about.nodes) else frozenset()
     drawn = often | (OF_QDEVICES if about.qdevice else frozenset()) | (OF_WISHES if wishing else frozenset())
     chosen = sorted(asked) or sorted(kind for kind in KINDS if kind not in SPECIAL - drawn)
     weighted = chosen + [kind for kind in OFTEN if kind in chosen]
@@ -897,7 +920,8 @@ def plan(
         for guest in about.guests
     )
     about = dataclasses.replace(about, guests=tagged)
-    calm_at = round(max(at for fault in faults for at, _ in fault.steps) + 30.0, 2)
+    last = max((at for fault in faults for at, _ in fault.steps), default=FIRST_FAULT_SECONDS)
+    calm_at = round(last + 30.0, 2)
     stays_off = rng.choice([*dice.names, "", ""])
     engine = "Native" if random.Random(f"engine {seed}").random() < NATIVE_SHARE else "Fast"
     depends = _dependencies(random.Random(f"order {seed}"), protect)
@@ -925,6 +949,17 @@ def _share(seed: int, what: str, part: float, values: Sequence[V], anyway: bool 
     """One of `values` in `part` of all runs, or in each of them, drawn so that it changes nothing else."""
     rng = random.Random(f"{what} {seed}")
     return rng.choice(values) if rng.random() < part or anyway else None
+
+
+def _with_chassis(seed: int, about: config.Config, anyway: bool) -> config.Config:
+    """Two nodes in one chassis, in some runs in which two others remain, and each node has a BMC."""
+    fit = len(about.nodes) > 3 and all(node.has_bmc for node in about.nodes)
+    pairs = tuple(itertools.combinations(sorted(node.name for node in about.nodes), 2))
+    twins = (_share(seed, "chassis", CHASSIS_SHARE, pairs, anyway) if fit else None) or ()
+    nodes = tuple(
+        dataclasses.replace(node, chassis="c1") if node.name in twins else node for node in about.nodes
+    )
+    return dataclasses.replace(about, nodes=nodes)
 
 
 def _upgrading(rng: random.Random, dice: Dice, about: config.Config) -> tuple[config.Config, Fault]:

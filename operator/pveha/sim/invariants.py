@@ -406,6 +406,10 @@ class Invariants:
         other = bmc.machine if bmc is not None and now - self._swapped_at > IDENTITY_SECONDS else name
         if other != name and other in self._member_since:
             self.violated("no live node is fenced", f"instead of {name} a member, {other}, is switched off")
+        for twin in self._world.bmcs.together(name) if bmc is not None else ():
+            since = self._member_since.get(twin)
+            if twin != name and since is not None and now - since > LATE_SECONDS:
+                self.violated("no live node is fenced", f"with {name} a member, {twin}, is switched off")
         if self.announced(name):
             self.violated("planned is not dead", f"{name} is switched off, which went down as announced")
         lost = self._lost(FORBIDDEN_SECONDS)

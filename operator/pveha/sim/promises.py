@@ -159,6 +159,8 @@ class Promises:
         """Whether its BMC can prove a node off, or a person's word does because every device is silent."""
         world = self._world
         bmc = world.bmcs.by_name.get(name)
+        if world.machines[name].about.chassis:
+            return False
         silent = (bmc is None or not bmc.alive) and world.pdus.names <= world.pdus.dead
         if silent:
             return not world.machines[name].powered and self._truth.words.count(name)

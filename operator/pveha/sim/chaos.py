@@ -40,6 +40,9 @@ CHASSIS_SHARE = 0.15
 """Of all runs with four nodes or more, in which two share a chassis: who switches one off cuts both."""
 MIXED_SHARE = 0.25
 """Of all runs, in the middle of an upgrade: of pveha-node, or of Proxmox VE."""
+OPENING_SECONDS = (20.0, 150.0)
+"""So much later than the first one other faults begin where a node is to be switched on again, or a person is
+to confirm that one is off."""
 OLD_VERSION, NEW_VERSION = "8.4.14", "9.2.11"
 WISHING_SHARE = 0.3
 """Of all runs, with guests that wish something of their placement, and people who meddle with HA rules."""
@@ -640,8 +643,10 @@ def _confirmed(dice: Dice, about: config.Config) -> Lines:
     said = off + round(dice.rng.uniform(4.0, 90.0), 2)
     lines: Lines = [(0.0, line) for line in silence]
     lines += [(off, f"power off {node}"), (said, f"confirm off {node}")]
+    if dice.sometimes(0.4):
+        lines.append((said + 15.0, f"confirm off {node}"))
     if dice.sometimes(0.3):
-        lines.append((said + dice.seconds(0.1, 20), "confirm failure none"))
+        lines.append((said + dice.seconds(0.1, 30), "confirm failure none"))
     if dice.sometimes(0.7):
         lines.append((said + dice.seconds(0.1, 200), f"power on {node}"))
     mended = said + dice.seconds(0.5, 300)
@@ -666,7 +671,7 @@ def _confirmed_wrongly(dice: Dice, about: config.Config) -> Lines:
         ]
     )
     lines: Lines = [(0.0, line) for line in silence if dice.sometimes(0.9)]
-    lines += [(cut, how), (said, word)]
+    lines += [(cut, how), (said, word), (said + 15.0, word)]
     if dice.sometimes(0.5):
         lines.append((dice.seconds(0, cut + 20), f"cut operator {node}"))
     if dice.sometimes(0.3):
@@ -906,6 +911,11 @@ def plan(
     if (asked or upgrading or frozenset()) >= OF_UPGRADES:
         about, first = _upgrading(random.Random(f"upgrading {seed}"), dice, about)
         faults.append(first)
+    afterwards = _share(seed, "afterwards", AFTERWARDS_SHARE, AFTERWARDS_SECONDS)
+    if not asked and (confirmed is not None or afterwards is not None):
+        own = random.Random(f"opening {seed}")
+        faults.append(_opening(own, Dice(own, dice.names, dice.vmids), about, confirmed is not None))
+        at = round(at + own.uniform(*OPENING_SECONDS), 2)
     count = rng.randint(FEWEST_FAULTS, MOST_FAULTS)
     for _ in range(fault_count or count):
         kind = rng.choice(weighted)
@@ -927,7 +937,6 @@ def plan(
     depends = _dependencies(random.Random(f"order {seed}"), protect)
     lines = mended(about, stays_off)
     lines += tuple(line.replace("NODE", name) for name in dice.names for line in UPGRADED)
-    afterwards = _share(seed, "afterwards", AFTERWARDS_SHARE, AFTERWARDS_SECONDS)
     wishes = _wishes(random.Random(f"wishes of {seed}"), about, protect) if wishing else NO_WISHES
     return Plan(
         seed,
@@ -949,6 +958,20 @@ def _share(seed: int, what: str, part: float, values: Sequence[V], anyway: bool 
     """One of `values` in `part` of all runs, or in each of them, drawn so that it changes nothing else."""
     rng = random.Random(f"{what} {seed}")
     return rng.choice(values) if rng.random() < part or anyway else None
+
+
+def _opening(rng: random.Random, dice: Dice, about: config.Config, by_word: bool) -> Fault:
+    """What nothing else has disturbed yet: a person's word, or the loss of a node that stays away. Later most
+    losses fall into storms, in which nothing is begun."""
+    if by_word:
+        kind = rng.choice(sorted(OF_WORDS))
+        lines = KINDS[kind](dice, about)
+    else:
+        kind, how = rng.choice(
+            [("power-loss", "power off"), ("hang", "hang node"), ("network-cut", "cut network")]
+        )
+        lines = [(0.0, f"{how} {rng.choice(about.guests).node}")]
+    return Fault(kind, tuple((round(FIRST_FAULT_SECONDS + at, 2), line) for at, line in lines))
 
 
 def _with_chassis(seed: int, about: config.Config, anyway: bool) -> config.Config:

@@ -13,6 +13,7 @@ stderr: stdout belongs to the command.
 Python 3.6 must still be able to parse this file, so that an old Python gets a sentence and not a SyntaxError.
 """
 
+import collections
 import concurrent.futures
 import contextlib
 import fcntl
@@ -52,6 +53,7 @@ ROOT = Path(__file__).resolve().parent
 LOCK = ROOT / "requirements.lock"
 LINTERS = {"ruff": ["ruff", "check", "."], "mypy": ["mypy"], "import-linter": ["lint-imports"]}
 CLUSTER_TESTS = "tests/cluster"
+TAIL_LINES = 60  # of a check that failed, told again at the end: logs are read from there
 
 
 class Failed(Exception):
@@ -191,7 +193,7 @@ def lanes(pytest_arguments: "list[str]") -> "list[dict[str, list[str]]]":
 
 
 def check(environment: Environment, wanted: "list[dict[str, list[str]]]") -> int:
-    """Runs every check even when another failed; says at the end which ones did."""
+    """Runs every check even when another failed; says at the end which ones did, and the last they said."""
     with concurrent.futures.ThreadPoolExecutor(len(wanted)) as pool:
         ends = [end for lane in pool.map(lambda lane: walk(lane, environment), wanted) for end in lane]
     say("summary")
@@ -199,8 +201,8 @@ def check(environment: Environment, wanted: "list[dict[str, list[str]]]") -> int
         verdict = "passed" if end.code == 0 else f"FAILED (exit code {end.code})"
         say(f"  {end.name:14} {verdict} in {end.seconds:.0f} s")
     for end in ends:
-        if end.name not in LINTERS:
-            print(end.last_line, flush=True)
+        if end.code or end.name not in LINTERS:
+            print(*end.tail[-1 if end.code == 0 else -TAIL_LINES :], sep="\n", flush=True)
     return int(any(end.code for end in ends))
 
 
@@ -210,7 +212,7 @@ class End(NamedTuple):
     name: str
     code: int
     seconds: float
-    last_line: str
+    tail: "list[str]"
 
 
 def walk(lane: "dict[str, list[str]]", environment: Environment) -> "list[End]":
@@ -229,10 +231,11 @@ def walk(lane: "dict[str, list[str]]", environment: Environment) -> "list[End]":
             text=True,
             errors="replace",
         ) as child:
-            line = ""
+            tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
             for line in child.stdout or ():
                 print(f"[{name}] {line}", end="", flush=True)
-        ends.append(End(name, child.returncode, time.monotonic() - started, line.strip()))
+                tail.append(line.rstrip())
+        ends.append(End(name, child.returncode, time.monotonic() - started, list(tail)))
     return ends
 
 

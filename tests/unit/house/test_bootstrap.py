@@ -146,6 +146,14 @@ def test_output_carries_the_name_of_its_check(
     assert told[-1] == "== 3 passed in 1s =="
 
 
+def test_why_a_check_failed_is_said_after_all_others_have_run(
+    environment: bootstrap.Environment, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failing = ["sh", "-c", "echo FAILED tests/test_it.py; exit 1"]
+    bootstrap.check(environment, [{"first": failing, "tests": ["echo", "1 passed"]}])
+    assert capfd.readouterr().out.splitlines()[-2:] == ["FAILED tests/test_it.py", "1 passed"]
+
+
 def test_run_in_which_everything_is_skipped_fails(tmp_path: Path) -> None:
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
     (tmp_path / "test_skipped.py").write_text("import pytest\n@pytest.mark.skip\ndef test_it(): pass\n")

@@ -2,8 +2,8 @@
 
 `dropped-events`: of what a watch tells, one event in two never arrives. `stale-lists`: two lists of three are
 as of a moment up to LAG_SECONDS before, which the API server itself remembers, and watches end with "too old"
-every few seconds, after which kopf lists anew. `hung-calls`: one request in twelve is never answered, half of
-these after having had their effect. `cut` breaks off every connection.
+every few seconds, after which kopf lists anew. `hung-calls`: of each HUNG_ONE_OF requests one is never
+answered, in half of these cases after having had its effect. `cut` breaks off every connection.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ DROPPED = 1 / 2
 STALE = 2 / 3
 LAG_SECONDS = 30.0
 WATCH_SECONDS = 6.0
-HUNG = 1 / 12
+HUNG_ONE_OF = 12
 HANG_SECONDS = 60.0
 HOST = "127.0.0.1"
 CHUNK_BYTES = 2**26
@@ -60,6 +60,9 @@ class Proxy:
         """How often each of them was made."""
         self._cut = False
         self._dice = random.Random(seed)
+        self._left = 0
+        """Requests until the next HUNG_ONE_OF; with `_hangs_at` of them left, one hangs."""
+        self._hangs_at = 0
         self._versions: list[tuple[float, int]] = []
         """Moments of the API server's history, and when they were seen first."""
         self._account = account
@@ -121,7 +124,7 @@ class Proxy:
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         query = dict(request.query)
         watching, listing = "watch" in query, _is_list(request)
-        hangs = self.trouble == "hung-calls" and not watching and self._dice.random() < HUNG
+        hangs = self.trouble == "hung-calls" and not watching and self._is_next()
         if hangs and self._dice.random() < 0.5:
             return await self._hang(request)
         if listing and not watching and "continue" not in query and self.trouble == "stale-lists":
@@ -183,6 +186,13 @@ class Proxy:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
         return back
+
+    def _is_next(self) -> bool:
+        """Whether this is the one of its HUNG_ONE_OF requests that hangs."""
+        if self._left == 0:
+            self._left, self._hangs_at = HUNG_ONE_OF, self._dice.randrange(HUNG_ONE_OF)
+        self._left -= 1
+        return self._left == self._hangs_at
 
     async def _hang(self, request: web.Request) -> web.StreamResponse:
         self.done[self.trouble] += 1

@@ -125,7 +125,7 @@ def _decide(
     events, announced = report_events.events_of(round_, before)
     memo = memory.changed(memo, announced=announced)
     drilled = _named(wanted, meta.DRILL_ANNOTATION)
-    looking = _looking(seen, verdicts, recoveries, memo, drilled, startup)
+    looking = _looking(seen, verdicts, recoveries, memo, drilled, startup, allowed)
     decided = decision.Decision(
         sentence=_sentence(
             start,
@@ -309,6 +309,7 @@ def _looking(
     memo: memory.Memory,
     drilled: frozenset[str],
     startup: readiness.Startup,
+    allowed: guards.Permission,
 ) -> decision.Looking:
     suspects = frozenset(
         name
@@ -323,8 +324,9 @@ def _looking(
         and name in verdicts
         and verdicts[name].state is evidence.State.ONLINE
     )
+    soon = allowed.begin or allowed.reason is conditions.Acting.STARTING
     pressing = any(
-        _pressing(verdicts[name], seen.now - memo.node(name).state_since, recoveries.get(name))
+        _pressing(verdicts[name], seen.now - memo.node(name).state_since, recoveries.get(name), soon)
         for name in suspects
     ) or any(seen.now - (seen.probes[name].failed_since or 0.0) < PASSING_SECONDS for name in silent)
     busy = any(
@@ -340,13 +342,16 @@ def _looking(
     )
 
 
-def _pressing(verdict: evidence.Verdict, since: float, recovery: failover.Recovery | None) -> bool:
-    """Whether something about a suspected or lost node is due soon, by the clock alone."""
+def _pressing(
+    verdict: evidence.Verdict, since: float, recovery: failover.Recovery | None, soon: bool
+) -> bool:
+    """Whether something about a suspected or lost node is due soon, by the clock alone. `soon`: whether
+    anything may be begun then; that quorum is back, or a pause over, is news."""
+    if verdict.state is evidence.State.FENCED:
+        return recovery is not None and bool(recovery.items)
     if verdict.state in evidence.PASSING and since < PASSING_SECONDS:
-        return True
-    if recovery is None or not recovery.items:
-        return False
-    return verdict.state is evidence.State.FENCED or since < PRESSING_SECONDS
+        return soon
+    return soon and recovery is not None and bool(recovery.items) and since < PRESSING_SECONDS
 
 
 def _wake_after(

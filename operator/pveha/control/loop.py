@@ -175,10 +175,15 @@ async def _wait(
     """Sleep until the next round is due, there is news since `rung`, or something else than `now` is wanted;
     whether it was something else than the time."""
     loop = asyncio.get_running_loop()
-    while loop.time() < until and wanted() is now:
+
+    def is_wanted() -> bool:
+        newest = wanted()
+        return newest is not None and newest.revision == now.revision
+
+    while is_wanted() and loop.time() < until:
         if await news.wait(rung, min(until, loop.time() + SPECS_SECONDS)):
             return True
-    return wanted() is not now
+    return not is_wanted()
 
 
 def _note(

@@ -43,6 +43,7 @@ class Store:
         self._guests: dict[ClusterKey, dict[str, api.ProtectedVM]] = {}
         self._refused_guests: dict[ClusterKey, dict[str, str]] = {}
         self._specs: dict[ClusterKey, specs.Specs] = {}
+        self._revision = 0
 
     def told(self, kind: str) -> int:
         """The highest resourceVersion of which events of a kind have told."""
@@ -128,11 +129,14 @@ class Store:
             policies=dict(self._policies.get(key.namespace, {})),
             guests=dict(self._guests.get(key, {})),
             unreadable=dict(self._refused_guests.get(key, {})),
+            revision=self._revision,
         )
         return self._specs[key]
 
     def _put(self, ref: ObjectRef, obj: Manifest) -> None:
         known_reason = self._refused.get(ref)
+        if ref not in self._raw or _wish(self._raw[ref]) != _wish(obj):
+            self._revision += 1
         self._raw[ref] = obj
         self._forget(ref)
         if obj["metadata"].get("deletionTimestamp"):
@@ -152,6 +156,7 @@ class Store:
 
     def _remove(self, ref: ObjectRef) -> None:
         del self._raw[ref]
+        self._revision += 1
         self._forget(ref)
 
     def _forget(self, ref: ObjectRef) -> None:
@@ -195,6 +200,18 @@ def _set(index: dict[_Key, dict[str, _Value]], key: _Key, name: str, value: _Val
 def _ref(kind: str, obj: Manifest) -> ObjectRef:
     metadata = obj["metadata"]
     return ObjectRef(kind, metadata["namespace"], metadata["name"], metadata.get("uid", ""))
+
+
+def _wish(obj: Manifest) -> tuple[object, ...]:
+    """All of an object that is not told by its controller or its server."""
+    metadata = obj["metadata"]
+    return (
+        obj.get("spec"),
+        metadata.get("annotations"),
+        metadata.get("labels"),
+        metadata.get("ownerReferences"),
+        metadata.get("deletionTimestamp"),
+    )
 
 
 def _within(ref: ObjectRef, kind: str, namespace: str | None) -> bool:

@@ -31,7 +31,7 @@ from pveha.model import decision, operations, snapshot, specs
 
 URGENT_SECONDS = 0.25
 """Time between rounds while a node is suspected or lost and something is left to do."""
-CALM_SECONDS = 10.0
+CALM_SECONDS = 20.0
 """Time between rounds while nothing is in doubt: observers wake the loop at once when that changes."""
 MAX_EDITS = 50
 """Changes of HA resources in one operation: each takes about 65 ms under a cluster-wide lock."""

@@ -58,7 +58,7 @@ class Looking:
     """What observers should pay attention to until the next decision."""
 
     suspects: frozenset[str] = frozenset()
-    """Nodes whose power is read every 1.5 s instead of at the slow cadence."""
+    """Nodes whose power is read every 5 s instead of at the slow cadence, and every 1.5 s if `urgent`."""
     urgent: bool = False
     """A failure is being handled: membership is read four times a second."""
     closely: bool = False

@@ -15,3 +15,5 @@ class Specs:
     guests: Mapping[str, api.ProtectedVM]
     unreadable: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """ProtectedVMs that the models refuse (stored before a rule was tightened), with the reason."""
+    revision: int = 0
+    """Grows with each change but for one of status, which is mostly pveha's own."""

@@ -27,7 +27,7 @@ URGENT_SECONDS = 1.0
 """Between two reads of guests and HA state while a failure is handled."""
 CALM_SECONDS = 5.0
 SUSPECT_POWER_SECONDS = 1.5
-"""Between two reads of a suspected node's BMC: S2 wants two reads 3 s apart."""
+"""Between two reads of a suspected node's BMC while a failure is handled: S2 wants two reads 3 s apart."""
 SLOW_SECONDS = 30.0
 """Between two reads of node shells and configurations while nothing happens."""
 HOURLY_SECONDS = 3600.0
@@ -96,6 +96,8 @@ class Watcher:
         self._look = bell.Bell()
         self._agents = agents.Agents(outside.hypervisor, lambda: self.news.ring())
         self._refreshes = 0
+        self._refreshed: dict[str, int] = {}
+        """The newest refresh that each eager source has answered."""
         self._membership_changed = bell.Bell()
         """Rings when one witness tells something new: the others are asked at once, and soon agree."""
         self.news = bell.Bell()
@@ -202,9 +204,12 @@ class Watcher:
     def _watch_power(self, switch: power.Switch, calm: float) -> asyncio.Task[None]:
         return self._poll(
             lambda: self._read_power(switch),
-            lambda: SUSPECT_POWER_SECONDS if switch.node in self._looking.suspects else calm,
+            lambda: min(calm, self._suspect_pace()) if switch.node in self._looking.suspects else calm,
             f"power/{switch}",
         )
+
+    def _suspect_pace(self) -> float:
+        return SUSPECT_POWER_SECONDS if self._looking.urgent else CALM_SECONDS
 
     def _pace(self) -> float:
         return URGENT_SECONDS if self._looking.urgent or self._looking.closely else CALM_SECONDS
@@ -222,8 +227,11 @@ class Watcher:
     async def _keep_reading(
         self, read: Callable[[], Awaitable[None]], pace: Callable[[], float], source: str, eager: bool
     ) -> None:
-        """Read at a pace; if `eager`, also whenever a refresh was asked for since the last read began."""
+        """Read at a pace; if `eager`, also whenever a refresh was asked for since the last read began, which
+        is news once all have."""
         refreshes = self._refreshes
+        if eager:
+            self._refreshed[source] = refreshes
         while True:
             began = self._loop.time()
             rung = self._look.rung
@@ -239,7 +247,9 @@ class Watcher:
                     self.news.ring()
                 pause = pace()
             if wanted:
-                self.news.ring()
+                self._refreshed[source] = refreshes
+                if min(self._refreshed.values()) == self._refreshes:
+                    self.news.ring()
             read_at = self._loop.time()
             until = began + pause
             while until > self._loop.time() and not (eager and self._refreshes != refreshes):

@@ -31,6 +31,8 @@ from pveha.model import decision, operations, snapshot, specs
 
 URGENT_SECONDS = 0.25
 """Time between rounds while a node is suspected or lost and something is left to do."""
+CLOSE_SECONDS = 5.0
+"""Time between rounds while the CRM has to take note of what we did: what it writes is news."""
 CALM_SECONDS = 20.0
 """Time between rounds while nothing is in doubt: observers wake the loop at once when that changes."""
 MAX_EDITS = 50
@@ -333,9 +335,12 @@ def _looking(
         state.outcome is None and not isinstance(state.operation, operations.Migrate)
         for state in seen.operations
     )
-    awaited = any(
-        guest.ignored_seen is not None or guest.listed_since is not None for guest in memo.guests.values()
-    ) or any(move.sent_at is not None for move in memo.moves.values())
+    awaited = allowed.finish and (
+        any(
+            guest.ignored_seen is not None or guest.listed_since is not None for guest in memo.guests.values()
+        )
+        or any(move.sent_at is not None for move in memo.moves.values())
+    )
     drilling = drilled & verdicts.keys()
     return decision.Looking(
         suspects | silent | drilling, pressing or busy, awaited or bool(drilling), startup.asked
@@ -363,8 +368,9 @@ def _wake_after(
     period = float(detection.probe_period_seconds)
     if looking.urgent and any(verdict.state not in _UNHURRIED for verdict in verdicts.values()):
         return URGENT_SECONDS
-    waiting = looking.urgent or looking.closely or allowed.reason is conditions.Acting.STARTING
-    return period if waiting else max(period, CALM_SECONDS)
+    if looking.urgent or allowed.reason is conditions.Acting.STARTING:
+        return period
+    return max(period, CLOSE_SECONDS if looking.closely else CALM_SECONDS)
 
 
 def _sentence(

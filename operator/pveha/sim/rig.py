@@ -36,6 +36,8 @@ LULL_SECONDS = 3.0
 """After this long without a line in the world's log, polls are skipped."""
 POWER_SECONDS = 30.0
 """Between two reads of a healthy node's power."""
+LEFT_OUT = 4
+"""Slow polls that are left out one after the other, at most."""
 LIST_EVERY_SECONDS = 60.0
 """Between two listings of a replica, which correct what its watch has missed."""
 
@@ -79,6 +81,7 @@ class Replica:
         self.deaf = False
         old, self.wire = self.wire, wires.Wire(self.name, self._rig.sending, self._rig.sent)
         self.wire.linger = self._rig.lull.pass_by if self._rig.lull else None
+        self.wire.leave_out = self._rig.lull.leave_out if self._rig.lull else None
         self.wire.kubernetes_down = old.kubernetes_down
         self.wire.kubernetes_loses_answers = old.kubernetes_loses_answers
         self.store = store.Store()
@@ -209,6 +212,14 @@ class Lull:
             await happens
         finally:
             timer.cancel()
+
+    async def leave_out(self, period: float) -> None:
+        """Let `period` seconds pass up to LEFT_OUT times, while nothing has been told for LULL_SECONDS."""
+        for _ in range(LEFT_OUT):
+            self._look()
+            if self._world.now() - self._last < LULL_SECONDS:
+                return
+            await asyncio.sleep(period)
 
     def _look(self) -> None:
         if len(self._world.log) == self._lines:

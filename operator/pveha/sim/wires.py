@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from pveha.model import cluster, errors, guests, kubernetes, node, ports, power
+from pveha.observe import watcher
 
 T = TypeVar("T")
 KUBERNETES_SECONDS = 5.0
@@ -47,6 +48,9 @@ class Wire:
         self.kubernetes_loses_answers = False
         self.linger: Callable[[float], Awaitable[None]] | None = None
         """Waits until something happens in the world, at most so long; None: no poll is put off."""
+        self.leave_out: Callable[[float], Awaitable[None]] | None = None
+        """Lets so many seconds pass, again and again, as long as nothing happens; None: no poll is left
+        out."""
         self.stands_still_until = float("-inf")
         """Loop time until which nothing is sent or received: a process that is stopped, or packets that
         are."""
@@ -68,6 +72,14 @@ class Wire:
         task = asyncio.current_task()
         if self.linger is not None and task is not None and task.get_name().startswith(tuple(names)):
             await self.linger(seconds)
+        return await self.read(call)
+
+    async def slow_poll(self, call: Callable[[], Awaitable[T]], name: str, period: float) -> T:
+        """The same with a poll that is made every `period` seconds, by a task whose name begins with `name`:
+        while nothing happens in the world some are left out, and the others come when they are due."""
+        task = asyncio.current_task()
+        if self.leave_out is not None and task is not None and task.get_name().startswith(name):
+            await self.leave_out(period)
         return await self.read(call)
 
     async def effect(self, what: Effect, call: Callable[[], Awaitable[T]]) -> T:
@@ -212,13 +224,15 @@ class WiredNodeShell:
         self._inner = inner
 
     async def status(self, on: str) -> node.NodeStatus:
-        return await self._wire.read(lambda: self._inner.status(on))
+        return await self._wire.slow_poll(lambda: self._inner.status(on), "shell/", watcher.SLOW_SECONDS)
 
     async def inventory(self, on: str) -> node.GuestConfigs:
-        return await self._wire.read(lambda: self._inner.inventory(on))
+        return await self._wire.slow_poll(lambda: self._inner.inventory(on), "configs", watcher.SLOW_SECONDS)
 
     async def equipment(self, on: str) -> node.Equipment:
-        return await self._wire.read(lambda: self._inner.equipment(on))
+        return await self._wire.slow_poll(
+            lambda: self._inner.equipment(on), "equipment/", watcher.EQUIPMENT_SECONDS
+        )
 
     async def processes(self, on: str) -> node.NodeProcesses:
         return await self._wire.read(lambda: self._inner.processes(on))

@@ -8,7 +8,7 @@ import asyncio
 import collections
 import contextvars
 import heapq
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from typing_extensions import TypeVarTuple, Unpack, override
@@ -21,17 +21,64 @@ class NothingScheduledError(RuntimeError):
     """The main coroutine waits, and neither a callback nor a timer is left that could wake it."""
 
 
+class _Handle(asyncio.Handle):
+    """A callback without what a loop keeps for debugging: simulations make tens of thousands of them."""
+
+    __slots__ = ()
+    _context: contextvars.Context
+    _callback: Any
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: Sequence[Any],
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+    @override
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback = None
+        self._args = ()
+
+
+class _Timer(_Handle, asyncio.TimerHandle):
+    """The same for a callback at a moment."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: Sequence[Any],
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        _Handle.__init__(self, callback, args, loop, context)
+        self._when = when
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """An asyncio event loop on its own clock, which starts at `start` seconds and moves only between
     callbacks."""
 
-    _ready: collections.deque[asyncio.Handle]
+    _ready: collections.deque[_Handle]
 
     def __init__(self, start: float = 0.0) -> None:
         super().__init__()
         self._now = start
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
-        """A heap; of timers for the same moment the one made first is first."""
+        self._timers: list[tuple[float, int, _Timer]] = []
+        """A heap; of timers for the same moment the one made first is first. A cancelled one stays in it until
+        its moment."""
         self._made = 0
         self._broken: BaseException | None = None
         self.set_exception_handler(VirtualLoop._failed)
@@ -55,7 +102,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = _Timer(when, callback, args, self, context)
         self._made += 1
         heapq.heappush(self._timers, (when, self._made, handle))
         return handle
@@ -77,12 +124,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = _Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """A cancelled timer stays in the heap until its moment."""
 
     def _run_once(self) -> None:
         """One turn, called by `run_forever`: move due timers to the ready queue, then run what is ready."""
@@ -97,8 +141,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
             ready.append(heapq.heappop(timers)[2])
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if not handle._cancelled:
-                handle._run()
+            if handle._cancelled:
+                continue
+            try:
+                handle._context.run(handle._callback, *handle._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as problem:
+                told = {"message": f"exception in {handle!r}", "exception": problem, "handle": handle}
+                self.call_exception_handler(told)
         if self._broken is not None:
             broken, self._broken = self._broken, None
             raise broken

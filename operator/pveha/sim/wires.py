@@ -51,6 +51,8 @@ class Wire:
         self.leave_out: Callable[[float], Awaitable[None]] | None = None
         """Lets so many seconds pass, again and again, as long as nothing happens; None: no poll is left
         out."""
+        self._heard: set[str] = set()
+        """Tasks of slow polls of which the last one was answered."""
         self.stands_still_until = float("-inf")
         """Loop time until which nothing is sent or received: a process that is stopped, or packets that
         are."""
@@ -76,11 +78,17 @@ class Wire:
 
     async def slow_poll(self, call: Callable[[], Awaitable[T]], name: str, period: float) -> T:
         """The same with a poll that is made every `period` seconds, by a task whose name begins with `name`:
-        while nothing happens in the world some are left out, and the others come when they are due."""
+        while nothing happens in the world some that follow an answer are left out, and the others come when
+        they are due."""
         task = asyncio.current_task()
-        if self.leave_out is not None and task is not None and task.get_name().startswith(name):
+        source = task.get_name() if task is not None else ""
+        if self.leave_out is not None and source in self._heard:
+            self._heard.discard(source)
             await self.leave_out(period)
-        return await self.read(call)
+        result = await self.read(call)
+        if source.startswith(name):
+            self._heard.add(source)
+        return result
 
     async def effect(self, what: Effect, call: Callable[[], Awaitable[T]]) -> T:
         """A call with one."""

@@ -23,7 +23,7 @@ def moments(monkeypatch: pytest.MonkeyPatch) -> list[tuple[snapshot.Snapshot, sp
     monkeypatch.setattr(rounds, "decide", note)
     simulation.play(chaos.plan(11, (), None, None))
     monkeypatch.undo()
-    return found[::40]
+    return found[::20]
 
 
 def test_what_is_read_back_leads_to_the_same_report(

@@ -15,6 +15,9 @@ T = TypeVar("T")
 KUBERNETES_SECONDS = 5.0
 """Deadline of the real client's requests."""
 
+MEMBERSHIP_SECONDS = 2.5
+"""How much later a node may be asked for its membership: what it told must not be called old meanwhile."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Effect:
@@ -149,7 +152,7 @@ class WiredHypervisor:
         self._inner = inner
 
     async def membership(self, witness: str) -> cluster.MembershipView:
-        return await self._wire.poll(lambda: self._inner.membership(witness), ("membership ",), 4.0)
+        return await self._wire.poll(lambda: self._inner.membership(witness), ("membership ",), MEMBERSHIP_SECONDS)
 
     async def inventory(self) -> cluster.Inventory:
         return await self._wire.poll(self._inner.inventory, ("inventory",), 10.0)

@@ -33,8 +33,10 @@ URGENT_SECONDS = 0.25
 """Time between rounds while a node is suspected or lost and something is left to do."""
 CLOSE_SECONDS = 5.0
 """Time between rounds while the CRM has to take note of what we did: what it writes is news."""
-CALM_SECONDS = 20.0
+CALM_SECONDS = 10.0
 """Time between rounds while nothing is in doubt: observers wake the loop at once when that changes."""
+QUIET_SECONDS = 20.0
+"""The same while there is nothing to say at all."""
 MAX_EDITS = 50
 """Changes of HA resources in one operation: each takes about 65 ms under a cluster-wide lock."""
 
@@ -128,18 +130,21 @@ def _decide(
     memo = memory.changed(memo, announced=announced)
     drilled = _named(wanted, meta.DRILL_ANNOTATION)
     looking = _looking(seen, verdicts, recoveries, memo, drilled, startup, allowed)
+    told = _told(
+        start,
+        cancel,
+        verdicts,
+        allowed,
+        protected,
+        quarantine.reasons(memo, spec),
+        drains,
+        enrolled,
+        startup,
+    )
+    nothing = f"all {len(verdicts)} nodes are online, {len(protected.guests)} guests protected: nothing to do"
+    wake_after = _wake_after(looking, verdicts, allowed, spec.detection) if told else QUIET_SECONDS
     decided = decision.Decision(
-        sentence=_sentence(
-            start,
-            cancel,
-            verdicts,
-            allowed,
-            protected,
-            quarantine.reasons(memo, spec),
-            drains,
-            enrolled,
-            startup,
-        ),
+        sentence="; ".join(told) or nothing,
         start=tuple(start),
         cancel=tuple(cancel),
         events=tuple(events),
@@ -147,7 +152,7 @@ def _decide(
         tell=lambda: reports.report(round_),
         looking=looking,
         memory=memo,
-        wake_after=min(_wake_after(looking, verdicts, allowed, spec.detection), enrolled.due_in),
+        wake_after=min(wake_after, enrolled.due_in),
     )
     return decided, round_
 
@@ -373,7 +378,7 @@ def _wake_after(
     return max(period, CLOSE_SECONDS if looking.closely else CALM_SECONDS)
 
 
-def _sentence(
+def _told(
     start: list[operations.Operation],
     cancel: list[str],
     verdicts: Mapping[str, evidence.Verdict],
@@ -383,7 +388,8 @@ def _sentence(
     drains: maintenance.Drains,
     enrolled: enrolment.Enrolment,
     startup: readiness.Startup,
-) -> str:
+) -> list[str]:
+    """What there is to say of this round; nothing in a quiet world."""
     told = [
         f"{name} is {v.state} ({v.reason})"
         for name, v in verdicts.items()
@@ -418,7 +424,4 @@ def _sentence(
         told.append(f"cancel {', '.join(cancel)}")
     if allowed.reason is not conditions.Acting.OK:
         told.append(allowed.message)
-    return (
-        "; ".join(told)
-        or f"all {len(verdicts)} nodes are online, {len(protected.guests)} guests protected: nothing to do"
-    )
+    return told

@@ -77,8 +77,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._now = start
         self._timers: list[tuple[float, int, _Timer]] = []
-        """A heap; of timers for the same moment the one made first is first. A cancelled one stays in it until
-        its moment."""
+        """A heap; of timers for the same moment the one made first is first. Cancelled ones stay until then."""
         self._made = 0
         self._broken: BaseException | None = None
         self.set_exception_handler(VirtualLoop._failed)

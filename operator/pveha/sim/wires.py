@@ -152,7 +152,9 @@ class WiredHypervisor:
         self._inner = inner
 
     async def membership(self, witness: str) -> cluster.MembershipView:
-        return await self._wire.poll(lambda: self._inner.membership(witness), ("membership ",), MEMBERSHIP_SECONDS)
+        return await self._wire.poll(
+            lambda: self._inner.membership(witness), ("membership ",), MEMBERSHIP_SECONDS
+        )
 
     async def inventory(self) -> cluster.Inventory:
         return await self._wire.poll(self._inner.inventory, ("inventory",), 10.0)

@@ -77,7 +77,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._now = start
         self._timers: list[tuple[float, int, _Timer]] = []
-        """A heap; of timers for the same moment the one made first is first. Cancelled ones stay until then."""
+        """A heap; of timers for the same moment the one made first is first. Cancelled ones stay."""
         self._made = 0
         self._broken: BaseException | None = None
         self.set_exception_handler(VirtualLoop._failed)

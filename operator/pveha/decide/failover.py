@@ -268,7 +268,7 @@ def _item(
         registration.entry(guest, protection.wanted_state(guest), owner),
         claimed,
         here,
-        rank=guest.order,
+        rank=guest.order[:-1],
     )
 
 

@@ -213,13 +213,19 @@ class Lull:
         finally:
             timer.cancel()
 
-    async def leave_out(self, period: float) -> None:
-        """Let `period` seconds pass up to LEFT_OUT times, while nothing has been told for LULL_SECONDS."""
+    async def leave_out(self, period: float, age: float) -> None:
+        """Let `period` seconds pass up to LEFT_OUT times, while nothing has been told or done in the `age`
+        seconds before and since."""
+        since = self._world.now() - age
         for _ in range(LEFT_OUT):
             self._look()
-            if self._world.now() - self._last < LULL_SECONDS:
+            if self._last >= since:
                 return
             await asyncio.sleep(period)
+
+    def stir(self) -> None:
+        """Something is done, whatever is told of it."""
+        self._last = self._world.now()
 
     def _look(self) -> None:
         if len(self._world.log) == self._lines:
@@ -347,6 +353,8 @@ class Rig:
                 if left == 1:
                     self.world.later(delay, self.apply, line)
             self.triggers = [(left - 1, delay, line) for left, delay, line in self.triggers if left > 1]
+        if effect.verb not in ("lease", "status") and self.lull:
+            self.lull.stir()
         replica = self.operators[effect.operator]
         if not replica.trip or effect.verb == "lease":
             return

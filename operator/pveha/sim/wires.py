@@ -51,11 +51,11 @@ class Wire:
         self.kubernetes_loses_answers = False
         self.linger: Callable[[float], Awaitable[None]] | None = None
         """Waits until something happens in the world, at most so long; None: no poll is put off."""
-        self.leave_out: Callable[[float], Awaitable[None]] | None = None
-        """Lets so many seconds pass, again and again, as long as nothing happens; None: no poll is left
-        out."""
-        self._heard: set[str] = set()
-        """Tasks of slow polls of which the last one was answered."""
+        self.leave_out: Callable[[float, float], Awaitable[None]] | None = None
+        """Lets so many seconds pass, again and again, while nothing has happened in some seconds before and
+        since; None: no poll is left out."""
+        self._heard: dict[str, float] = {}
+        """When a task's last slow poll was sent, if it was answered."""
         self.stands_still_until = float("-inf")
         """Loop time until which nothing is sent or received: a process that is stopped, or packets that
         are."""
@@ -86,11 +86,12 @@ class Wire:
         task = asyncio.current_task()
         source = task.get_name() if task is not None else ""
         if self.leave_out is not None and source in self._heard:
-            self._heard.discard(source)
-            await self.leave_out(period)
+            age = asyncio.get_running_loop().time() - self._heard.pop(source)
+            await self.leave_out(period, age)
+        asked_at = asyncio.get_running_loop().time()
         result = await self.read(call)
         if source.startswith(name):
-            self._heard.add(source)
+            self._heard[source] = asked_at
         return result
 
     async def effect(self, what: Effect, call: Callable[[], Awaitable[T]]) -> T:

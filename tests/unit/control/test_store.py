@@ -79,6 +79,33 @@ def test_an_object_that_the_models_refuse_is_reported_and_repaired() -> None:
     assert "credentialsSecretRef" in known.refused()[ObjectRef("HACluster", "default", "dc1")]
 
 
+def test_only_what_people_change_is_a_new_revision() -> None:
+    known = store.Store()
+    known.event("HACluster", "ADDED", cluster(1))
+    known.event("ProtectedVM", "ADDED", guest(2))
+
+    def revision() -> int:
+        found = known.specs(KEY)
+        assert found is not None
+        return found.revision
+
+    before = revision()
+    known.event("ProtectedVM", "MODIFIED", {**guest(3), "status": {"node": "pve2"}})
+    found = known.specs(KEY)
+    assert found is not None
+    assert found.guests["web"].status.node == "pve2"
+    assert revision() == before
+    known.event("ProtectedVM", "MODIFIED", guest(4, priority=7))
+    prior = revision()
+    assert prior > before
+    annotated = guest(5, priority=7)
+    annotated["metadata"]["annotations"] = {"pveha.dev/confirm-unprotect": "3"}
+    known.event("ProtectedVM", "MODIFIED", annotated)
+    assert revision() > prior
+    known.event("ProtectedVM", "DELETED", annotated)
+    assert revision() > prior + 1
+
+
 def test_an_object_being_deleted_no_longer_counts() -> None:
     known = store.Store()
     leaving = cluster(1)

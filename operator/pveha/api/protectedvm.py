@@ -95,8 +95,9 @@ class FailoverPlan(Model):
     target_node: Annotated[str, Field(max_length=63)]
     """Where it would run."""
     expected_downtime_seconds: Annotated[int, Field(ge=0)] | None = None
-    """For how long it would be down: as long as in its last failover, else calculated from corosync's
-    timeouts; rounded up to 5 s. Absent if a person has to confirm the node's death."""
+    """For how long it would be down, with the time that it would wait for guests it depends on: as long as
+    in its last failover, else calculated from corosync's timeouts; rounded up to 5 s. Absent if it is kept
+    stopped, or a person has to confirm the node's death."""
 
 
 class LastFailover(Model):

@@ -32,6 +32,8 @@ REPORT_SECONDS = 3.0
 """Between two reports while nothing happens that makes an Event and nothing is begun."""
 QUIET_REPORT_SECONDS = 20.0
 """The same if nothing is new either, so that only what goes by the clock could be told."""
+UNFINISHED_SECONDS = 0.5
+"""The least while plans are being worked out that go on with each report."""
 
 
 class Clock(Protocol):
@@ -129,6 +131,7 @@ async def run_linked(
     period = float(now.cluster.spec.detection.probe_period_seconds)
     check_at = loop.time() + SECRETS_SECONDS
     reported_at, untold = float("-inf"), True
+    soon = float("inf")
     said = ""
     async with (
         watcher.Watcher(outside, names, owner, period, wall_now) as observer,
@@ -153,9 +156,12 @@ async def run_linked(
                 if untold or decision.looking.urgent or decision.looking.closely
                 else QUIET_REPORT_SECONDS
             )
+            pause = pause if decision.looking.urgent else min(pause, soon)
             if decision.events or decision.start or loop.time() >= reported_at + pause:
                 reported_at, untold = loop.time(), False
-                reporter.write(decision.report)
+                report = decision.report
+                reporter.write(report)
+                soon = _next(report.unfinished, loop.time() - reported_at)
             reporter.record(decision.events)
             reporter.enrol(decision.enrolment)
             _note(key, states, health, observer)
@@ -165,8 +171,14 @@ async def run_linked(
                 if not states and await changed(now):
                     log.info("%s: connection settings have changed: connecting anew", key)
                     return memo
-            untold |= await _wait(loop.time() + decision.wake_after, wanted, now, observer.news, rung)
+            wake_after = min(decision.wake_after, soon)
+            untold |= await _wait(loop.time() + wake_after, wanted, now, observer.news, rung)
     return memo
+
+
+def _next(unfinished: float, took: float) -> float:
+    """Seconds until the next report, for a `decision.Report.unfinished` that took so long."""
+    return max(UNFINISHED_SECONDS, took / unfinished) if unfinished else float("inf")
 
 
 async def _wait(

@@ -12,6 +12,7 @@ from pveha.model import decision
 
 def report(now: told_.Round) -> decision.Report:
     """The statuses of this round."""
+    now.memo.plans.unfinished = 0.0
     promised = failover.promised(now.seen, now.memo, now.protected)
     able = protection.recoverable(now.protected.guests.values(), now.seen, now.memo)
     each = None if now.native else told_.ask_each(now, able, promised)
@@ -28,7 +29,7 @@ def report(now: told_.Round) -> decision.Report:
             guests[name] = report_guests.refused(refusal, None, now)
     policies = {name: report_guests.policy_status(policy) for name, policy in now.wanted.policies.items()}
     cluster = report_cluster.status_of(now, told, guests)
-    return decision.Report(cluster, guests, policies, still)
+    return decision.Report(cluster, guests, policies, still, now.memo.plans.unfinished)
 
 
 def _plans(

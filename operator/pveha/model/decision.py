@@ -35,6 +35,9 @@ class Report:
     policies: Mapping[str, failoverpolicy.FailoverPolicyStatus]
     standing: frozenset[str] = frozenset()
     """Those of `guests` of which nothing is to be written for now."""
+    unfinished: float = dataclasses.field(default=0.0, compare=False)
+    """Part of the processor that further reports are worth, because they would know more even if nothing
+    happens; 0: they would not."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -17,6 +17,10 @@ SEARCHES = 2
 
 PLACINGS = 12_000
 """Work on one question of capacity in a round: less than 0.1 s."""
+SINGLES_SHARE = 0.5
+"""Of the processor: each guest's own plan should be told within seconds, ..."""
+CAPACITY_SHARE = 0.2
+"""... and what the whole has room for may take a minute."""
 BAND = 64
 """What nodes have in use counts for capacity as changed when it has moved by this part of the node's
 memory."""
@@ -36,9 +40,12 @@ class _Admitting:
 class Known:
     """What the rounds before have found."""
 
-    __slots__ = ("_admitting", "_plans", "_singles", "_singles_of")
+    __slots__ = ("_admitting", "_plans", "_singles", "_singles_of", "unfinished")
 
     def __init__(self) -> None:
+        self.unfinished = 0.0
+        """Part of the processor that asking again is worth, because an answer may change by it; 0: none may.
+        Whoever wants to know sets it to 0 first."""
         self._admitting: dict[str, _Admitting] = {}
         self._plans: list[tuple[problem.Problem, engine.Placement]] = []
         self._singles: singles.Singles | None = None
@@ -59,6 +66,8 @@ class Known:
         if known is None or known.behind or self._singles_of != asked:
             known = self._singles = singles.plan_each(asked, known, SEARCHES)
             self._singles_of = asked
+        if known.behind:
+            self.unfinished = max(self.unfinished, SINGLES_SHARE)
         return known.plans
 
     def admit(
@@ -80,6 +89,8 @@ class Known:
                 left -= next(known.work)
             except StopIteration as end:
                 known.answer, known.work = end.value, None
+        if known.work is not None:
+            self.unfinished = max(self.unfinished, CAPACITY_SHARE)
         return known.answer
 
 

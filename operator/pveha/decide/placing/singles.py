@@ -32,8 +32,8 @@ class Singles:
 
 
 def plan_each(asked: problem.Problem, before: Singles | None = None, searches: int | None = None) -> Singles:
-    """Plan the loss of each node. Plans of `before` whose facts are the same are taken over; the result is
-    the same without it.
+    """Plan the loss of each node. Plans of `before` whose facts are the same, but for guests that are
+    planned for where they go by now, are taken over; else the result is the same without it.
 
     At most `searches` plans are made that take more than a first pass, unless it is None. The others keep the
     plan of `before` while its targets take guests, or have that of the first pass; call again, and the
@@ -48,8 +48,8 @@ def plan_each(asked: problem.Problem, before: Singles | None = None, searches: i
         name = index.nodes[n].name
         facts = _facts(index, n)
         known = before.facts.get(name) if before else None
-        if before and known == facts:
-            found[name], plans[name] = known, before.plans[name]
+        if before and known and (known == facts or _is_told(known, facts, before.plans[name])):
+            found[name], plans[name] = facts, before.plans[name]
             continue
         found[name] = facts
         first = plan.quick(index, 1 << n)
@@ -65,6 +65,20 @@ def plan_each(asked: problem.Problem, before: Singles | None = None, searches: i
             plans[name] = old if old is not None and _stands(index, n, old) else plan.told(first)
     names = [node.name for node in index.nodes]
     return Singles({name: plans[name] for name in names}, {name: found[name] for name in names}, tuple(late))
+
+
+def _is_told(old: Facts, new: Facts, made: plan.Placement) -> bool:
+    """Whether all that has changed is that guests are now planned for where the plan `made` has them go."""
+    if (old.nodes, old.free, old.groups) != (new.nodes, new.free, new.groups):
+        return False
+    return len(old.guests) == len(new.guests) and all(
+        one == other
+        or (
+            other.planned == made.targets.get(other.vmid, "")
+            and dataclasses.replace(one, planned=other.planned) == other
+        )
+        for one, other in zip(old.guests, new.guests, strict=True)
+    )
 
 
 def _stands(index: Index, n: int, old: plan.Placement) -> bool:

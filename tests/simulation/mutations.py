@@ -336,7 +336,9 @@ MUTATIONS: Mapping[str, Story] = {
     "never switch on again": Story(
         never_switch_on, ("power-loss",), "switched on in its time", guest_count=3, fault_count=2
     ),
-    "believe nobody": Story(believe_nobody, ("confirmed-off",), "runs again in time", fault_count=1),
+    "believe nobody": Story(
+        believe_nobody, ("confirmed-off",), "runs again in time", guest_count=6, fault_count=1
+    ),
     "cut off a twin": Story(
         cut_off_a_twin, ("chassis-lost",), "no live node is fenced", nodes=5, fault_count=2
     ),

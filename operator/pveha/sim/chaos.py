@@ -640,16 +640,17 @@ def _confirmed(dice: Dice, about: config.Config) -> Lines:
     node = dice.node()
     silence, mend = _silenced(about, node)
     off = dice.seconds(0, 20)
-    said = off + round(dice.rng.uniform(4.0, 90.0), 2)
+    said = round(off + dice.seconds(8, 90), 2)
+    in_peace = 45.0 if dice.sometimes(0.6) else 0.0
     lines: Lines = [(0.0, line) for line in silence]
     lines += [(off, f"power off {node}"), (said, f"confirm off {node}")]
-    if dice.sometimes(0.4):
+    if dice.sometimes(0.3):
         lines.append((said + 15.0, f"confirm off {node}"))
     if dice.sometimes(0.3):
         lines.append((said + dice.seconds(0.1, 30), "confirm failure none"))
     if dice.sometimes(0.7):
-        lines.append((said + dice.seconds(0.1, 200), f"power on {node}"))
-    mended = said + dice.seconds(0.5, 300)
+        lines.append((said + in_peace + dice.seconds(0.1, 200), f"power on {node}"))
+    mended = said + in_peace + dice.seconds(0.5, 300)
     return [*lines, *((mended, line) for line in mend)]
 
 

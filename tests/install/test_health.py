@@ -82,9 +82,9 @@ NOT_PLAYED = {
     "HACluster Degraded": "NodeUntrusted",
     "HACluster Acting": "NotLeader NotOwned",
     "HACluster Drained": "PrivilegesMissing",
-    "HACluster Sound": "RecordStale CertificateExpiring",
+    "HACluster Sound": "RecordStale CertificateExpiring AgentForbidden",
     "FailoverPolicy Ready": "Invalid",
-    "ProtectedVM Ready": "Observed Invalid ClusterNotFound IsTemplate",
+    "ProtectedVM Ready": "Observed Invalid ClusterNotFound IsTemplate DependencyIgnored",
     "ProtectedVM PlacementReady": "RuleRefused Observed NotExpressible",
     "ProtectedVM FailoverReady": "FencingManual VlanMissing CommentTooLong DuplicateSuspected Busy "
     "DependencyNotReady",

@@ -202,6 +202,18 @@ def test_a_guest_of_a_node_that_is_not_drained_is_moved() -> None:
     assert "only what is drained moves" in broken(send_it)
 
 
+@pytest.mark.parametrize("comment", ["", "[pveha preempted=vm:102]"])
+def test_a_guest_is_stopped_that_does_not_allow_it(comment: str) -> None:
+    async def stop(on: rig.Rig) -> None:
+        await asyncio.sleep(60.0)
+        present = on.world.newest.resources["vm:101"]
+        text = f"{present.comment} {comment}".strip()
+        stopped = dataclasses.replace(present, state=cluster.HAState.STOPPED, comment=text)
+        send(on, "update_ha", "vm:101", resource=stopped)
+
+    assert set(broken(stop)) == {"nobody is stopped against his will"}
+
+
 def test_a_guest_goes_down_for_a_drain() -> None:
     async def drain(on: rig.Rig) -> None:
         on.apply("availability pve2 Drain")

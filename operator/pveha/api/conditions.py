@@ -643,6 +643,11 @@ class GuestReady(Documented):
         "If the new guest is to be protected, delete the ProtectedVM and create it again.",
     )
     IS_TEMPLATE = "IsTemplate", "The guest is a template, which never runs.", "Delete the ProtectedVM."
+    PREEMPTED = (
+        "Preempted",
+        "The guest was stopped to make room for a more important one of a lost node (spec.preemption).",
+        "It is started again once there is room: bring the lost node back, or add memory.",
+    )
     UNREGISTERED = (
         "Unregistered",
         "The guest is not registered with Proxmox's own HA, and registering it failed.",

@@ -18,6 +18,13 @@ class RunStrategy(StrEnum):
     HALTED = "Halted"
 
 
+class Preemption(StrEnum):
+    """Whether a guest may be stopped for a more important one."""
+
+    NEVER = "Never"
+    ALLOWED = "Allowed"
+
+
 class Dependency(Model):
     """A guest that has to be ready before this one is started after a failure."""
 
@@ -67,6 +74,10 @@ class ProtectedVMSpec(Model):
     priority: Annotated[int, Field(ge=0, le=1000)] = 100
     """Which guests come first when a node dies and not all can start at once, or not all fit: higher
     first."""
+    preemption: Preemption = Preemption.NEVER
+    """Allowed: when a node is lost and a guest of a higher priority finds no room, this one may be stopped
+    for it. It is shut down by Proxmox's HA, within a minute or by force, and started again once there is
+    room. Never: it runs on."""
     depends_on: Annotated[
         tuple[Dependency, ...], Field(max_length=32, json_schema_extra=list_map("name"))
     ] = ()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pveha.api import fencing, hacluster
 from pveha.api.conditions import FailoverReady
-from pveha.decide import evidence, failover, guards, memory, recall
+from pveha.decide import evidence, failover, guards, memory, preemption, recall
 from pveha.model import mark, operations, snapshot
 
 AGAIN_SECONDS = 300.0
@@ -35,6 +35,7 @@ def power_on(
         or not recall.is_current(seen, memo)
         or seen.ha_config is None
         or any(mark.parse(each.comment).mark is not None for each in seen.ha_config.resources.values())
+        or preemption.going_on(seen)
     ):
         return []
     for name, verdict in verdicts.items():
@@ -50,7 +51,7 @@ def power_on(
             and seen.now >= remembered.may_land_until
             and (last is None or seen.now - last >= AGAIN_SECONDS)
             and not remembered.voided
-            and not (recovery.items or recovery.stranded)
+            and not recovery.pending
             and not any(refusal.reason in UNDER_WAY for refusal in recovery.refusals.values())
             and not _native_works(name, seen)
         ):

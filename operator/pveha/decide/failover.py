@@ -16,6 +16,7 @@ from pveha.decide import (
     readiness,
     recall,
     registration,
+    victims,
 )
 from pveha.model import cluster, operations, snapshot
 
@@ -50,6 +51,13 @@ class Recovery:
     refusals: Mapping[int, protection.Refusal]
     stranded: frozenset[int] = frozenset()
     """Guests that a migration has left between it and a live node, and that wait for its proof (S16)."""
+    preempting: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    """Running guests to be stopped by vmid, and which guest without room gets each one's place."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether the proof that the node is off would bring a guest back."""
+        return bool(self.items or self.stranded or self.preempting)
 
 
 def recover(
@@ -170,9 +178,15 @@ def _recovery(
             refusals[guest.vmid] = refusal
         else:
             wanted.append(guest)
-    planned = placement.plan(
-        {dead}, wanted, seen, spec, memo, verdicts, promised(seen, memo, protected), protected.wished, judge
-    )
+    promise = promised(seen, memo, protected)
+    planned = placement.plan({dead}, wanted, seen, spec, memo, verdicts, promise, protected.wished, judge)
+    waiting = victims.needy(planned.refusals, protected)
+    preempting: Mapping[int, int] = {}
+    if waiting:
+        placed = [guest for guest in wanted if guest.vmid in planned.targets]
+        preempting = victims.choose(
+            {dead}, waiting, placed, seen, spec, memo, verdicts, promise, protected, judge
+        )
     proven = {name for name, verdict in verdicts.items() if verdict.state is evidence.State.FENCED}
     items = {
         guest.vmid: _item(guest, dead, seen.owner, proven=proven)
@@ -196,7 +210,7 @@ def _recovery(
             )
         )
     )
-    return Recovery(dead, items, planned.targets, {**refusals, **planned.refusals}, stranded)
+    return Recovery(dead, items, planned.targets, {**refusals, **planned.refusals}, stranded, preempting)
 
 
 def _not_now(
@@ -329,7 +343,7 @@ def _fence(
     if (
         not due
         or not evidence.announcements_read(seen, memo.node(name).offline_since or seen.now)
-        or not (recovery.items or recovery.stranded)
+        or not recovery.pending
         or verdict.level is None
         or votes_unsafe(seen, survivors)
     ):

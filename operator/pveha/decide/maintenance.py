@@ -99,9 +99,16 @@ def follow(
             move = _followed(move, guest, state, seen)
         arrived = move.arrived_at is not None and seen.now - move.arrived_at < ARRIVED_SECONDS
         drained = spec.availability(guest.node) is hacluster.Availability.DRAIN
-        if move.sent_at is not None or arrived or (drained and move.attempts):
+        tried_again = move.attempts and (drained or _is_preempted(guest, seen))
+        if move.sent_at is not None or arrived or tried_again:
             moves[vmid] = move
     return memory.changed(memo, moves=moves)
+
+
+def _is_preempted(guest: cluster.GuestResource, seen: snapshot.Snapshot) -> bool:
+    """Whether it was stopped for another guest, and may be sent where there is room for it."""
+    resource = seen.ha_config.resources.get(guest.ref.sid) if seen.ha_config is not None else None
+    return resource is not None and bool(mark.parse(resource.comment).preempted)
 
 
 def _followed(
@@ -192,7 +199,7 @@ def drain(
         if refusal:
             refusals.append(refusal)
         for operation in start:
-            memo = _sent(memo, operation, seen)
+            memo = sent_off(memo, operation, seen)
         sent.extend(start)
         away = [Left(guest.ref, Standing.MOVING) for guest in _on_the_books(name, seen)]
         result[name] = tuple(sorted((*left, *away), key=lambda each: each.ref.vmid))
@@ -226,7 +233,7 @@ def _hindrance(
         if verdict.state in (evidence.State.ONLINE, evidence.State.PLANNED_DOWN):
             continue
         recovery = recoveries.get(name)
-        at_rest = recovery is not None and not (recovery.items or recovery.stranded)
+        at_rest = recovery is not None and not recovery.pending
         emptied = spec.availability(name) is hacluster.Availability.DRAIN
         if at_rest and (verdict.state is evidence.State.FENCED or emptied):
             continue
@@ -243,7 +250,8 @@ def _under_way(seen: snapshot.Snapshot, memo: memory.Memory) -> frozenset[int]:
     return frozenset({guest.ref.vmid for guest in found if in_motion(guest, seen)} | sent)
 
 
-def _sent(memo: memory.Memory, operation: operations.Migrate, seen: snapshot.Snapshot) -> memory.Memory:
+def sent_off(memo: memory.Memory, operation: operations.Migrate, seen: snapshot.Snapshot) -> memory.Memory:
+    """The memory of a migration that is begun."""
     old = memo.moves.get(operation.ref.vmid, memory.Move(operation.source))
     move = dataclasses.replace(
         old, source=operation.source, target=operation.target, sent_at=seen.now, seen_moving=False

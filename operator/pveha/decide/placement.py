@@ -19,7 +19,7 @@ from pveha.model import cluster, node, operations, snapshot
 
 HA_STEP = 10_000
 """What a step of a node affinity of Proxmox's HA outweighs: all that users usually wish together."""
-SHUNNED = -90_000
+BEYOND = 90_000
 """What outweighs everything that is wished of a node."""
 
 
@@ -48,10 +48,14 @@ class Demand:
     """The node it was planned for."""
     shunned: str = ""
     """The node that is its last resort."""
+    rather: str = ""
+    """The node that it goes to if it can."""
     by_rules: bool = True
     """Whether Proxmox's HA rules are kept."""
     kept: frozenset[str] | None = None
     """The only nodes that come into question; None: any."""
+    preemptible: bool = False
+    """Whether it may be stopped where it runs."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -238,7 +242,9 @@ def _guest(
         if names is not None:
             eligible = names if eligible is None else eligible & names
     if asked.shunned:
-        affinity = _sum(affinity, {asked.shunned: SHUNNED})
+        affinity = _sum(affinity, {asked.shunned: -BEYOND})
+    if asked.rather:
+        affinity = _sum(affinity, {asked.rather: BEYOND})
     return problem.Guest(
         asked.vmid,
         asked.memory,
@@ -247,6 +253,7 @@ def _guest(
         eligible=eligible,
         affinity=affinity,
         planned=asked.planned,
+        preemptible=asked.preemptible,
     )
 
 

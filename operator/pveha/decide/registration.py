@@ -28,7 +28,7 @@ def edits(
             continue
         if guest.registered is None:
             edit = _create(guest, seen.owner)
-        elif guest.comment.owner == seen.owner and guest.comment.mark is None:
+        elif guest.comment.owner == seen.owner and guest.comment.mark is None and not guest.comment.preempted:
             edit = _tend(guest, guest.registered)
         else:
             edit = None
@@ -37,7 +37,8 @@ def edits(
     for sid, resource in sorted(seen.ha_config.resources.items()):
         ref = guests.parse_sid(sid)
         comment = mark.parse(resource.comment)
-        if ref is not None and comment.owner == seen.owner and comment.mark is None and ref.vmid in released:
+        at_rest = comment.owner == seen.owner and comment.mark is None and not comment.preempted
+        if ref is not None and at_rest and ref.vmid in released:
             result.append(
                 operations.Edit(sid, resource, None, "its ProtectedVM is gone: unregistered, left running")
             )

@@ -1,13 +1,20 @@
 """What users are told of capacity: the condition CapacityAssured, and its Events."""
 
+import math
 from collections.abc import Iterable
 
 from pveha.api import conditions
-from pveha.decide import capacity, failover, placement
+from pveha.decide import capacity, evidence, failover, placement
 from pveha.decide import told as told_
 from pveha.model import decision
 
 LONGEST_MESSAGE = 4000
+UNDECIDED = evidence.PASSING | {evidence.State.DOWN}
+UNDECIDED_SECONDS = 15.0
+"""How long a node may be on its way to another state."""
+RETURNED_SECONDS = 30.0
+"""How long after nodes answer again, or quorum is back, some may still seem to take no guests: their LRMs and
+node shells are read one after the other."""
 STANDING = {
     str(reason): reason
     for reason in (
@@ -33,6 +40,11 @@ def assured(now: told_.Round, each: placement.Each | None) -> told_.Told:
         return _as_before(now, "the cluster has not been seen whole yet")
     if any(each.items for each in now.recoveries.values()) or failover.running_items(now.seen):
         return _as_before(now, "guests are being recovered")
+    memo, at = now.memo, now.seen.now
+    if at - max(memo.quorate_since, at if memo.sight_since is None else memo.sight_since) < RETURNED_SECONDS:
+        return _as_before(now, "the cluster has not been seen for long enough")
+    if unsettled := [name for name in now.verdicts if _is_unsettled(name, now)]:
+        return _as_before(now, f"{', '.join(unsettled)} may be on the way to another state")
     guests = now.protected.guests
     found = capacity.assess("now", each.question.asked, spec, now.memo, now.verdicts, guests)
     if found.too_few:
@@ -50,6 +62,20 @@ def assured(now: told_.Round, each: placement.Each | None) -> told_.Told:
     )
     text = f"there is room for the guests of any {found.losses} ({extent}){more}"
     return True, conditions.CapacityAssured.OK, text
+
+
+def _is_unsettled(name: str, now: told_.Round) -> bool:
+    """Whether a node takes no guests now, for a reason that may be over in a moment: it does not answer, or
+    has just come back."""
+    about, probe = now.memo.node(name), now.seen.probes.get(name)
+    if now.verdicts[name].state is not evidence.State.ONLINE:
+        passing = now.verdicts[name].state in UNDECIDED
+        return passing and now.seen.now - about.state_since < UNDECIDED_SECONDS
+    since = probe.failed_since if probe is not None else None
+    silent_for = now.seen.now - since if since is not None else math.inf
+    least = now.wanted.cluster.spec.detection.recover_after_seconds
+    back = about.online_since is None or now.seen.now - about.online_since < least
+    return back or silent_for < UNDECIDED_SECONDS
 
 
 def _as_before(now: told_.Round, why: str) -> told_.Told:

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from pveha.api import conditions
 from pveha.decide import evidence, memory, quarantine, report_capacity, report_maintenance
 from pveha.decide import told as told_
-from pveha.model import decision, operations
+from pveha.model import cluster, decision, operations
 
+PREEMPTED = "preempted"
+"""Begins the key of what is announced of guests that were stopped for others."""
 HARMLESS = frozenset({evidence.State.ONLINE, evidence.State.PLANNED_DOWN})
 
 
@@ -23,6 +25,7 @@ def events_of(now: told_.Round, before: memory.Memory) -> tuple[list[decision.Ev
             result.extend(_ended(state.operation, state.outcome, now))
     result.extend(_recovered_by_native(now, before))
     result.extend(report_capacity.back(now, before.announced))
+    result.extend(_started_again(now, before))
     due = dict(_once(now))
     result.extend(event for key, event in due.items() if key not in before.announced)
     return result, frozenset(due)
@@ -37,6 +40,15 @@ def _recovered_by_native(now: told_.Round, before: memory.Memory) -> Iterable[de
                 f"{done.completion - done.start:.0f} s after the first sign of the loss"
             )
             yield decision.Event("Recovered", text, name=guest.name)
+
+
+def _started_again(now: told_.Round, before: memory.Memory) -> Iterable[decision.Event]:
+    for guest in now.protected.guests.values():
+        told = f"{PREEMPTED}/{guest.vmid}" in before.announced
+        runs = guest.registered is not None and guest.registered.state is cluster.HAState.STARTED
+        if told and runs and not guest.comment.preempted:
+            text = f"{guest.ref}, which was stopped to make room for another guest, is started again"
+            yield decision.Event("PreemptionEnded", text, name=guest.name)
 
 
 def _ended(
@@ -81,6 +93,10 @@ def _once(now: told_.Round) -> Iterable[tuple[str, decision.Event]]:
             yield f"voided/{name}", decision.Event("FencingContradicted", why, True)
     for name, why in quarantine.reasons(now.memo, now.wanted.cluster.spec).items():
         yield f"quarantine/{name}", decision.Event("NodeQuarantined", f"node {name}: {why}", True)
+    for guest in now.protected.guests.values():
+        if guest.comment.preempted:
+            text = f"{guest.ref} is stopped to make room for {guest.comment.preempted} (spec.preemption)"
+            yield f"{PREEMPTED}/{guest.vmid}", decision.Event("Preempted", text, True, guest.name)
     yield from report_maintenance.events(now)
     yield from report_capacity.events(now)
     for vmid, late in now.startup.overdue.items():

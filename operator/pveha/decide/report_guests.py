@@ -157,6 +157,9 @@ def _guest_ready(guest: protection.Protected, now: told_.Round) -> told_.Told:
         if wait.stopped:
             return False, conditions.GuestReady.DEPENDENCY_NOT_READY, f"it {wait.sentence}"
         return True, conditions.GuestReady.WAITING, f"it {wait.sentence}"
+    if guest.comment.preempted:
+        text = f"it was stopped to make room for {guest.comment.preempted}: started again once there is room"
+        return False, conditions.GuestReady.PREEMPTED, text
     if guest.service is not None and guest.service.state == "error":
         return False, conditions.GuestReady.HA_STATE_ERROR, f"Proxmox HA has {guest.sid} in state error"
     if (wrong := _wrong_dependencies(guest, now)) is not None:

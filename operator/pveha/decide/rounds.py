@@ -17,6 +17,7 @@ from pveha.decide import (
     memory,
     native,
     native_rules,
+    preemption,
     protection,
     quarantine,
     readiness,
@@ -98,11 +99,15 @@ def _decide(
         start.extend(_begin(seen, wanted, memo, members))
     moves, memo, drains = maintenance.drain(seen, spec, memo, verdicts, protected, allowed, recoveries, judge)
     start.extend(moves)
+    look = preemption.Look(seen, spec, memo, verdicts, protected, allowed, recoveries, judge)
+    for move in preemption.moves(look):
+        memo = maintenance.sent_off(memo, move, seen)
+        start.append(move)
     enrolled, memo = enrolment.enrol(seen, wanted, memo, allowed)
     named = {pvm.spec.vmid for pvm in wanted.guests.values()}
     released = enrolled.released - named
     edits = _edits(
-        seen, memo, verdicts, protected, allowed, recoveries, startup, start, released, spec.recovery
+        look, seen, memo, verdicts, protected, allowed, recoveries, startup, start, released, spec.recovery
     )
     start.extend(edits)
     mirror = native_rules.mirror(seen, protected, frozenset(named), released)
@@ -223,6 +228,7 @@ def _begin(
 
 
 def _edits(
+    look: preemption.Look,
     seen: snapshot.Snapshot,
     memo: memory.Memory,
     verdicts: Mapping[str, evidence.Verdict],
@@ -248,6 +254,8 @@ def _edits(
     due = adoption.edits(seen, memo, verdicts, protected, recoveries, recovery, allowed.begin)
     given = {edit.sid for edit in due}
     due += [edit for edit in readiness.renewals(startup, seen, memo, protected) if edit.sid not in given]
+    given |= {edit.sid for edit in due}
+    due += [edit for edit in preemption.edits(look) if edit.sid not in given]
     if allowed.begin and not _recovering(verdicts, recoveries):
         taken = {edit.sid for edit in due}
         taken |= {

@@ -52,5 +52,6 @@ def _is_beside(guest: protection.Protected, now: told.Round) -> bool:
         and where is not None
         and where.state is evidence.State.ONLINE
         and guest.comment.mark is None
+        and not guest.comment.preempted
         and status.last_failover == report_guests.last_failover(guest, now)
     )

@@ -1,7 +1,8 @@
 """The mark in the comment of an HA resource: the journal of record of a takeover (S7).
 
 A comment is one line of at most 4096 characters. The owner's text is kept; ours is appended in brackets:
-`owner text [pveha owner=K8SUID.NAMESPACE.NAME] [pveha op=ID epoch=N was=STATE]`.
+`owner text [pveha owner=K8SUID.NAMESPACE.NAME] [pveha op=ID epoch=N was=STATE]`. A guest that was
+stopped to make room for another carries `[pveha preempted=SID]` until it is started again.
 """
 
 import dataclasses
@@ -37,11 +38,15 @@ class Comment:
     text: str = ""
     owner: str = ""
     mark: Mark | None = None
+    preempted: str = ""
+    """Service id of the guest for which this one was stopped."""
 
     def __str__(self) -> str:
         parts = [self.text] if self.text else []
         if self.owner:
             parts.append(f"[pveha owner={self.owner}]")
+        if self.preempted:
+            parts.append(f"[pveha preempted={self.preempted}]")
         if self.mark:
             parts.append(str(self.mark))
         return " ".join(parts)
@@ -53,14 +58,16 @@ class Comment:
 @functools.lru_cache(maxsize=16384)
 def parse(comment: str) -> Comment:
     """Take a comment apart. Brackets of ours that cannot be read stay part of the text."""
-    owner = ""
+    owner = preempted = ""
     mark: Mark | None = None
 
     def take(match: re.Match[str]) -> str:
-        nonlocal owner, mark
+        nonlocal owner, mark, preempted
         fields = dict(part.partition("=")[::2] for part in match[1].split())
         if set(fields) == {"owner"} and not owner:
             owner = fields["owner"]
+        elif set(fields) == {"preempted"} and not preempted:
+            preempted = fields["preempted"]
         elif (found := _read_mark(fields)) and mark is None:
             mark = found
         else:
@@ -68,7 +75,7 @@ def parse(comment: str) -> Comment:
         return ""
 
     text = _MARK.sub(take, comment)
-    return Comment(text, owner, mark)
+    return Comment(text, owner, mark, preempted)
 
 
 def _read_mark(fields: dict[str, str]) -> Mark | None:

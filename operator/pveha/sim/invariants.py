@@ -8,6 +8,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 
+from pveha.api import protectedvm
 from pveha.model import cluster, guests, kubernetes, mark
 from pveha.sim import copies, fenced, machine, pmxcfs, promises, rig, succession, upgrades, wires, words
 
@@ -425,6 +426,22 @@ class Invariants:
             self.violated("native is left alone", f"{resource.sid} is disowned: {found}")
         if resource.state is cluster.HAState.IGNORED and found is not None and before is None:
             self._new_operation(f"disowning of {resource.sid}")
+        stopped = resource.state is cluster.HAState.STOPPED
+        if present is not None and present.state is cluster.HAState.STARTED and stopped:
+            self._stopping(resource, present)
+
+    def _stopping(self, resource: cluster.HAResource, present: cluster.HAResource) -> None:
+        """Only who is to be stopped, or may be for another guest: with a mark that says so, in an entry of
+        ours."""
+        ref = guests.parse_sid(resource.sid)
+        spec = self._rig.guest_status(ref.vmid).spec if ref is not None and self._is_named(ref.vmid) else None
+        if self.deaf() or (spec is not None and spec.run_strategy is protectedvm.RunStrategy.HALTED):
+            return
+        about = mark.parse(resource.comment)
+        allowed = spec is not None and spec.preemption is protectedvm.Preemption.ALLOWED
+        if not (allowed and about.preempted and about.owner == rig.OWNER):
+            self.violated("nobody is stopped against his will", f"{_shown(present)} is stopped")
+        self._new_operation(f"stopping of {resource.sid}")
 
     def _unregistering(self, sid: str) -> None:
         """Only what pveha registered, and what no ProtectedVM has named for a while."""
@@ -469,9 +486,13 @@ class Invariants:
 
     def _migrating(self, vmid: int) -> None:
         """A guest of a drained node is moved: a container only as its policy lets it, and none of a node that
-        is not drained."""
+        is not drained, but one that was stopped for another and does not run."""
         file, now = self._world.newest.guests.get(vmid), self._world.now()
         if file is None:
+            return
+        resource = self._world.newest.resources.get(file.ref.sid)
+        runs = any(vmid in on.processes for on in self._world.machines.values())
+        if resource is not None and mark.parse(resource.comment).preempted and not runs:
             return
         if file.node not in self._draining and now - self._activated.get(file.node, -1e9) > FORBIDDEN_SECONDS:
             if not self.deaf():

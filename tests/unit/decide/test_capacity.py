@@ -18,7 +18,8 @@ def a_scene(names: tuple[str, ...] = ("pve1", "pve2", "pve3"), size: int = 20, *
     scene = Scene({"capacity": capacity}, names=names)
     for vmid in scene.guests:
         resize(scene, vmid, size)
-    return scene.settle()
+    scene.settle().step(30)
+    return scene
 
 
 def resize(scene: Scene, vmid: int, size: int) -> None:
@@ -116,6 +117,22 @@ class TestCondition:
         scene.policies["native"] = {"nodeFailure": {"action": "Native"}}
         scene.protected[101] = {"policyRef": {"name": "native"}}
         assert "not counted: 1 that pveha would not start elsewhere (see FailoverReady)" in told(scene)[1]
+
+    def test_nothing_is_said_before_the_cluster_was_seen_for_a_while(self) -> None:
+        scene = a_scene(size=60)
+        scene.restart()
+        scene.settle()
+        assert told(scene)[0] == "Unknown"
+        scene.step(30)
+        assert told(scene)[0] == "InsufficientCapacity"
+
+    def test_while_a_node_may_come_back_in_a_moment_it_stays(self) -> None:
+        scene = a_scene()
+        assert told(scene)[0] == "OK"
+        for name in ("pve2", "pve3"):
+            scene.set_answers(name, False)
+        scene.step(8)
+        assert told(scene)[0] == "OK"
 
     def test_while_guests_are_recovered_it_stays(self) -> None:
         scene = a_scene()

@@ -16,11 +16,11 @@ texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), m
 )
 
 
-@given(texts, st.just("") | words, st.none() | marks)
+@given(texts, st.just("") | words, st.none() | marks, st.just("") | words)
 def test_a_comment_taken_apart_and_put_together_is_the_same(
-    text: str, owner: str, found: mark.Mark | None
+    text: str, owner: str, found: mark.Mark | None, preempted: str
 ) -> None:
-    comment = mark.Comment(text, owner, found)
+    comment = mark.Comment(text, owner, found, preempted)
     assert mark.parse(str(comment)) == comment
     assert mark.parse(str(comment.with_mark(None))).text == text
     assert "\n" not in str(comment)

@@ -47,17 +47,17 @@ class Known:
         """Part of the processor that asking again is worth, because an answer may change by it; 0: none may.
         Whoever wants to know sets it to 0 first."""
         self._admitting: dict[str, _Admitting] = {}
-        self._plans: list[tuple[problem.Problem, engine.Placement]] = []
+        self._plans: list[tuple[problem.Problem, bool, engine.Placement]] = []
         self._singles: singles.Singles | None = None
         self._singles_of: problem.Problem | None = None
 
-    def plan(self, asked: problem.Problem) -> engine.Placement:
+    def plan(self, asked: problem.Problem, *, preempt: bool = False) -> engine.Placement:
         """`engine.plan` with no further node thought away."""
-        for known in self._plans:
-            if known[0] == asked:
-                return known[1]
-        made = engine.plan(asked, frozenset())
-        self._plans = [(asked, made), *self._plans[: KEPT - 1]]
+        for known, preempted, made in self._plans:
+            if preempted is preempt and known == asked:
+                return made
+        made = engine.plan(asked, frozenset(), preempt)
+        self._plans = [(asked, preempt, made), *self._plans[: KEPT - 1]]
         return made
 
     def each(self, asked: problem.Problem) -> Mapping[str, engine.Placement]:

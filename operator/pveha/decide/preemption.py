@@ -1,0 +1,229 @@
+"""Stop guests to make room for more important ones of a lost node, and start them again once there is room.
+
+Only guests whose ProtectedVM allows it, whose HA entry is ours, and that run undisturbed. What is stopped
+carries a mark in its HA entry (`[pveha preempted=...]`) with the very write that stops it, and loses it with
+the very write that starts it: nobody has to remember anything. Proxmox's HA shuts the guest down, and starts
+it. The guest that gets the room is taken over like any other as soon as the room is there.
+
+Whoever sets another HA state meanwhile, or takes the mark away, has the guest as he wants it.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from pveha.api import hacluster, protectedvm
+from pveha.decide import (
+    eligibility,
+    evidence,
+    failover,
+    guards,
+    hosts,
+    memory,
+    placement,
+    protection,
+    victims,
+)
+from pveha.model import cluster, guests, mark, operations, snapshot
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Look:
+    """What is seen in one round."""
+
+    seen: snapshot.Snapshot
+    spec: hacluster.HAClusterSpec
+    memo: memory.Memory
+    verdicts: Mapping[str, evidence.Verdict]
+    protected: protection.Protection
+    allowed: guards.Permission
+    recoveries: Mapping[str, failover.Recovery]
+    judge: eligibility.Judge
+
+    @property
+    def quiet(self) -> bool:
+        """Whether anything may be begun, and no takeover changes what nodes have in use."""
+        armed = self.seen.ha_status is not None and self.seen.ha_status.armed
+        free = armed and self.seen.inventory is not None and not failover.running_items(self.seen)
+        owned = self.memo.epoch is not None or self.spec.recovery.registers_alone
+        return free and self.allowed.begin and owned
+
+    def online(self, name: str) -> bool:
+        return name in self.verdicts and self.verdicts[name].state is evidence.State.ONLINE
+
+
+def edits(look: Look) -> list[operations.Edit]:
+    """Changes of HA entries: guests to stop, guests to start, and marks that have lost their meaning."""
+    status = look.seen.ha_status
+    if look.seen.ha_config is None or status is None or not status.armed or look.seen.inventory is None:
+        return []
+    stopped = [*_stopped(look)]
+    found = [edit for each in stopped if (edit := _overtaken(each)) is not None]
+    if not look.quiet:
+        return found
+    started = [_start(each) for each, place in _places(look, stopped).items() if place == each.seen.node]
+    return [*found, *started, *_stops(look, stopped)]
+
+
+def moves(look: Look) -> list[operations.Migrate]:
+    """Stopped guests that have room on another node only: they are sent there, and started when they are
+    there."""
+    if not look.quiet or look.seen.ha_config is None:
+        return []
+    room = look.spec.safety.max_concurrent_migrations - len(look.memo.moves)
+    found: list[operations.Migrate] = []
+    for each, place in _places(look, [*_stopped(look)]).items():
+        move = look.memo.moves.get(each.ref.vmid)
+        waits = move is not None and (move.sent_at is not None or move.retry_at > look.seen.now)
+        if place != each.seen.node and not waits and len(found) < room:
+            id_ = f"migrate.{look.memo.epoch or 0}.{each.ref.vmid}.{int(look.seen.wall)}"
+            found.append(operations.Migrate(id_, each.ref, each.seen.node, place, managed=True))
+    return found
+
+
+def going_on(seen: snapshot.Snapshot) -> bool:
+    """Whether a guest is being stopped for another."""
+    if seen.ha_config is None or seen.inventory is None:
+        return False
+    return any(
+        mark.parse(resource.comment).preempted
+        and (ref := guests.parse_sid(sid)) is not None
+        and ref.vmid in seen.inventory.guests
+        and seen.inventory.guests[ref.vmid].status != "stopped"
+        and resource.state is cluster.HAState.STOPPED
+        for sid, resource in seen.ha_config.resources.items()
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Stopped:
+    """A guest that carries the mark."""
+
+    ref: guests.GuestRef
+    resource: cluster.HAResource
+    comment: mark.Comment
+    seen: cluster.GuestResource
+    guest: protection.Protected | None
+    """None: its ProtectedVM is gone."""
+
+
+def _stopped(look: Look) -> Iterable[_Stopped]:
+    assert look.seen.ha_config is not None
+    assert look.seen.inventory is not None
+    for sid, resource in sorted(look.seen.ha_config.resources.items()):
+        comment, ref = mark.parse(resource.comment), guests.parse_sid(sid)
+        if (
+            comment.preempted
+            and comment.owner == look.seen.owner
+            and comment.mark is None
+            and ref is not None
+        ):
+            seen = look.seen.inventory.guests.get(ref.vmid)
+            if seen is not None:
+                yield _Stopped(ref, resource, comment, seen, look.protected.guests.get(ref.vmid))
+
+
+def _overtaken(each: _Stopped) -> operations.Edit | None:
+    """Take the mark off where somebody has decided otherwise."""
+    plain = dataclasses.replace(each.resource, comment=_plain(each.comment))
+    if each.resource.state is not cluster.HAState.STOPPED:
+        return operations.Edit(each.resource.sid, each.resource, plain, "its owner has set another state")
+    halted = each.guest is not None and each.guest.pvm.spec.run_strategy is protectedvm.RunStrategy.HALTED
+    if halted:
+        return operations.Edit(each.resource.sid, each.resource, plain, "it is to stay stopped (runStrategy)")
+    return None
+
+
+def _start(each: _Stopped) -> operations.Edit:
+    desired = dataclasses.replace(each.resource, state=cluster.HAState.STARTED, comment=_plain(each.comment))
+    return operations.Edit(each.resource.sid, each.resource, desired, "there is room for it again: started")
+
+
+def _plain(comment: mark.Comment) -> str:
+    return str(dataclasses.replace(comment, preempted=""))
+
+
+def _places(look: Look, stopped: Iterable[_Stopped]) -> dict[_Stopped, str]:
+    """Where there is room for guests that are stopped to the end, none of a higher priority waiting. What
+    runs counts with at least the memory it is configured with: what has just been started grows."""
+    seen = look.seen
+    assert seen.inventory is not None
+    assert seen.ha_status is not None
+    if any(each.items for each in look.recoveries.values()):
+        return {}
+    least = max((guest.pvm.spec.priority for guest in _waiting(look)), default=-1)
+    ready: dict[int, _Stopped] = {}
+    for each in stopped:
+        service = seen.ha_status.services.get(each.resource.sid)
+        settled = service is not None and service.state == "stopped" and service.node == each.seen.node
+        priority = each.guest.pvm.spec.priority if each.guest is not None else 0
+        if _overtaken(each) is not None:
+            continue
+        if settled and each.seen.status == "stopped" and look.online(each.seen.node) and priority > least:
+            ready[each.ref.vmid] = each
+    if not ready:
+        return {}
+    demands = []
+    for vmid, each in ready.items():
+        config = seen.configs.guests.get(vmid) if seen.configs is not None else None
+        able = look.judge.everywhere(config) if config is not None else frozenset[str]()
+        demands.append(
+            placement.Demand(
+                vmid,
+                each.resource.sid,
+                config.memory_bytes if config is not None else each.seen.max_memory,
+                None,
+                priority=each.guest.pvm.spec.priority if each.guest is not None else 0,
+                rather=each.seen.node,
+                kept=able | {each.seen.node},
+            )
+        )
+    running: dict[str, int] = {}
+    for guest in seen.inventory.guests.values():
+        if guest.status == "running":
+            config = seen.configs.guests.get(guest.ref.vmid) if seen.configs is not None else None
+            size = config.memory_bytes if config is not None else guest.max_memory
+            running[guest.node] = running.get(guest.node, 0) + size
+    nobody: frozenset[str] = frozenset()
+    promised = failover.promised(seen, look.memo, look.protected)
+    nodes = tuple(
+        dataclasses.replace(node, used_memory=max(node.used_memory, running.get(node.name, 0)))
+        for node in hosts.nodes(nobody, seen, look.spec, look.memo, look.verdicts, promised)
+    )
+    locations = placement.locations_beside(nobody, seen, look.verdicts)
+    for each in ready.values():
+        locations.pop(each.resource.sid, None)
+    wished = look.protected.wished
+    question = placement.ask(demands, nodes, seen.ha_rules, locations, look.judge, wished)
+    made = look.memo.plans.plan(question.asked)
+    return {ready[vmid]: target for vmid, target in made.targets.items()}
+
+
+def _waiting(look: Look) -> list[protection.Protected]:
+    """Guests of nodes that are proven off for which there is no room."""
+    return [
+        guest
+        for name, recovery in look.recoveries.items()
+        if look.verdicts[name].state is evidence.State.FENCED
+        for guest in victims.needy(recovery.refusals, look.protected)
+    ]
+
+
+def _stops(look: Look, stopped: Iterable[_Stopped]) -> list[operations.Edit]:
+    """Guests to stop for those of nodes that are proven off, unless some are being stopped yet: first is seen
+    what that brings."""
+    if any(each.seen.status != "stopped" for each in stopped):
+        return []
+    found: dict[int, operations.Edit] = {}
+    for name, recovery in look.recoveries.items():
+        if look.verdicts[name].state is not evidence.State.FENCED:
+            continue
+        for vmid, winner in sorted(recovery.preempting.items()):
+            guest, other = look.protected.guests[vmid], look.protected.guests[winner]
+            assert guest.registered is not None
+            comment = str(dataclasses.replace(guest.comment, preempted=other.sid))
+            desired = dataclasses.replace(guest.registered, state=cluster.HAState.STOPPED, comment=comment)
+            why = f"stopped to make room for {other.sid}"
+            found[vmid] = operations.Edit(guest.sid, guest.registered, desired, why)
+        if found:
+            break
+    return list(found.values())

@@ -603,13 +603,18 @@ class Invariants:
         self, wanted: dict[str, cluster.HAResource | None], anyway: frozenset[str], *, gone: bool
     ) -> list[str]:
         """What is not yet as it should be in a world that is mended. `wanted`: HA resources as their owners
-        want them, None for those that pveha makes; `anyway`: those about which a person has to decide;
+        want them, None for those that pveha makes; `anyway`: those about which a person has to decide (so he
+        has about those held for a node that stays off and whose BMC is not believed any more);
         `gone`: no operator is left, so that what Kubernetes shows is old."""
         world, problems = self._world, list(self._rig.failures)
         tree = world.newest
         anyway |= frozenset(wanted) if world.fs.forked else frozenset()
         copied = {guests.GuestRef(v, kind).sid for v in self.copies_of_others for kind in guests.GuestKind}
         anyway |= copied
+        shown = self._rig.cluster_status().status
+        doubted = {node.name for node in shown.not_online if node.state == "Unprovable"}
+        doubted -= {name for name, on in world.machines.items() if on.powered}
+        anyway |= {sid for sid, found in self._rig.marks().items() if found.hold in doubted}
         for sid, found in self._rig.marks().items():
             if not (found.hold and sid in anyway):
                 problems.append(f"{sid} still carries {found}")
@@ -628,7 +633,6 @@ class Invariants:
         if not world.fs.diverging:
             problems.extend(self._rule_problems())
         up = [name for name, on in world.machines.items() if on.up]
-        shown = self._rig.cluster_status().status
         held = sum(node.state == "Quarantined" for node in shown.not_online)
         if shown.nodes is None or shown.nodes.online + held != len(up):
             problems.append(f"{len(up)} nodes are up, status shows {shown.nodes} and {shown.not_online}")

@@ -105,3 +105,8 @@ def test_its_owner_may_start_it() -> None:
     told = clock.run(story((60.0, f"set vm:{STOPPED} started"), seconds=110))
     assert told.running[STOPPED] == "pve1"
     assert told.preempted() == []
+
+
+def test_it_is_found_where_somebody_has_moved_it() -> None:
+    told = clock.run(story((70.0, f"move config {STOPPED} pve3 by pve1")))
+    came_right(told)

@@ -195,10 +195,10 @@ def _again(
         return None
     repair = mark.Mark(resource.state, op=REPAIR, epoch=memo.epoch or 0)
     ours = repair if comment.mark.hold else dataclasses.replace(comment.mark, was=resource.state)
-    return _ignore(sid, resource, comment, ours, "given back too early by somebody else: ignored once more")
+    return set_aside(sid, resource, comment, ours, "given back too early by somebody else: ignored once more")
 
 
-def _ignore(
+def set_aside(
     sid: str, resource: cluster.HAResource, comment: mark.Comment, ours: mark.Mark, why: str
 ) -> operations.Edit:
     """Take a resource out of native HA, under a mark of ours."""
@@ -277,7 +277,7 @@ def _stale_record(
         return None
     repair = mark.Mark(resource.state, op=REPAIR, epoch=memo.epoch or 0)
     why = f"the CRM still has it on {record.node}, its file is on {guest.node}"
-    return _ignore(sid, resource, comment, repair, why)
+    return set_aside(sid, resource, comment, repair, why)
 
 
 def _hold_back(
@@ -303,7 +303,7 @@ def _hold_back(
     ):
         return None
     hold = mark.Mark(resource.state, hold=guest.node)
-    return _ignore(sid, resource, comment, hold, f"{guest.node} may still run it: native HA is held back")
+    return set_aside(sid, resource, comment, hold, f"{guest.node} may still run it: native HA is held back")
 
 
 def _release(

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from pveha.api import hacluster, protectedvm
 from pveha.decide import (
+    adoption,
     eligibility,
     evidence,
     failover,
@@ -60,6 +61,7 @@ def edits(look: Look) -> list[operations.Edit]:
     found = [edit for each in stopped if (edit := _overtaken(each)) is not None]
     if not look.quiet:
         return found
+    found += [edit for each in stopped if (edit := _misplaced(each, look)) is not None]
     started = [_start(each) for each, place in _places(look, stopped).items() if place == each.seen.node]
     return [*found, *started, *_stops(look, stopped)]
 
@@ -131,6 +133,21 @@ def _overtaken(each: _Stopped) -> operations.Edit | None:
     if halted:
         return operations.Edit(each.resource.sid, each.resource, plain, "it is to stay stopped (runStrategy)")
     return None
+
+
+def _misplaced(each: _Stopped, look: Look) -> operations.Edit | None:
+    """Where somebody has moved its configuration by hand the CRM would start it where it was, and fail: it is
+    set aside until the CRM has dropped it (S8), stopped as it is."""
+    sid, seen = each.resource.sid, look.seen
+    service = seen.ha_status.services.get(sid) if seen.ha_status is not None else None
+    since = look.memo.guest(sid).stale_since
+    if service is None or service.state != "stopped" or service.node == each.seen.node or since is None:
+        return None
+    if seen.now - since < adoption.STALE_SECONDS or each.resource.state is not cluster.HAState.STOPPED:
+        return None
+    ours = mark.Mark(cluster.HAState.STOPPED, op=adoption.REPAIR, epoch=look.memo.epoch or 0)
+    why = f"the CRM still has it on {service.node}, its file is on {each.seen.node}"
+    return adoption.set_aside(sid, each.resource, each.comment, ours, why)
 
 
 def _start(each: _Stopped) -> operations.Edit:

@@ -43,7 +43,8 @@ class Store:
         self._guests: dict[ClusterKey, dict[str, api.ProtectedVM]] = {}
         self._refused_guests: dict[ClusterKey, dict[str, str]] = {}
         self._specs: dict[ClusterKey, specs.Specs] = {}
-        self._revision = 0
+        self.revision = 0
+        """Grows with each change but for one of status."""
 
     def told(self, kind: str) -> int:
         """The highest resourceVersion of which events of a kind have told."""
@@ -129,14 +130,14 @@ class Store:
             policies=dict(self._policies.get(key.namespace, {})),
             guests=dict(self._guests.get(key, {})),
             unreadable=dict(self._refused_guests.get(key, {})),
-            revision=self._revision,
+            revision=self.revision,
         )
         return self._specs[key]
 
     def _put(self, ref: ObjectRef, obj: Manifest) -> None:
         known_reason = self._refused.get(ref)
         if ref not in self._raw or _wish(self._raw[ref]) != _wish(obj):
-            self._revision += 1
+            self.revision += 1
         self._raw[ref] = obj
         self._forget(ref)
         if obj["metadata"].get("deletionTimestamp"):
@@ -156,7 +157,7 @@ class Store:
 
     def _remove(self, ref: ObjectRef) -> None:
         del self._raw[ref]
-        self._revision += 1
+        self.revision += 1
         self._forget(ref)
 
     def _forget(self, ref: ObjectRef) -> None:

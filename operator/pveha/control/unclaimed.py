@@ -33,6 +33,8 @@ class Unclaimed:
         self._applier = applier
         self._wall_now = wall_now
         self._since: dict[ObjectRef, float] = {}
+        self._looked_at = -1
+        """The store's revision then."""
 
     async def run(self) -> None:
         async with self._applier:
@@ -41,6 +43,9 @@ class Unclaimed:
                 await asyncio.sleep(PERIOD_SECONDS)
 
     def _look(self) -> None:
+        if self._store.revision == self._looked_at and not self._since:
+            return
+        self._looked_at = self._store.revision
         now = asyncio.get_running_loop().time()
         wanted = self._wanted()
         for gone in [ref for ref in self._since if ref not in wanted]:

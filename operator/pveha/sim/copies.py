@@ -14,9 +14,9 @@ Exactly these are told apart, by how the configuration last came to where the se
                QDevice's vote, and went on from the `/etc/pve` of before. It starts what was on it then, and
                when the nodes join, one of them loses what it has written; so does native HA's recovery there
 
-Where native HA recovers a guest beside copies of somebody, these stay his. Whatever else pveha moved is
-pveha's, and so is what it moves while history is forked; so is what it gave to native HA on a node whose
-LRM has not been active since (S11), and everything else.
+Where native HA recovers a guest, or a migration takes its file, beside copies of somebody, these stay his.
+Whatever else pveha moved is pveha's, and so is what it moves while history is forked; so is what it gave to
+native HA on a node whose LRM has not been active since (S11), and everything else.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ class Move:
     """Who makes the second copy if the guest still runs on `source`; empty: pveha."""
     at: float
     by: str
-    """`crm`, `user`, or the command line of pveha-node."""
+    """`crm`, `migration` (also of a stopped guest), `user`, or the command line of pveha-node."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Copies:
             return PERSON
         others = [name for name in nodes if name not in (last.source, last.target)]
         doers = [self._maker(vmid, name) for name in others]
-        innocent = last.by == "crm" and last.source not in nodes
+        innocent = last.by in ("crm", "migration") and last.source not in nodes
         return "" if not all(doers) else doers[0] if innocent else last.doer
 
     def _maker(self, vmid: int, node: str) -> str:

@@ -213,9 +213,10 @@ class Lull:
         finally:
             timer.cancel()
 
-    async def leave_out(self, period: float, age: float) -> None:
-        """Let `period` seconds pass up to LEFT_OUT times, while nothing has been told or done in the `age`
-        seconds before and since."""
+    async def leave_out(self, source: str, age: float) -> None:
+        """Let the period of a slow poll pass up to LEFT_OUT times, while nothing has been told or done in the
+        `age` seconds before and since."""
+        period = watcher.EQUIPMENT_SECONDS if source == "equipment/" else watcher.SLOW_SECONDS
         since = self._world.now() - age
         for _ in range(LEFT_OUT):
             self._look()

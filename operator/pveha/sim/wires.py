@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from pveha.model import cluster, errors, guests, kubernetes, node, ports, power
-from pveha.observe import watcher
 
 T = TypeVar("T")
 KUBERNETES_SECONDS = 5.0
@@ -51,9 +50,9 @@ class Wire:
         self.kubernetes_loses_answers = False
         self.linger: Callable[[float], Awaitable[None]] | None = None
         """Waits until something happens in the world, at most so long; None: no poll is put off."""
-        self.leave_out: Callable[[float, float], Awaitable[None]] | None = None
-        """Lets so many seconds pass, again and again, while nothing has happened in some seconds before and
-        since; None: no poll is left out."""
+        self.leave_out: Callable[[str, float], Awaitable[None]] | None = None
+        """Lets the periods of a source pass, one after the other, while nothing has happened in some seconds
+        before and since; None: no poll is left out."""
         self._heard: dict[str, float] = {}
         """When a task's last slow poll was sent, if it was answered."""
         self.stands_still_until = float("-inf")
@@ -79,15 +78,14 @@ class Wire:
             await self.linger(seconds)
         return await self.read(call)
 
-    async def slow_poll(self, call: Callable[[], Awaitable[T]], name: str, period: float) -> T:
-        """The same with a poll that is made every `period` seconds, by a task whose name begins with `name`:
-        while nothing happens in the world some that follow an answer are left out, and the others come when
-        they are due."""
+    async def slow_poll(self, call: Callable[[], Awaitable[T]], name: str) -> T:
+        """The same with one that is made every half a minute or less often: while nothing happens some that
+        follow an answer are left out, and the others come when they are due."""
         task = asyncio.current_task()
         source = task.get_name() if task is not None else ""
         if self.leave_out is not None and source in self._heard:
             age = asyncio.get_running_loop().time() - self._heard.pop(source)
-            await self.leave_out(period, age)
+            await self.leave_out(name, age)
         asked_at = asyncio.get_running_loop().time()
         result = await self.read(call)
         if source.startswith(name):
@@ -238,15 +236,13 @@ class WiredNodeShell:
         self._inner = inner
 
     async def status(self, on: str) -> node.NodeStatus:
-        return await self._wire.slow_poll(lambda: self._inner.status(on), "shell/", watcher.SLOW_SECONDS)
+        return await self._wire.slow_poll(lambda: self._inner.status(on), "shell/")
 
     async def inventory(self, on: str) -> node.GuestConfigs:
-        return await self._wire.slow_poll(lambda: self._inner.inventory(on), "configs", watcher.SLOW_SECONDS)
+        return await self._wire.slow_poll(lambda: self._inner.inventory(on), "configs")
 
     async def equipment(self, on: str) -> node.Equipment:
-        return await self._wire.slow_poll(
-            lambda: self._inner.equipment(on), "equipment/", watcher.EQUIPMENT_SECONDS
-        )
+        return await self._wire.slow_poll(lambda: self._inner.equipment(on), "equipment/")
 
     async def processes(self, on: str) -> node.NodeProcesses:
         return await self._wire.read(lambda: self._inner.processes(on))

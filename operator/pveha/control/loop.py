@@ -30,7 +30,7 @@ SPECS_SECONDS = 1.0
 """Between two looks at what is wanted while nothing else happens."""
 REPORT_SECONDS = 3.0
 """Between two reports while nothing happens that makes an Event and nothing is begun."""
-QUIET_REPORT_SECONDS = 20.0
+QUIET_REPORT_SECONDS = 60.0
 """The same if nothing is new either, so that only what goes by the clock could be told."""
 UNFINISHED_SECONDS = 0.5
 """The least while plans are being worked out that go on with each report."""
@@ -148,7 +148,7 @@ async def run_linked(
             memo = decision.memory
             if decision.sentence != said:
                 log.info("%s: %s", key, decision.sentence)
-                said = decision.sentence
+                said, untold = decision.sentence, True
             doer.apply(decision.start, decision.cancel)
             observer.look(decision.looking)
             pause = (

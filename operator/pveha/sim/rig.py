@@ -32,7 +32,7 @@ KEY = ClusterKey(NAMESPACE, CLUSTER)
 LEASE = f"pveha-{CLUSTER}"
 OWNER = f"{kubernetes.IDENTITY}/{NAMESPACE}/{CLUSTER}"
 """How the HACluster names itself as owner of the Proxmox cluster (S14)."""
-LULL_SECONDS = 3.0
+LULL_SECONDS = 1.5
 """After this long without a line in the world's log, polls are skipped."""
 POWER_SECONDS = 30.0
 """Between two reads of a healthy node's power."""

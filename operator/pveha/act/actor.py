@@ -86,7 +86,7 @@ class Actor:
                 loop.time(), error=str(problem) or type(problem).__name__, owner=owner
             )
         except asyncio.CancelledError:
-            sent = self._running[operation.id].state.step in (fence.SWITCHING_OFF, takeover.TAKING_OVER)
+            sent = self._running[operation.id].state.step == takeover.TAKING_OVER
             outcome = operations.Outcome(loop.time(), error="cancelled", may_land=sent)
         except Exception as problem:
             log.exception("operation %s failed", operation.id)

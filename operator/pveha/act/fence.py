@@ -85,6 +85,8 @@ async def fence(operation: operations.Fence, with_: context.Context) -> operatio
         return said.outcome(error, own_epoch)
     except errors.PvehaError as problem:
         return said.outcome(str(problem), own_epoch)
+    except asyncio.CancelledError:
+        return said.outcome("cancelled", own_epoch)
     first_off, last_off = max(first for first, _ in rows), min(last for _, last in rows)
     proof = operations.Proof(operation.node, commanded_at, first_off, last_off, operation.methods)
     return operations.Outcome(loop.time(), epoch=own_epoch, commanded_at=commanded_at, proof=proof)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pveha.api import fencing, hacluster
 from pveha.api.conditions import FailoverReady
-from pveha.decide import evidence, failover, guards, memory, preemption, recall
+from pveha.decide import evidence, failover, guards, levels, memory, preemption, recall
 from pveha.model import mark, operations, snapshot
 
 AGAIN_SECONDS = 300.0
@@ -40,14 +40,13 @@ def power_on(
         return []
     for name, verdict in verdicts.items():
         remembered, recovery = memo.node(name), recoveries.get(name)
-        proof = remembered.proof
-        if verdict.state is not evidence.State.FENCED or proof is None or recovery is None:
+        if recovery is None:
             continue
-        methods = tuple(each for each in proof.methods if not each.manual)
+        methods, since = _switched_off(name, verdict, remembered, seen, spec)
         last = remembered.power_on_at
         if (
             methods
-            and seen.now - proof.first_off_at >= wanted.after_seconds
+            and seen.now - since >= wanted.after_seconds
             and seen.now >= remembered.may_land_until
             and (last is None or seen.now - last >= AGAIN_SECONDS)
             and not remembered.voided
@@ -57,6 +56,28 @@ def power_on(
         ):
             return [operations.PowerOn(f"on.{remembered.failure}.{int(seen.wall)}", name, methods)]
     return []
+
+
+def _switched_off(
+    name: str,
+    verdict: evidence.Verdict,
+    remembered: memory.NodeMemory,
+    seen: snapshot.Snapshot,
+    spec: hacluster.HAClusterSpec,
+) -> tuple[tuple[operations.Method, ...], float]:
+    """By which methods pveha has switched a node off, and since when it is: with proof, or in a fence that
+    was given up (the quorum was lost, say), if it never had power again. No methods: it has not."""
+    proof = remembered.proof
+    if verdict.state is evidence.State.FENCED and proof is not None:
+        return tuple(each for each in proof.methods if not each.manual), proof.first_off_at
+    if not (verdict.lost and verdict.reads_off):
+        return (), 0.0
+    told_at = max(remembered.commanded_at or 0.0, remembered.may_land_until - recall.MAY_LAND_SECONDS)
+    known = [each for level in levels.levels(seen, spec, name, remembered) for each in level.methods]
+    used = tuple(each for each in known if each.switch.method in remembered.commanded_by)
+    read_on = max((remembered.method(each.switch.method).on_read_at for each in used), default=0.0)
+    since = max([told_at, *(each.off_since for each in used if each.off_since is not None)])
+    return (used if read_on <= told_at + recall.MAY_LAND_SECONDS else ()), since
 
 
 def _native_works(name: str, seen: snapshot.Snapshot) -> bool:

@@ -53,7 +53,7 @@ class NodeMemory:
     commanded_at: float | None = None
     """When it was last told to be switched off."""
     commanded_by: frozenset[str] = frozenset()
-    """By which methods."""
+    """By which methods, those included that nobody acknowledged."""
     may_land_until: float = float("-inf")
     """Until when a forced off that nobody acknowledged may still be carried out (S15)."""
     confirmed_at: float | None = None

@@ -445,6 +445,8 @@ def _fold_fence(
     used = frozenset(method.switch.method for method in operation.methods if not method.manual)
     if outcome.commanded_at is not None:
         old = dataclasses.replace(old, commanded_at=outcome.commanded_at, commanded_by=used)
+    elif outcome.may_land:
+        old = dataclasses.replace(old, commanded_by=old.commanded_by | used)
     voided = any(old.method(name).voided for name in used)
     if outcome.proof is not None and not voided:
         new = dataclasses.replace(

@@ -46,6 +46,11 @@ to confirm that one is off."""
 OLD_VERSION, NEW_VERSION = "8.4.14", "9.2.11"
 WISHING_SHARE = 0.3
 """Of all runs, with guests that wish something of their placement, and people who meddle with HA rules."""
+CRAMPED_SHARE = 0.12
+"""Of all runs with engine Fast and without such wishes: nodes that have no memory to spare, and guests of
+which some may be stopped for more important ones."""
+CRAMPED_BYTES = 20 << 30
+"""Memory of each guest there: more than half of what a node has left for guests."""
 POLICY = "ordered"
 """Name of the FailoverPolicy of guests that depend on others, or are in a group."""
 CLOSE_SECONDS = 45.0
@@ -898,6 +903,9 @@ def plan(
     about = _data_centre(rng, seed, nodes, guest_count)
     dice = Dice(rng, [node.name for node in about.nodes], [guest.vmid for guest in about.guests])
     wishing = random.Random(f"wishes {seed}").random() < WISHING_SHARE
+    engine = "Native" if random.Random(f"engine {seed}").random() < NATIVE_SHARE else "Fast"
+    cramped = engine == "Fast" and not wishing and random.Random(f"cramped {seed}").random() < CRAMPED_SHARE
+    about = _cramped(about) if cramped else about
     asked = frozenset(kinds)
     confirmed = _share(seed, "confirmed", CONFIRMED_SHARE, CONFIRMED_SECONDS, bool(asked & OF_WORDS))
     upgrading = _share(seed, "mixed", MIXED_SHARE, (OF_SHELLS, OF_SHELLS, OF_UPGRADES))
@@ -934,11 +942,12 @@ def plan(
     last = max((at for fault in faults for at, _ in fault.steps), default=FIRST_FAULT_SECONDS)
     calm_at = round(last + 30.0, 2)
     stays_off = rng.choice([*dice.names, "", ""])
-    engine = "Native" if random.Random(f"engine {seed}").random() < NATIVE_SHARE else "Fast"
+    stays_off = "" if cramped else stays_off
     depends = _dependencies(random.Random(f"order {seed}"), protect)
     lines = mended(about, stays_off)
     lines += tuple(line.replace("NODE", name) for name in dice.names for line in UPGRADED)
-    wishes = _wishes(random.Random(f"wishes of {seed}"), about, protect) if wishing else NO_WISHES
+    own = random.Random(f"wishes of {seed}")
+    wishes = _wishes(own, about, protect) if wishing else _ranks(own, protect) if cramped else NO_WISHES
     return Plan(
         seed,
         about,
@@ -996,6 +1005,32 @@ def _upgrading(rng: random.Random, dice: Dice, about: config.Config) -> tuple[co
     (kind,) = OF_UPGRADES
     lines = KINDS[kind](Dice(rng, dice.names, dice.vmids), about)
     return about, Fault(kind, tuple((round(FIRST_FAULT_SECONDS + at, 2), line) for at, line in lines))
+
+
+def _cramped(about: config.Config) -> config.Config:
+    """Each node has room for its share of the guests, all registered by pveha: mostly, the loss of one leaves
+    somebody down."""
+    names = [node.name for node in about.nodes]
+    guests_ = tuple(
+        dataclasses.replace(guest, node=names[number % len(names)], memory=CRAMPED_BYTES, ha=None)
+        for number, guest in enumerate(about.guests)
+    )
+    most = -(-len(guests_) // len(names))
+    memory = most * CRAMPED_BYTES + CRAMPED_BYTES // 2
+    nodes = tuple(dataclasses.replace(node, memory=memory) for node in about.nodes)
+    return dataclasses.replace(about, nodes=nodes, guests=guests_)
+
+
+def _ranks(rng: random.Random, protect: Sequence[int]) -> Wishes:
+    """Priorities, and who may be stopped for a higher one."""
+    found = {
+        vmid: {
+            "priority": rng.choice([10, 10, 100, 500]),
+            "preemption": rng.choice(["Allowed", "Allowed", "Never"]),
+        }
+        for vmid in protect
+    }
+    return Wishes(guests=found)
 
 
 def _wishes(rng: random.Random, about: config.Config, protect: Sequence[int]) -> Wishes:

@@ -22,6 +22,8 @@ SEEN_SECONDS = 15.0
 """What became of HA resources and of the CRM's records so recently need not be known."""
 LATE_SECONDS = 90.0
 """From the moment at which nothing speaks against it any more."""
+LANDS_SECONDS = 10.0
+"""Who has power later than so long after a forced off was switched on again by somebody, or never off."""
 BEGUN = frozenset({"fence", "recovery"})
 """States of services that native HA is recovering."""
 
@@ -37,6 +39,8 @@ class Fenced:
         """When pveha last told a device to switch each node off, while that is away."""
         self._dark: dict[str, float] = {}
         """When each of the nodes that are away first had no power."""
+        self._back: dict[str, float] = {}
+        """When each node last had power."""
         self._on: dict[tuple[str, str], tuple[object, float]] = {}
         """When a node was last switched on by a method since it left, and by the leader of which term."""
         self._hanging: dict[str, float] = {}
@@ -66,7 +70,9 @@ class Fenced:
             return
         world, now = self._world, self._world.now()
         for name, on in world.machines.items():
-            if not on.powered:
+            if on.powered:
+                self._back[name] = now
+            else:
                 self._dark.setdefault(name, now)
         tree = world.newest
         hanging = {
@@ -107,6 +113,8 @@ class Fenced:
             and bmc is not None
             and bmc.alive
             and bmc.machine == name
+            and self._obeyed(name)
+            and self._back[name] <= self._off[name] + LANDS_SECONDS
             and not (bmc.refuses or bmc.lies or bmc.delay or bmc.dies_with_node)
             and world.pdus.fed(name)
             and now - max(self._off[name], self._dark.get(name, now)) > pause
@@ -115,6 +123,14 @@ class Fenced:
             and not self._truth.announced(name)
             and not any(file.node == name for file in tree.guests.values())
             and self._truth.may_begin(name, now)
+        )
+
+    def _obeyed(self, name: str) -> bool:
+        """Whether its BMC has taken the command to switch a node off."""
+        return any(
+            each.name == name and each.command == "off" and each.outcome == "acknowledged"
+            for each in self._world.bmc_log
+            if each.at >= self._off[name]
         )
 
     def switched_off(self, name: str) -> None:

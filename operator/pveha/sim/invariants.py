@@ -648,7 +648,10 @@ class Invariants:
         wishing = {
             tree.guests[vmid].ref.sid: spec["placement"]
             for vmid, spec in self._rig.wishes.items()
-            if vmid in tree.guests and tree.guests[vmid].ref.sid in tree.resources and self._is_named(vmid)
+            if "placement" in spec
+            and vmid in tree.guests
+            and tree.guests[vmid].ref.sid in tree.resources
+            and self._is_named(vmid)
         }
         wished: set[tuple[bool, frozenset[str]]] = set()
         for group in self._groups():

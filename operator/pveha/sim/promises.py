@@ -110,8 +110,13 @@ class Promises:
 
     def _could_be_recovered(self, now: float) -> set[int]:
         self._follow(now)
-        lost = self._lost(now)
+        lost = "" if self._cramped() else self._lost(now)
         return set(self._recoverable(lost)) if lost else set()
+
+    def _cramped(self) -> bool:
+        """Whether a guest may not find room, so that nobody is promised to run again."""
+        about = self._world.config
+        return min(node.memory for node in about.nodes) < sum(guest.memory for guest in about.guests)
 
     def _follow(self, now: float) -> None:
         leader = self._rig.leader()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pveha.cli import __main__ as cli
-from pveha.sim import chaos, config, faults, rig, scenario, scenario_run, scenario_steps
+from pveha.sim import config, faults, mishaps, rig, scenario, scenario_run, scenario_steps
 
 DOCS = Path(__file__).parents[2] / "docs" / "simulation.md"
 HERE = Path(__file__).parent
@@ -39,7 +39,7 @@ def test_every_line_and_field_is_documented() -> None:
     usages = [fault.usage for fault in faults.FAULTS if fault.usage]
     usages += [usage for table in (rig.OPERATOR_LINES, scenario_steps.LINES) for _, usage, _ in table]
     fields = [
-        *chaos.KINDS,
+        *mishaps.KINDS,
         *scenario.Scenario.model_fields,
         *scenario.Step.model_fields,
         *scenario.Expect.model_fields,

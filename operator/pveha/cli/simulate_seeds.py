@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 
 from pveha.model import errors
-from pveha.sim import chaos, copies, invariants, replay, shrink, simulation
+from pveha.sim import chaos, copies, invariants, mishaps, replay, shrink, simulation
 
 CHUNK = 4
 """Seeds that a process plays between two reports."""
@@ -76,10 +76,10 @@ class Totals:
 def run(args: argparse.Namespace) -> int:
     """Exit status 0 if no invariant was violated, else 1."""
     kinds = () if args.faults == "all" else tuple(args.faults.split(","))
-    if unknown := sorted(set(kinds) - chaos.KINDS.keys()):
-        known = ", ".join(sorted(chaos.KINDS))
+    if unknown := sorted(set(kinds) - mishaps.KINDS.keys()):
+        known = ", ".join(sorted(mishaps.KINDS))
         raise errors.InvalidConfiguration(f"--faults: no {', '.join(unknown)} among {known}")
-    if chaos.OF_QDEVICES & set(kinds) and (not args.nodes or args.nodes % 2):
+    if mishaps.OF_QDEVICES & set(kinds) and (not args.nodes or args.nodes % 2):
         raise errors.InvalidConfiguration("--faults: only an even number of --nodes has a QDevice")
     first = args.first_seed if args.first_seed is not None else secrets.randbelow(1_000_000_000)
     totals = play(

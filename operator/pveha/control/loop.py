@@ -30,8 +30,9 @@ SPECS_SECONDS = 1.0
 """Between two looks at what is wanted while nothing else happens."""
 REPORT_SECONDS = 3.0
 """Between two reports while nothing happens that makes an Event and nothing is begun."""
-QUIET_REPORT_SECONDS = 60.0
-"""The same if nothing is new either, so that only what goes by the clock could be told."""
+QUIET_REPORT_SECONDS = (20.0, 60.0)
+"""The same if nothing is new either, so that only what goes by the clock could be told: a tenth of the time
+for which that has been so, within these bounds."""
 UNFINISHED_SECONDS = 0.5
 """The least while plans are being worked out that go on with each report."""
 
@@ -130,7 +131,7 @@ async def run_linked(
     names = [node.name for node in now.cluster.spec.nodes]
     period = float(now.cluster.spec.detection.probe_period_seconds)
     check_at = loop.time() + SECRETS_SECONDS
-    reported_at, untold = float("-inf"), True
+    reported_at, new_at, untold = float("-inf"), loop.time(), True
     soon = float("inf")
     said = ""
     async with (
@@ -151,11 +152,11 @@ async def run_linked(
                 said, untold = decision.sentence, True
             doer.apply(decision.start, decision.cancel)
             observer.look(decision.looking)
-            pause = (
-                REPORT_SECONDS
-                if untold or decision.looking.urgent or decision.looking.closely
-                else QUIET_REPORT_SECONDS
-            )
+            if untold or decision.looking.urgent or decision.looking.closely:
+                new_at, pause = loop.time(), REPORT_SECONDS
+            else:
+                least, most = QUIET_REPORT_SECONDS
+                pause = min(most, max(least, (loop.time() - new_at) / 10))
             pause = pause if decision.looking.urgent else min(pause, soon)
             if decision.events or decision.start or loop.time() >= reported_at + pause:
                 reported_at, untold = loop.time(), False

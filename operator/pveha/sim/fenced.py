@@ -62,6 +62,8 @@ class Fenced:
         for times in (self._off, self._dark):
             if times.get(name, member_since) < member_since:
                 del times[name]
+        if name in self._back and not self._world.machines[name].powered:
+            self._dark.setdefault(name, self._back[name])
         self._on = {key: told for key, told in self._on.items() if key[0] != name}
 
     def look(self) -> None:

@@ -70,10 +70,11 @@ class Context:
             task.cancel()
 
 
-async def within(seconds: float, call: Awaitable[T]) -> T:
-    """The result of `call`; raises Unreachable after `seconds`."""
+async def within(seconds: float, call: Callable[[], Awaitable[T]]) -> T:
+    """The result of `call`, which is not even begun if this is cancelled before; raises Unreachable after
+    `seconds`."""
     try:
         async with asyncio.timeout(seconds):
-            return await call
+            return await call()
     except TimeoutError:
         raise errors.Unreachable(f"no answer in {seconds:g} s") from None

@@ -1,6 +1,7 @@
 """Prove a node dead: live witnesses (S6), forced off, two reads of Off (S2)."""
 
 import asyncio
+import functools
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar, cast
 
@@ -146,10 +147,9 @@ async def _object(operation: operations.Fence, with_: context.Context) -> None:
     A device that does not say what it feeds may have cut somebody else: then a survivor is silent, or the
     node still answers.
     """
-    for reading in await asyncio.gather(
-        *(context.within(ALIVE_SECONDS, with_.power.read(each.switch)) for each in operation.watchers),
-        return_exceptions=True,
-    ):
+    reads = (functools.partial(with_.power.read, each.switch) for each in operation.watchers)
+    asked = (context.within(ALIVE_SECONDS, read) for read in reads)
+    for reading in await asyncio.gather(*asked, return_exceptions=True):
         if isinstance(reading, power.PowerReading):
             ours = power.same_machine(reading.identities, operation.watchers[0].identities)
             if ours and reading.state is not power.PowerState.OFF:
@@ -234,8 +234,8 @@ async def _answers(name: str, with_: context.Context, seconds: float = PROBE_SEC
     """Whether the node's API or its node shell answers, be it with an error: pmxcfs being restarted is no
     death."""
     asked = (
-        context.within(seconds, with_.hypervisor.membership(name)),
-        context.within(seconds, with_.shell.status(name)),
+        context.within(seconds, lambda: with_.hypervisor.membership(name)),
+        context.within(seconds, lambda: with_.shell.status(name)),
     )
     for answer in await asyncio.gather(*asked, return_exceptions=True):
         if isinstance(answer, BaseException) and not isinstance(answer, errors.PvehaError):
@@ -251,7 +251,7 @@ async def _read(method: operations.Method, with_: context.Context) -> power.Powe
     if method.manual:
         now = asyncio.get_running_loop().time()
         return power.PowerReading(power.PowerState.OFF, frozenset(), now, now)
-    reading = await context.within(READ_SECONDS, with_.power.read(method.switch))
+    reading = await context.within(READ_SECONDS, lambda: with_.power.read(method.switch))
     if method.identities and not power.same_machine(reading.identities, method.identities):
         raise errors.Refused(
             f"the BMC of {method.switch.node} shows another machine than the node told of itself"

@@ -1,6 +1,7 @@
 """Ask live survivors whether a node is really gone (S6), and what runs where (S17)."""
 
 import asyncio
+import functools
 from collections.abc import Iterable, Mapping
 
 from pveha.act import context
@@ -15,8 +16,7 @@ async def scan(
 ) -> tuple[Mapping[str, node.NodeProcesses], Mapping[str, str]]:
     """Processes of every survivor that answers, and what went wrong with the others."""
     names = tuple(survivors)
-
-    asked = (context.within(SCAN_SECONDS, shell.processes(name)) for name in names)
+    asked = (context.within(SCAN_SECONDS, functools.partial(shell.processes, name)) for name in names)
     answers = await asyncio.gather(*asked, return_exceptions=True)
     told: dict[str, node.NodeProcesses] = {}
     silent: dict[str, str] = {}
@@ -36,7 +36,7 @@ class TooFewWitnesses(errors.Refused):
 
 async def check_votes(shell: ports.NodeShell, survivors: Iterable[str]) -> None:
     """Raise Refused if a survivor tells votes that let two partitions be quorate (S6)."""
-    asked = (context.within(SCAN_SECONDS, shell.status(name)) for name in survivors)
+    asked = (context.within(SCAN_SECONDS, functools.partial(shell.status, name)) for name in survivors)
     for answer in await asyncio.gather(*asked, return_exceptions=True):
         if isinstance(answer, node.NodeStatus):
             if not answer.votes.trustworthy:

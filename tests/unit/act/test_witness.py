@@ -1,7 +1,12 @@
 """Who counts as a live witness of a loss (S6)."""
 
+import asyncio
+import gc
+from typing import Any
+
 import pytest
 
+from act_fakes import World
 from pveha.act import witness
 from pveha.model import errors, node
 
@@ -40,3 +45,14 @@ def test_what_a_node_shell_says_outweighs_what_the_api_showed() -> None:
         confirm(told("pve1"), told("pve3", quorate=False), alive=frozenset({"pve3"}))
     with pytest.raises(errors.Refused):
         confirm(told("pve1"), told("pve3", sees_lost=True), alive=frozenset({"pve3"}))
+
+
+async def test_a_scan_that_is_cancelled_before_it_begins_leaves_no_call_behind() -> None:
+    """The leader dies in the very moment: a call that was made and not awaited would be a RuntimeWarning."""
+    world: Any = World()
+    scan = asyncio.ensure_future(witness.scan(world, ("pve1", "pve3")))
+    asyncio.get_running_loop().call_soon(scan.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await scan
+    gc.collect()
+    assert not world.did("processes")

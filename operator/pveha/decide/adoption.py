@@ -172,7 +172,7 @@ def _misplaced(
 ) -> bool:
     """Whether the CRM has the guest on another node than its file is on, and not because it moves it: from a
     node that is lost it moves nothing."""
-    record = seen.ha_status.services.get(sid) if seen.ha_status is not None else None
+    record = seen.service(sid)
     if record is None or record.node == file_on:
         return False
     there = verdicts.get(record.node)

@@ -31,7 +31,7 @@ def learned_seconds(guest: protection.Protected) -> float | None:
 
 def needs_a_person(name: str, now: told.Round) -> bool:
     """Whether nothing but somebody's word would prove the node's death."""
-    found = [methods for _, methods in now.wanted.cluster.spec.levels(name)]
+    found = [methods for _, methods in now.spec.levels(name)]
     provable = [each for each in found if levels.provable(each, now.memo.node(name))]
     return bool(provable) and all(levels.by_a_person(each) for each in provable)
 

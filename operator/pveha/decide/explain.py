@@ -7,7 +7,7 @@ import dataclasses
 
 from pveha.api import hacluster
 from pveha.api.conditions import ClusterCondition, Connected, FailoverReady, HAHealthy
-from pveha.decide import failover, guards, native, protection, report_cluster, sequence, told
+from pveha.decide import guards, native, placement, protection, report_cluster, sequence, told
 
 OBSERVES = (
     "mode is Observe: pveha would only say this, and Proxmox's own HA recover those that are registered there"
@@ -72,7 +72,7 @@ def explain(now: told.Round, down: frozenset[str]) -> Explanation:
         ]
     rows += _unprotected(now, down)
     rows.sort(key=_place)
-    observes = now.wanted.cluster.spec.mode is hacluster.Mode.OBSERVE
+    observes = now.spec.mode is hacluster.Mode.OBSERVE
     return Explanation(tuple(sorted(down)), obstacles, tuple(rows), (OBSERVES,) if observes else ())
 
 
@@ -89,7 +89,7 @@ def _obstacles(now: told.Round, down: frozenset[str]) -> list[str]:
             f"without {names} the others have no quorum: nothing is recovered until enough nodes are back "
             "(more nodes, or a QDevice for an even number, would help)"
         )
-    limit = guards.allowed_losses(now.wanted.cluster.spec, len(now.verdicts))
+    limit = guards.allowed_losses(now.spec, len(now.verdicts))
     gone = {name for name, verdict in now.verdicts.items() if verdict.lost} | down
     if not now.native and len(gone) > limit:
         found.append(
@@ -112,7 +112,7 @@ def _in_the_way(now: told.Round) -> list[str]:
     found = [basis[ClusterCondition.FAST_READY], basis[ClusterCondition.HA_HEALTHY]]
     if basis[ClusterCondition.CONNECTED][1] is Connected.PRIVILEGES_MISSING:
         found.insert(0, basis[ClusterCondition.CONNECTED])
-    spec = now.wanted.cluster.spec
+    spec = now.spec
     paused = [guards.paused(spec), guards.cooldown(now.seen, spec, now.memo)]
     return [message for status, _, message in found if status is False] + [each for each in paused if each]
 
@@ -122,14 +122,13 @@ def _fast(there: list[protection.Protected], now: told.Round, down: frozenset[st
     refusals: dict[int, protection.Refusal] = {}
     for guest in there:
         refusal = protection.unrecoverable(guest, now.seen, now.memo) or protection.provable(
-            guest.seen.node, now.wanted.cluster.spec, now.memo
+            guest.seen.node, now.spec, now.memo
         )
         if refusal is None:
             able.append(guest)
         else:
             refusals[guest.vmid] = refusal
-    promised = failover.promised(now.seen, now.memo, now.protected)
-    plan = told.plan(now, down, able, promised)
+    plan = placement.plan(now, down, able)
     refusals.update(plan.refusals)
     going = [guest for guest in able if guest.vmid in plan.targets]
     placed = sequence.steps(going, there, now)

@@ -6,7 +6,6 @@ from collections.abc import Container, Iterable, Mapping
 from pveha.api import hacluster
 from pveha.api.conditions import FailoverReady
 from pveha.decide import (
-    eligibility,
     evidence,
     guards,
     levels,
@@ -16,6 +15,7 @@ from pveha.decide import (
     readiness,
     recall,
     registration,
+    situation,
     victims,
 )
 from pveha.model import cluster, operations, snapshot
@@ -61,28 +61,18 @@ class Recovery:
 
 
 def recover(
-    seen: snapshot.Snapshot,
-    spec: hacluster.HAClusterSpec,
-    memo: memory.Memory,
-    members: evidence.Membership,
-    verdicts: Mapping[str, evidence.Verdict],
-    protected: protection.Protection,
-    allowed: guards.Permission,
-    judge: eligibility.Judge,
+    now: situation.Situation, members: evidence.Membership, allowed: guards.Permission
 ) -> tuple[list[operations.Operation], list[str], memory.Memory, dict[str, Recovery], readiness.Startup]:
     """Operations to start, ids to cancel, the memory, per lost node what is planned for it, and who waits for
     whom."""
+    seen, spec, memo, verdicts, protected = now.seen, now.spec, now.memo, now.verdicts, now.protected
     start: list[operations.Operation] = []
     recoveries: dict[str, Recovery] = {}
     native = spec.recovery.engine is hacluster.Engine.NATIVE
     for name, verdict in verdicts.items():
         if not verdict.lost:
             continue
-        recovery = (
-            Recovery(name, {}, {}, {})
-            if native
-            else _recovery(name, seen, spec, memo, verdicts, protected, judge)
-        )
+        recovery = Recovery(name, {}, {}, {}) if native else _recovery(name, now)
         recoveries[name] = recovery
         memo = _record(name, verdict, memo, seen, protected, recovery)
         if not allowed.begin or memo.epoch is None or _opening(seen) or start:
@@ -143,9 +133,7 @@ def running_items(seen: snapshot.Snapshot) -> dict[int, operations.Takeover]:
     }
 
 
-def promised(
-    seen: snapshot.Snapshot, memo: memory.Memory, protected: protection.Protection
-) -> dict[str, int]:
+def promised(seen: snapshot.Snapshot, protected: protection.Protection) -> dict[str, int]:
     """Bytes of memory per node that guests still being started there will use."""
     in_flight = running_items(seen)
     total: dict[str, int] = {}
@@ -157,17 +145,10 @@ def promised(
     return total
 
 
-def _recovery(
-    dead: str,
-    seen: snapshot.Snapshot,
-    spec: hacluster.HAClusterSpec,
-    memo: memory.Memory,
-    verdicts: Mapping[str, evidence.Verdict],
-    protected: protection.Protection,
-    judge: eligibility.Judge,
-) -> Recovery:
+def _recovery(dead: str, now: situation.Situation) -> Recovery:
     """The guests whose configuration is on `dead` (S16; those in mid-migration are resumed where their file
     is)."""
+    seen, memo, protected = now.seen, now.memo, now.protected
     refusals: dict[int, protection.Refusal] = {}
     wanted = []
     for guest in protected.guests.values():
@@ -178,23 +159,20 @@ def _recovery(
             refusals[guest.vmid] = refusal
         else:
             wanted.append(guest)
-    promise = promised(seen, memo, protected)
-    planned = placement.plan({dead}, wanted, seen, spec, memo, verdicts, promise, protected.wished, judge)
+    planned = placement.plan(now, {dead}, wanted)
     waiting = victims.needy(planned.refusals, protected)
     preempting: Mapping[int, int] = {}
     if waiting:
         placed = [guest for guest in wanted if guest.vmid in planned.targets]
-        preempting = victims.choose(
-            {dead}, waiting, placed, seen, spec, memo, verdicts, promise, protected, judge
-        )
-    proven = {name for name, verdict in verdicts.items() if verdict.state is evidence.State.FENCED}
+        preempting = victims.choose(now, {dead}, waiting, placed)
+    proven = {name for name, verdict in now.verdicts.items() if verdict.state is evidence.State.FENCED}
     items = {
         guest.vmid: _item(guest, dead, seen.owner, proven=proven)
         for guest in wanted
         if guest.vmid in planned.targets
     }
-    refusal = protection.provable(dead, spec, memo)
-    provable = verdicts[dead].state in AWAITED and (
+    refusal = protection.provable(dead, now.spec, memo)
+    provable = now.verdicts[dead].state in AWAITED and (
         refusal is None or refusal.reason is FailoverReady.FENCING_MANUAL
     )
     stranded = frozenset(

@@ -1,10 +1,10 @@
 """Which nodes take guests, and what they have for them."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Set
 
 from pveha.api import hacluster
 from pveha.api.conditions import FailoverReady
-from pveha.decide import evidence, memory, protection
+from pveha.decide import evidence, memory, protection, situation
 from pveha.decide.placing import problem
 from pveha.model import snapshot
 
@@ -17,63 +17,35 @@ NO_ZONE = "-"
 """The zone of nodes without one: together they count as one zone. No zone can be called so."""
 
 
-def nodes(
-    leaving: Set[str],
-    seen: snapshot.Snapshot,
-    spec: hacluster.HAClusterSpec,
-    memo: memory.Memory,
-    verdicts: Mapping[str, evidence.Verdict],
-    promised: Mapping[str, int],
-    *,
-    unused: bool = False,
-) -> tuple[problem.Node, ...]:
-    """All nodes, of which none of `leaving` and none that is `excluded` takes guests.
-
-    `promised` is memory in bytes per node that guests still being started there will use.
-    """
+def nodes(now: situation.Situation, leaving: Set[str]) -> tuple[problem.Node, ...]:
+    """All nodes, of which none of `leaving` and none that is `excluded` takes guests."""
     return tuple(
-        _node(
-            name,
-            seen,
-            spec,
-            promised.get(name, 0),
-            accepts=name not in leaving and not excluded(name, seen, spec, memo, verdicts, unused=unused),
-        )
-        for name in verdicts
+        _node(name, now, accepts=name not in leaving and not excluded(name, now)) for name in now.verdicts
     )
 
 
-def _node(
-    name: str, seen: snapshot.Snapshot, spec: hacluster.HAClusterSpec, promised: int, *, accepts: bool
-) -> problem.Node:
+def _node(name: str, now: situation.Situation, *, accepts: bool) -> problem.Node:
+    seen, spec = now.seen, now.spec
     resource = seen.inventory.nodes.get(name) if seen.inventory else None
     total, used = (resource.max_memory or 0, resource.used_memory or 0) if resource else (0, 0)
     lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
     return problem.Node(
         name,
         total * (100 + spec.capacity.memory_overcommit_percent) // 100,
-        used_memory=used + promised,
+        used_memory=used + now.promised.get(name, 0),
         zone=spec.zone(name) or NO_ZONE,
         rank=0 if lrm is not None and lrm.state == "active" else 1,
         accepts=accepts,
     )
 
 
-def excluded(
-    name: str,
-    seen: snapshot.Snapshot,
-    spec: hacluster.HAClusterSpec,
-    memo: memory.Memory,
-    verdicts: Mapping[str, evidence.Verdict],
-    *,
-    unused: bool = False,
-) -> str:
+def excluded(name: str, now: situation.Situation) -> str:
     """Why no guest is started on `name`, or an empty string: it must be online long enough and answer us, its
-    LRM be alive and in active mode (S11; left out for `unused` HA), and neither pveha nor its users keep it
-    from taking guests."""
-    known, probe = memo.node(name), seen.probes.get(name)
-    if verdicts[name].state is not evidence.State.ONLINE:
-        return f"it is {verdicts[name].state}"
+    LRM be alive and in active mode (S11), and neither pveha nor its users keep it from taking guests."""
+    seen, spec, verdict = now.seen, now.spec, now.verdicts[name]
+    known, probe = now.memo.node(name), seen.probes.get(name)
+    if verdict.state is not evidence.State.ONLINE:
+        return f"it is {verdict.state}"
     if spec.availability(name) is not hacluster.Availability.ACTIVE:
         return f"its availability is {spec.availability(name)}"
     if known.quarantined_until is not None:
@@ -86,26 +58,16 @@ def excluded(
         return f"it has been online for less than {least} s"
     if seen.now < known.may_land_until:
         return "a command to switch it off may still be carried out"
-    if not unused and not lrm_alive(name, seen, memo):
+    if not now.ha_unused and not lrm_alive(name, seen, now.memo):
         return "its LRM does not take services"
     if f"shell/{name}" in seen.problems:
         return "its node shell does not answer"
     return ""
 
 
-def nobody(
-    leaving: Set[str],
-    seen: snapshot.Snapshot,
-    spec: hacluster.HAClusterSpec,
-    memo: memory.Memory,
-    verdicts: Mapping[str, evidence.Verdict],
-) -> protection.Refusal:
+def nobody(now: situation.Situation, leaving: Set[str]) -> protection.Refusal:
     """What is said where no node beside `leaving` takes guests."""
-    why = {
-        name: text
-        for name in sorted(verdicts.keys() - leaving)
-        if (text := excluded(name, seen, spec, memo, verdicts))
-    }
+    why = {name: text for name in sorted(now.verdicts.keys() - leaving) if (text := excluded(name, now))}
     told = "; ".join(f"{name}: {text}" for name, text in list(why.items())[:SHOWN]) or "there is none"
     more = f"; and {len(why) - SHOWN} more" if len(why) > SHOWN else ""
     return protection.Refusal(FailoverReady.NO_TARGET, f"no other node takes guests now ({told}{more})")

@@ -8,7 +8,6 @@ the pause before the next try; a new leader begins without them.
 
 import dataclasses
 import enum
-import functools
 from collections.abc import Collection, Mapping
 
 from pveha.api import failoverpolicy, hacluster
@@ -25,8 +24,9 @@ from pveha.decide import (
     placement,
     protection,
     recall,
+    situation,
 )
-from pveha.model import cluster, guests, mark, node, operations, snapshot
+from pveha.model import cluster, guests, mark, operations, snapshot
 
 MIGRATE_PRIVILEGE = "VM.Migrate"
 """Proxmox demands it of who moves guests."""
@@ -107,7 +107,7 @@ def follow(
 
 def _is_preempted(guest: cluster.GuestResource, seen: snapshot.Snapshot) -> bool:
     """Whether it was stopped for another guest, and may be sent where there is room for it."""
-    resource = seen.ha_config.resources.get(guest.ref.sid) if seen.ha_config is not None else None
+    resource = seen.resource(guest.ref.sid)
     return resource is not None and bool(mark.parse(resource.comment).preempted)
 
 
@@ -149,7 +149,7 @@ def _failed(move: memory.Move, problem: str, seen: snapshot.Snapshot) -> memory.
 def in_motion(guest: cluster.GuestResource, seen: snapshot.Snapshot) -> bool:
     """Whether the guest is being moved now, by whomever. Of one that the CRM knows its record tells, because
     the lock of a migration that broke off may stay; that record is up to 20 s late when it has arrived."""
-    service = seen.ha_status.services.get(guest.ref.sid) if seen.ha_status is not None else None
+    service = seen.service(guest.ref.sid)
     if service is None:
         return guest.lock == "migrate"
     arrived = guest.node == service.target and guest.lock is None and guest.status == "running"
@@ -169,21 +169,15 @@ def _on_the_books(name: str, seen: snapshot.Snapshot) -> list[cluster.GuestResou
 
 
 def drain(
-    seen: snapshot.Snapshot,
-    spec: hacluster.HAClusterSpec,
-    memo: memory.Memory,
-    verdicts: Mapping[str, evidence.Verdict],
-    protected: protection.Protection,
-    allowed: guards.Permission,
-    recoveries: Mapping[str, failover.Recovery],
-    judge: eligibility.Judge,
+    now: situation.Situation, allowed: guards.Permission, recoveries: Mapping[str, failover.Recovery]
 ) -> tuple[list[operations.Operation], memory.Memory, Drains]:
     """Migrations to start, the memory, and what is left on the nodes in Drain."""
+    seen, spec, memo, verdicts = now.seen, now.spec, now.memo, now.verdicts
     names = [name for name in verdicts if spec.availability(name) is hacluster.Availability.DRAIN]
     if not names or seen.inventory is None:
         return [], memo, Drains(dict.fromkeys(names, ()), "guests cannot be read" if names else "")
     lacking = lacking_privilege(seen)
-    hindered = lacking or _hindrance(spec, memo, verdicts, allowed, recoveries, seen)
+    hindered = lacking or _hindrance(now, allowed, recoveries)
     result: dict[str, tuple[Left, ...]] = {}
     sent: list[operations.Operation] = []
     refusals: list[str] = []
@@ -194,8 +188,8 @@ def drain(
             if guest.node == name and _is_left(guest, verdicts[name], seen)
         ]
         room = spec.safety.max_concurrent_migrations - len(_under_way(seen, memo))
-        round_ = _Node(name, seen, spec, memo, verdicts, protected, judge)
-        start, left, refusal = round_.look(leaving, 0 if hindered else room)
+        at_node = _Node(name, dataclasses.replace(now, memo=memo, promised=_promised(now, memo)))
+        start, left, refusal = at_node.look(leaving, 0 if hindered else room)
         if refusal:
             refusals.append(refusal)
         for operation in start:
@@ -217,28 +211,23 @@ def lacking_privilege(seen: snapshot.Snapshot) -> str:
 
 
 def _hindrance(
-    spec: hacluster.HAClusterSpec,
-    memo: memory.Memory,
-    verdicts: Mapping[str, evidence.Verdict],
-    allowed: guards.Permission,
-    recoveries: Mapping[str, failover.Recovery],
-    seen: snapshot.Snapshot,
+    now: situation.Situation, allowed: guards.Permission, recoveries: Mapping[str, failover.Recovery]
 ) -> str:
     """Why no migration is begun, or an empty string. A dead node at rest, whose guests run elsewhere, is in
     nobody's way; nor is one that went down as announced, or empty."""
-    owned = memo.epoch is not None or spec.recovery.registers_alone
+    owned = now.memo.epoch is not None or now.spec.recovery.registers_alone
     if not allowed.begin or allowed.reason is not Acting.OK or not owned:
         return allowed.message
-    for name, verdict in verdicts.items():
+    for name, verdict in now.verdicts.items():
         if verdict.state in (evidence.State.ONLINE, evidence.State.PLANNED_DOWN):
             continue
         recovery = recoveries.get(name)
         at_rest = recovery is not None and not recovery.pending
-        emptied = spec.availability(name) is hacluster.Availability.DRAIN
+        emptied = now.spec.availability(name) is hacluster.Availability.DRAIN
         if at_rest and (verdict.state is evidence.State.FENCED or emptied):
             continue
         return f"{name} is {verdict.state} ({verdict.reason})"
-    if failover.running_items(seen):
+    if failover.running_items(now.seen):
         return "guests of a lost node are being started"
     return ""
 
@@ -248,6 +237,20 @@ def _under_way(seen: snapshot.Snapshot, memo: memory.Memory) -> frozenset[int]:
     found = seen.inventory.guests.values() if seen.inventory is not None else ()
     sent = {vmid for vmid, move in memo.moves.items() if move.sent_at is not None}
     return frozenset({guest.ref.vmid for guest in found if in_motion(guest, seen)} | sent)
+
+
+def _promised(now: situation.Situation, memo: memory.Memory) -> dict[str, int]:
+    """Bytes of memory per node that guests on their way there will use, those that are moved included."""
+    total = dict(now.promised)
+    assert now.seen.inventory is not None
+    for vmid, guest in now.seen.inventory.guests.items():
+        move, service = memo.moves.get(vmid), now.seen.service(guest.ref.sid)
+        target = move.target if move is not None and (move.sent_at or move.arrived_at) else ""
+        if not target and service is not None and service.state in MOVING_STATES:
+            target = service.target or ""
+        if target:
+            total[target] = total.get(target, 0) + now.seen.memory_of(guest)
+    return total
 
 
 def sent_off(memo: memory.Memory, operation: operations.Migrate, seen: snapshot.Snapshot) -> memory.Memory:
@@ -268,7 +271,7 @@ def _is_left(guest: cluster.GuestResource, where: evidence.Verdict, seen: snapsh
         return False
     if guest.status != "unknown" or online:
         return True
-    resource = seen.ha_config.resources.get(guest.ref.sid) if seen.ha_config is not None else None
+    resource = seen.resource(guest.ref.sid)
     if resource is None:
         return False
     found = mark.parse(resource.comment).mark
@@ -277,8 +280,8 @@ def _is_left(guest: cluster.GuestResource, where: evidence.Verdict, seen: snapsh
 
 def _is_starting(guest: cluster.GuestResource, seen: snapshot.Snapshot) -> bool:
     """Whether native HA is to start a guest that is stopped."""
-    resource = seen.ha_config.resources.get(guest.ref.sid) if seen.ha_config is not None else None
-    service = seen.ha_status.services.get(guest.ref.sid) if seen.ha_status is not None else None
+    resource = seen.resource(guest.ref.sid)
+    service = seen.service(guest.ref.sid)
     wanted = resource is not None and resource.state is cluster.HAState.STARTED
     return wanted and service is not None and service.state in ("started", "request_start")
 
@@ -288,12 +291,7 @@ class _Node:
     """One node in Drain, in one round."""
 
     name: str
-    seen: snapshot.Snapshot
-    spec: hacluster.HAClusterSpec
-    memo: memory.Memory
-    verdicts: Mapping[str, evidence.Verdict]
-    protected: protection.Protection
-    judge: eligibility.Judge
+    now: situation.Situation
 
     def look(
         self, leaving: Collection[cluster.GuestResource], room: int
@@ -317,14 +315,14 @@ class _Node:
         if refusal is not None:
             room = 0
         start: list[operations.Migrate] = []
-        current = recall.is_current(self.seen, self.memo)
-        online = self.verdicts[self.name].state is evidence.State.ONLINE
-        for guest in sorted(ready, key=lambda each: (self._memory(each), each.ref.vmid)):
+        current = recall.is_current(self.now.seen, self.now.memo)
+        online = self.now.verdicts[self.name].state is evidence.State.ONLINE
+        for guest in sorted(ready, key=lambda each: (self.now.seen.memory_of(each), each.ref.vmid)):
             vmid = guest.ref.vmid
             if vmid not in targets:
                 continue
             if len(start) < room and current and online:
-                id_ = f"migrate.{self.memo.epoch or 0}.{vmid}.{int(self.seen.wall)}"
+                id_ = f"migrate.{self.now.memo.epoch or 0}.{vmid}.{int(self.now.seen.wall)}"
                 managed = self._managed(guest) is not None
                 start.append(operations.Migrate(id_, guest.ref, self.name, targets[vmid], managed))
                 left[vmid] = Left(guest.ref, Standing.MOVING)
@@ -335,19 +333,17 @@ class _Node:
     def _too_tight(self, targets: Mapping[int, str]) -> str | None:
         """Why spec.capacity does not let the node be emptied; empty: that is being worked out; None: it
         does."""
-        spec, seen, protected = self.spec, self.seen, self.protected
+        spec, seen, protected = self.now.spec, self.now.seen, self.now.protected
         asked = spec.capacity.tolerate_node_failures and spec.recovery.engine is hacluster.Engine.FAST
         enforced = spec.capacity.enforcement is hacluster.CapacityEnforcement.ENFORCE
         if not (asked and enforced and targets) or seen.inventory is None:
             return None
-        able = protection.recoverable(protected.guests.values(), seen, self.memo)
-        each = placement.ask_each(
-            able, seen, spec, self.memo, self.verdicts, self._promised(), protected.wished, self.judge
-        )
-        sizes = {vmid: self._memory(seen.inventory.guests[vmid]) for vmid in targets}
+        able = protection.recoverable(protected.guests.values(), seen, self.now.memo)
+        each = placement.ask_each(self.now, able)
+        sizes = {vmid: self.now.seen.memory_of(seen.inventory.guests[vmid]) for vmid in targets}
         emptied = capacity.after(each.question.asked, targets, sizes)
         about = f"drain/{self.name}"
-        found = capacity.assess(about, emptied, spec, self.memo, self.verdicts, protected.guests)
+        found = capacity.assess(about, emptied, spec, self.now.memo, self.now.verdicts, protected.guests)
         if not found.too_few and found.answer is None:
             return ""
         harm = capacity.harm(found, protected.guests)
@@ -361,8 +357,8 @@ class _Node:
 
     def _standing(self, guest: cluster.GuestResource) -> Left | None:
         """Why the guest is not to be sent on its way, wherever to, or None."""
-        move = self.memo.moves.get(guest.ref.vmid)
-        if in_motion(guest, self.seen) or (move is not None and move.sent_at is not None):
+        move = self.now.memo.moves.get(guest.ref.vmid)
+        if in_motion(guest, self.now.seen) or (move is not None and move.sent_at is not None):
             return Left(guest.ref, Standing.MOVING)
         if guest.status == "stopped":
             return Left(guest.ref, Standing.WAITS, "Proxmox HA is to start it")
@@ -370,61 +366,62 @@ class _Node:
             return Left(guest.ref, Standing.STAYS, why)
         if why := self._why_it_waits(guest):
             return Left(guest.ref, Standing.WAITS, why)
-        if move is not None and move.retry_at > self.seen.now:
+        if move is not None and move.retry_at > self.now.seen.now:
             return Left(guest.ref, Standing.FAILED, f"{move.problem}; it runs on and is tried again")
         return None
 
     def _why_it_stays(self, guest: cluster.GuestResource) -> str:
-        protected = self.protected.guests.get(guest.ref.vmid)
+        protected = self.now.protected.guests.get(guest.ref.vmid)
         if guest.ref.kind is guests.GuestKind.CONTAINER:
             if protected is None:
                 return "a container cannot be moved while it runs, and no ProtectedVM lets pveha restart it"
             if protected.policy.maintenance.containers is failoverpolicy.MaintenanceOfContainers.STAY:
                 return "its policy has containers stay (maintenance.containers)"
-        service = self._service(guest)
+        service = self.now.seen.service(guest.ref.sid)
         if service is not None and service.state == "error":
             return "Proxmox HA has it in state error"
         if guest.status not in ("running", "unknown"):
             return f"it is {guest.status}, and only what runs is moved"
-        config = self._config(guest)
+        config = self.now.seen.config(guest.ref.vmid)
         if config is None:
             return ""
-        return eligibility.bound_while_running(config, eligibility.shared_storages(self.seen))
+        return eligibility.bound_while_running(config, eligibility.shared_storages(self.now.seen))
 
     def _why_it_waits(self, guest: cluster.GuestResource) -> str:
-        config = self._config(guest)
+        config = self.now.seen.config(guest.ref.vmid)
         if lock := guest.lock or (config.lock if config is not None else None):
             return f"it is locked ({lock})"
         if guest.status == "unknown":
             return "its node does not tell whether it runs"
-        if config is None and self.spec.recovery.node_shell is not None:
+        if config is None and self.now.spec.recovery.node_shell is not None:
             return "its configuration has not been read yet through the node shell"
-        protected = self.protected.guests.get(guest.ref.vmid)
+        protected = self.now.protected.guests.get(guest.ref.vmid)
         if protected is not None and protected.registered is None:
             return "it is not yet registered in Proxmox HA"
-        resource = self._resource(guest)
+        resource = self.now.seen.resource(guest.ref.sid)
         if resource is not None and mark.parse(resource.comment).mark is not None:
             return "a takeover of it is not yet finished"
         if self._managed(guest) is None:
             return ""
-        service = self._service(guest)
+        service = self.now.seen.service(guest.ref.sid)
         if service is None or service.state != "started" or service.node != self.name:
             state = service.state if service is not None else "not listed"
             return f"Proxmox HA is working on it ({state})"
-        if self.seen.now - self.memo.manager_moved_at > MANAGER_SILENT_SECONDS:
+        if self.now.seen.now - self.now.memo.manager_moved_at > MANAGER_SILENT_SECONDS:
             return "the CRM does not make its rounds"
         return ""
 
     def _targets(self, ready: Collection[cluster.GuestResource]) -> tuple[dict[int, str], dict[int, Left]]:
-        assert self.seen.inventory is not None
+        seen, memo = self.now.seen, self.now.memo
+        assert seen.inventory is not None
         leaving = {self.name}
-        locations = placement.locations_beside(leaving, self.seen, self.verdicts)
+        locations = placement.locations_beside(self.now, leaving)
         locations |= {
-            self.seen.inventory.guests[vmid].ref.sid: move.target
-            for vmid, move in self.memo.moves.items()
-            if move.sent_at is not None and move.target and vmid in self.seen.inventory.guests
+            seen.inventory.guests[vmid].ref.sid: move.target
+            for vmid, move in memo.moves.items()
+            if move.sent_at is not None and move.target and vmid in seen.inventory.guests
         }
-        nodes = hosts.nodes(leaving, self.seen, self.spec, self.memo, self.verdicts, self._promised())
+        nodes = hosts.nodes(self.now, leaving)
         taking = frozenset(each.name for each in nodes if each.accepts)
         refused: dict[int, Left] = {}
         demands = []
@@ -434,10 +431,8 @@ class _Node:
                 refused[guest.ref.vmid] = Left(guest.ref, Standing.STAYS, demand.message)
             else:
                 demands.append(demand)
-        wished = self.protected.wished
-        question = placement.ask(demands, nodes, self.seen.ha_rules, locations, self.judge, wished)
-        nobody = functools.partial(hosts.nobody, leaving, self.seen, self.spec, self.memo, self.verdicts)
-        plan = placement.answer(question, self.memo.plans.plan(question.asked), leaving, nobody)
+        question = placement.ask(self.now, demands, nodes, locations)
+        plan = placement.answer(question, memo.plans.plan(question.asked), leaving)
         for guest in ready:
             if refusal := plan.refusals.get(guest.ref.vmid):
                 refused[guest.ref.vmid] = Left(guest.ref, Standing.STAYS, refusal.message)
@@ -449,53 +444,27 @@ class _Node:
         """What the guest needs. The node to which it could not be moved last time is its last resort."""
         resource, sid, kept = self._managed(guest), guest.ref.sid, None
         if resource is not None and resource.failback:
-            online = frozenset(n for n, v in self.verdicts.items() if v.state is evidence.State.ONLINE)
-            kept = ha_rules.allowed_nodes(sid, online, self.seen.ha_rules, locations)
+            online = frozenset(n for n, v in self.now.verdicts.items() if v.state is evidence.State.ONLINE)
+            kept = ha_rules.allowed_nodes(sid, online, self.now.seen.ha_rules, locations)
             if taking and not kept & taking:
                 return protection.Refusal(
                     FailoverReady.NATIVE_RULE_FORBIDS,
                     "the HA rules of Proxmox would move it back at once, because its failback is on: "
                     f"'ha-manager set {sid} --failback 0', or change the rule",
                 )
-        move = self.memo.moves.get(guest.ref.vmid)
+        move = self.now.memo.moves.get(guest.ref.vmid)
         return placement.Demand(
             guest.ref.vmid,
             sid,
-            self._memory(guest),
-            self._config(guest),
+            self.now.seen.memory_of(guest),
+            self.now.seen.config(guest.ref.vmid),
             shunned=move.target if move is not None and move.attempts else "",
             by_rules=resource is not None,
             kept=kept,
         )
 
-    def _promised(self) -> dict[str, int]:
-        """Bytes of memory per node that guests on their way there will use."""
-        total = failover.promised(self.seen, self.memo, self.protected)
-        assert self.seen.inventory is not None
-        for vmid, guest in self.seen.inventory.guests.items():
-            move, service = self.memo.moves.get(vmid), self._service(guest)
-            target = move.target if move is not None and (move.sent_at or move.arrived_at) else ""
-            if not target and service is not None and service.state in MOVING_STATES:
-                target = service.target or ""
-            if target:
-                total[target] = total.get(target, 0) + self._memory(guest)
-        return total
-
-    def _memory(self, guest: cluster.GuestResource) -> int:
-        config = self._config(guest)
-        return config.memory_bytes if config is not None else guest.max_memory
-
-    def _config(self, guest: cluster.GuestResource) -> node.GuestConfig | None:
-        return self.seen.configs.guests.get(guest.ref.vmid) if self.seen.configs is not None else None
-
-    def _resource(self, guest: cluster.GuestResource) -> cluster.HAResource | None:
-        return self.seen.ha_config.resources.get(guest.ref.sid) if self.seen.ha_config is not None else None
-
     def _managed(self, guest: cluster.GuestResource) -> cluster.HAResource | None:
         """Its HA resource, if native HA looks after it."""
-        resource = self._resource(guest)
+        resource = self.now.seen.resource(guest.ref.sid)
         ignored = resource is not None and resource.state is cluster.HAState.IGNORED
         return None if ignored else resource
-
-    def _service(self, guest: cluster.GuestResource) -> cluster.ServiceStatus | None:
-        return self.seen.ha_status.services.get(guest.ref.sid) if self.seen.ha_status is not None else None

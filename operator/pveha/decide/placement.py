@@ -6,13 +6,11 @@ wish (`wishes`), and so do the rules that Proxmox's own HA would keep (`ha_rules
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 
-from pveha.api import hacluster
 from pveha.api import placement as wish
 from pveha.api.conditions import FailoverReady
-from pveha.decide import eligibility, evidence, ha_rules, hosts, memory, protection, wishes
+from pveha.decide import eligibility, ha_rules, hosts, protection, situation, wishes
 from pveha.decide.placing import plan as engine
 from pveha.decide.placing import problem, why
 from pveha.model import cluster, node, operations, snapshot
@@ -62,40 +60,25 @@ class Demand:
 class Question:
     """What is asked of the engine, and what its answer is read with."""
 
+    now: situation.Situation
     asked: problem.Problem
     demands: Mapping[int, Demand]
-    judge: eligibility.Judge
-    wished: wishes.Wishes
     native: frozenset[str]
     """Names of the groups that are HA rules of Proxmox."""
 
 
-def plan(
-    down: Set[str],
-    wanted: Collection[protection.Protected],
-    seen: snapshot.Snapshot,
-    spec: hacluster.HAClusterSpec,
-    memo: memory.Memory,
-    verdicts: Mapping[str, evidence.Verdict],
-    promised: Mapping[str, int],
-    wished: wishes.Wishes,
-    judge: eligibility.Judge,
-    *,
-    unused: bool = False,
-) -> Plan:
-    """Choose a node for every guest in `wanted` as if the nodes `down` were gone.
-
-    `promised` is memory in bytes per node that guests still being started there will use; `judge` knows
-    `seen`. `unused`: Proxmox HA has no resource yet and tells of no LRM; what is only planned takes them for
-    alive.
-    """
-    going = where_taken(seen)
-    nodes = hosts.nodes(down, seen, spec, memo, verdicts, promised, unused=unused)
-    demands = [demand(guest) for guest in wanted if guest.sid not in going]
-    question = ask(demands, nodes, seen.ha_rules, locations_beside(down, seen, verdicts), judge, wished)
-    nobody = functools.partial(hosts.nobody, down, seen, spec, memo, verdicts)
-    made = answer(question, memo.plans.plan(question.asked), down, nobody)
-    sure = {guest.vmid: going[guest.sid] for guest in wanted if guest.sid in going}
+def plan(now: situation.Situation, down: Set[str], wanted: Iterable[protection.Protected]) -> Plan:
+    """Choose a node for every guest in `wanted` as if the nodes `down` were gone."""
+    going = where_taken(now.seen)
+    sure: dict[int, str] = {}
+    demands: list[Demand] = []
+    for guest in wanted:
+        if guest.sid in going:
+            sure[guest.vmid] = going[guest.sid]
+        else:
+            demands.append(demand(guest))
+    question = ask(now, demands, hosts.nodes(now, down), locations_beside(now, down))
+    made = answer(question, now.memo.plans.plan(question.asked), down)
     return Plan({**made.targets, **sure}, made.refusals) if sure else made
 
 
@@ -108,26 +91,15 @@ class Each:
     """By node that has guests to be planned for: those that are being taken elsewhere, by vmid."""
 
 
-def ask_each(
-    wanted: Collection[protection.Protected],
-    seen: snapshot.Snapshot,
-    spec: hacluster.HAClusterSpec,
-    memo: memory.Memory,
-    verdicts: Mapping[str, evidence.Verdict],
-    promised: Mapping[str, int],
-    wished: wishes.Wishes,
-    judge: eligibility.Judge,
-    *,
-    unused: bool = False,
-) -> Each:
+def ask_each(now: situation.Situation, wanted: Iterable[protection.Protected]) -> Each:
     """`plan` for the guests of each node as if it alone were gone: the question. Guests of lost nodes are
     left out."""
-    going = where_taken(seen)
+    going = where_taken(now.seen)
     demands: list[Demand] = []
     sure: dict[str, dict[int, str]] = {}
     for guest in wanted:
         where = guest.seen.node
-        if where not in verdicts or verdicts[where].lost:
+        if where not in now.verdicts or now.verdicts[where].lost:
             continue
         of_node = sure.setdefault(where, {})
         if guest.sid in going:
@@ -135,24 +107,16 @@ def ask_each(
         else:
             demands.append(demand(guest, where))
     nobody: frozenset[str] = frozenset()
-    nodes = hosts.nodes(nobody, seen, spec, memo, verdicts, promised, unused=unused)
-    locations = locations_beside(nobody, seen, verdicts)
-    return Each(ask(demands, nodes, seen.ha_rules, locations, judge, wished), sure)
+    return Each(ask(now, demands, hosts.nodes(now, nobody), locations_beside(now, nobody)), sure)
 
 
-def plan_each(
-    each: Each,
-    seen: snapshot.Snapshot,
-    spec: hacluster.HAClusterSpec,
-    memo: memory.Memory,
-    verdicts: Mapping[str, evidence.Verdict],
-) -> dict[str, Plan]:
+def plan_each(each: Each) -> dict[str, Plan]:
     """The plan for each node that has guests."""
-    made = memo.plans.each(each.question.asked)
+    question = each.question
+    made = question.now.memo.plans.each(question.asked)
     found: dict[str, Plan] = {}
     for name, of_node in each.sure.items():
-        nobody = functools.partial(hosts.nobody, {name}, seen, spec, memo, verdicts)
-        told = answer(each.question, made[name], {name}, nobody)
+        told = answer(question, made[name], {name})
         found[name] = Plan({**told.targets, **of_node}, told.refusals) if of_node else told
     return found
 
@@ -171,14 +135,12 @@ def demand(guest: protection.Protected, where: str = "") -> Demand:
     )
 
 
-def locations_beside(
-    leaving: Set[str], seen: snapshot.Snapshot, verdicts: Mapping[str, evidence.Verdict]
-) -> dict[str, str]:
+def locations_beside(now: situation.Situation, leaving: Set[str]) -> dict[str, str]:
     """Where all guests are, or are being taken to, by service id; but for those left on `leaving` or on a
     lost node."""
-    found = seen.inventory.guests.values() if seen.inventory else ()
-    away = {name for name, verdict in verdicts.items() if verdict.lost} | leaving
-    return {guest.ref.sid: guest.node for guest in found if guest.node not in away} | where_taken(seen)
+    found = now.seen.inventory.guests.values() if now.seen.inventory else ()
+    away = {name for name, verdict in now.verdicts.items() if verdict.lost} | leaving
+    return {guest.ref.sid: guest.node for guest in found if guest.node not in away} | where_taken(now.seen)
 
 
 def where_taken(seen: snapshot.Snapshot) -> dict[str, str]:
@@ -192,21 +154,20 @@ def where_taken(seen: snapshot.Snapshot) -> dict[str, str]:
 
 
 def ask(
+    now: situation.Situation,
     demands: Iterable[Demand],
     nodes: tuple[problem.Node, ...],
-    rules: tuple[cluster.HARule, ...],
     locations: Mapping[str, str],
-    judge: eligibility.Judge,
-    wished: wishes.Wishes,
 ) -> Question:
     """The engine's problem.
 
     `locations` are those of the guests that stay, by service id. What nodes have in use is measured, with
     the guests in `demands` that run there.
     """
+    rules, wished = now.seen.ha_rules, now.protected.wished
     by_vmid = {each.vmid: each for each in demands}
     of_guest = ha_rules.by_guest(rules)
-    guests = [_guest(each, of_guest.get(each.sid, ()), judge, wished) for each in by_vmid.values()]
+    guests = [_guest(each, of_guest.get(each.sid, ()), now.judge, wished) for each in by_vmid.values()]
     groups, native = _groups(by_vmid, rules, wished)
     if staying := {vmid for group in groups for vmid in group.vmids if vmid not in by_vmid}:
         at = {_vmid(sid): where for sid, where in locations.items()}
@@ -222,7 +183,7 @@ def ask(
             else node
             for node in nodes
         )
-    return Question(problem.Problem(nodes, tuple(guests), groups), by_vmid, judge, wished, native)
+    return Question(now, problem.Problem(nodes, tuple(guests), groups), by_vmid, native)
 
 
 def _guest(
@@ -300,18 +261,15 @@ def _vmid(sid: str) -> int:
     return int(sid.rpartition(":")[2])
 
 
-def answer(
-    question: Question, made: engine.Placement, leaving: Set[str], nobody: Callable[[], protection.Refusal]
-) -> Plan:
-    """What the engine's plan means; `nobody` tells why no node beside `leaving` takes guests, where that is
-    so."""
+def answer(question: Question, made: engine.Placement, leaving: Set[str]) -> Plan:
+    """What the engine's plan means, when the nodes `leaving` take no guests."""
     refusals: dict[int, protection.Refusal] = {}
     if made.left:
         taking = frozenset(
             node.name for node in question.asked.nodes if node.accepts and node.name not in leaving
         )
         for vmid, reason in made.left.items():
-            refusals[vmid] = _refusal(question, question.demands[vmid], reason, taking, nobody)
+            refusals[vmid] = _refusal(question, question.demands[vmid], reason, leaving, taking)
     return Plan(made.targets, refusals)
 
 
@@ -319,16 +277,16 @@ def _refusal(
     question: Question,
     asked: Demand,
     found: why.Why,
+    leaving: Set[str],
     taking: frozenset[str],
-    nobody: Callable[[], protection.Refusal],
 ) -> protection.Refusal:
     """The first that holds: it is bound to its node; no node takes guests; none has what it needs; wishes or
     rules; memory."""
-    config, judge, wished = asked.config, question.judge, question.wished
+    config, judge, wished = asked.config, question.now.judge, question.now.protected.wished
     if config is not None and (bound := eligibility.bound_to_node(config, judge.shared)):
         return bound[0]
     if not taking:
-        return nobody()
+        return hosts.nobody(question.now, leaving)
     able = judge.able(config, taking) if config is not None else taking
     if config is not None and not able:
         return judge.nowhere(config, taking)

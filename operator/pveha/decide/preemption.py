@@ -11,75 +11,62 @@ Whoever sets another HA state meanwhile, or takes the mark away, has the guest a
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from pveha.api import hacluster, protectedvm
+from pveha.api import protectedvm
 from pveha.decide import (
     adoption,
-    eligibility,
     evidence,
     failover,
     guards,
     hosts,
-    memory,
     placement,
     protection,
+    situation,
     victims,
 )
 from pveha.model import cluster, guests, mark, operations, snapshot
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Look:
-    """What is seen in one round."""
-
-    seen: snapshot.Snapshot
-    spec: hacluster.HAClusterSpec
-    memo: memory.Memory
-    verdicts: Mapping[str, evidence.Verdict]
-    protected: protection.Protection
-    allowed: guards.Permission
-    recoveries: Mapping[str, failover.Recovery]
-    judge: eligibility.Judge
-
-    @property
-    def quiet(self) -> bool:
-        """Whether anything may be begun, and no takeover changes what nodes have in use."""
-        armed = self.seen.ha_status is not None and self.seen.ha_status.armed
-        free = armed and self.seen.inventory is not None and not failover.running_items(self.seen)
-        owned = self.memo.epoch is not None or self.spec.recovery.registers_alone
-        return free and self.allowed.begin and owned
-
-    def online(self, name: str) -> bool:
-        return name in self.verdicts and self.verdicts[name].state is evidence.State.ONLINE
-
-
-def edits(look: Look) -> list[operations.Edit]:
+def edits(
+    now: situation.Situation, allowed: guards.Permission, recoveries: Mapping[str, failover.Recovery]
+) -> list[operations.Edit]:
     """Changes of HA entries: guests to stop, guests to start, and marks that have lost their meaning."""
-    status = look.seen.ha_status
-    if look.seen.ha_config is None or status is None or not status.armed or look.seen.inventory is None:
+    status = now.seen.ha_status
+    if now.seen.ha_config is None or status is None or not status.armed or now.seen.inventory is None:
         return []
-    stopped = [*_stopped(look)]
+    stopped = [*_stopped(now)]
     found = [edit for each in stopped if (edit := _overtaken(each)) is not None]
-    if not look.quiet:
+    if not _is_quiet(now, allowed):
         return found
-    found += [edit for each in stopped if (edit := _misplaced(each, look)) is not None]
-    started = [_start(each) for each, place in _places(look, stopped).items() if place == each.seen.node]
-    return [*found, *started, *_stops(look, stopped)]
+    found += [edit for each in stopped if (edit := _misplaced(each, now)) is not None]
+    places = _places(now, recoveries, stopped)
+    started = [_start(each) for each, place in places.items() if place == each.seen.node]
+    return [*found, *started, *_stops(now, recoveries, stopped)]
 
 
-def moves(look: Look) -> list[operations.Migrate]:
+def moves(
+    now: situation.Situation, allowed: guards.Permission, recoveries: Mapping[str, failover.Recovery]
+) -> list[operations.Migrate]:
     """Stopped guests that have room on another node only: they are sent there, and started when they are
     there."""
-    if not look.quiet or look.seen.ha_config is None:
+    if not _is_quiet(now, allowed) or now.seen.ha_config is None:
         return []
-    room = look.spec.safety.max_concurrent_migrations - len(look.memo.moves)
+    room = now.spec.safety.max_concurrent_migrations - len(now.memo.moves)
     found: list[operations.Migrate] = []
-    for each, place in _places(look, [*_stopped(look)]).items():
-        move = look.memo.moves.get(each.ref.vmid)
-        waits = move is not None and (move.sent_at is not None or move.retry_at > look.seen.now)
+    for each, place in _places(now, recoveries, [*_stopped(now)]).items():
+        move = now.memo.moves.get(each.ref.vmid)
+        waits = move is not None and (move.sent_at is not None or move.retry_at > now.seen.now)
         if place != each.seen.node and not waits and len(found) < room:
-            id_ = f"migrate.{look.memo.epoch or 0}.{each.ref.vmid}.{int(look.seen.wall)}"
+            id_ = f"migrate.{now.memo.epoch or 0}.{each.ref.vmid}.{int(now.seen.wall)}"
             found.append(operations.Migrate(id_, each.ref, each.seen.node, place, managed=True))
     return found
+
+
+def _is_quiet(now: situation.Situation, allowed: guards.Permission) -> bool:
+    """Whether anything may be begun, and no takeover changes what nodes have in use."""
+    armed = now.seen.ha_status is not None and now.seen.ha_status.armed
+    free = armed and now.seen.inventory is not None and not failover.running_items(now.seen)
+    owned = now.memo.epoch is not None or now.spec.recovery.registers_alone
+    return free and allowed.begin and owned
 
 
 def going_on(seen: snapshot.Snapshot) -> bool:
@@ -108,20 +95,15 @@ class _Stopped:
     """None: its ProtectedVM is gone."""
 
 
-def _stopped(look: Look) -> Iterable[_Stopped]:
-    assert look.seen.ha_config is not None
-    assert look.seen.inventory is not None
-    for sid, resource in sorted(look.seen.ha_config.resources.items()):
+def _stopped(now: situation.Situation) -> Iterable[_Stopped]:
+    assert now.seen.ha_config is not None
+    assert now.seen.inventory is not None
+    for sid, resource in sorted(now.seen.ha_config.resources.items()):
         comment, ref = mark.parse(resource.comment), guests.parse_sid(sid)
-        if (
-            comment.preempted
-            and comment.owner == look.seen.owner
-            and comment.mark is None
-            and ref is not None
-        ):
-            seen = look.seen.inventory.guests.get(ref.vmid)
+        if comment.preempted and comment.owner == now.seen.owner and comment.mark is None and ref is not None:
+            seen = now.seen.inventory.guests.get(ref.vmid)
             if seen is not None:
-                yield _Stopped(ref, resource, comment, seen, look.protected.guests.get(ref.vmid))
+                yield _Stopped(ref, resource, comment, seen, now.protected.guests.get(ref.vmid))
 
 
 def _overtaken(each: _Stopped) -> operations.Edit | None:
@@ -135,17 +117,17 @@ def _overtaken(each: _Stopped) -> operations.Edit | None:
     return None
 
 
-def _misplaced(each: _Stopped, look: Look) -> operations.Edit | None:
+def _misplaced(each: _Stopped, now: situation.Situation) -> operations.Edit | None:
     """Where somebody has moved its configuration by hand the CRM would start it where it was, and fail: it is
     set aside until the CRM has dropped it (S8), stopped as it is."""
-    sid, seen = each.resource.sid, look.seen
-    service = seen.ha_status.services.get(sid) if seen.ha_status is not None else None
-    since = look.memo.guest(sid).stale_since
+    sid, seen = each.resource.sid, now.seen
+    service = seen.service(sid)
+    since = now.memo.guest(sid).stale_since
     if service is None or service.state != "stopped" or service.node == each.seen.node or since is None:
         return None
     if seen.now - since < adoption.STALE_SECONDS or each.resource.state is not cluster.HAState.STOPPED:
         return None
-    ours = mark.Mark(cluster.HAState.STOPPED, op=adoption.REPAIR, epoch=look.memo.epoch or 0)
+    ours = mark.Mark(cluster.HAState.STOPPED, op=adoption.REPAIR, epoch=now.memo.epoch or 0)
     why = f"the CRM still has it on {service.node}, its file is on {each.seen.node}"
     return adoption.set_aside(sid, each.resource, each.comment, ours, why)
 
@@ -159,35 +141,37 @@ def _plain(comment: mark.Comment) -> str:
     return str(dataclasses.replace(comment, preempted=""))
 
 
-def _places(look: Look, stopped: Iterable[_Stopped]) -> dict[_Stopped, str]:
+def _places(
+    now: situation.Situation, recoveries: Mapping[str, failover.Recovery], stopped: Iterable[_Stopped]
+) -> dict[_Stopped, str]:
     """Where there is room for guests that are stopped to the end, none of a higher priority waiting. What
     runs counts with at least the memory it is configured with: what has just been started grows."""
-    seen = look.seen
+    seen = now.seen
     assert seen.inventory is not None
-    assert seen.ha_status is not None
-    if any(each.items for each in look.recoveries.values()):
+    if any(each.items for each in recoveries.values()):
         return {}
-    least = max((guest.pvm.spec.priority for guest in _waiting(look)), default=-1)
+    least = max((guest.pvm.spec.priority for guest in _waiting(now, recoveries)), default=-1)
     ready: dict[int, _Stopped] = {}
     for each in stopped:
-        service = seen.ha_status.services.get(each.resource.sid)
+        service, where = seen.service(each.resource.sid), now.verdicts.get(each.seen.node)
         settled = service is not None and service.state == "stopped" and service.node == each.seen.node
+        online = where is not None and where.state is evidence.State.ONLINE
         priority = each.guest.pvm.spec.priority if each.guest is not None else 0
         if _overtaken(each) is not None:
             continue
-        if settled and each.seen.status == "stopped" and look.online(each.seen.node) and priority > least:
+        if settled and each.seen.status == "stopped" and online and priority > least:
             ready[each.ref.vmid] = each
     if not ready:
         return {}
     demands = []
     for vmid, each in ready.items():
-        config = seen.configs.guests.get(vmid) if seen.configs is not None else None
-        able = look.judge.everywhere(config) if config is not None else frozenset[str]()
+        config = seen.config(vmid)
+        able = now.judge.everywhere(config) if config is not None else frozenset[str]()
         demands.append(
             placement.Demand(
                 vmid,
                 each.resource.sid,
-                config.memory_bytes if config is not None else each.seen.max_memory,
+                seen.memory_of(each.seen),
                 None,
                 priority=each.guest.pvm.spec.priority if each.guest is not None else 0,
                 rather=each.seen.node,
@@ -197,45 +181,45 @@ def _places(look: Look, stopped: Iterable[_Stopped]) -> dict[_Stopped, str]:
     running: dict[str, int] = {}
     for guest in seen.inventory.guests.values():
         if guest.status == "running":
-            config = seen.configs.guests.get(guest.ref.vmid) if seen.configs is not None else None
-            size = config.memory_bytes if config is not None else guest.max_memory
-            running[guest.node] = running.get(guest.node, 0) + size
+            running[guest.node] = running.get(guest.node, 0) + seen.memory_of(guest)
     nobody: frozenset[str] = frozenset()
-    promised = failover.promised(seen, look.memo, look.protected)
     nodes = tuple(
         dataclasses.replace(node, used_memory=max(node.used_memory, running.get(node.name, 0)))
-        for node in hosts.nodes(nobody, seen, look.spec, look.memo, look.verdicts, promised)
+        for node in hosts.nodes(now, nobody)
     )
-    locations = placement.locations_beside(nobody, seen, look.verdicts)
+    locations = placement.locations_beside(now, nobody)
     for each in ready.values():
         locations.pop(each.resource.sid, None)
-    wished = look.protected.wished
-    question = placement.ask(demands, nodes, seen.ha_rules, locations, look.judge, wished)
-    made = look.memo.plans.plan(question.asked)
+    question = placement.ask(now, demands, nodes, locations)
+    made = now.memo.plans.plan(question.asked)
     return {ready[vmid]: target for vmid, target in made.targets.items()}
 
 
-def _waiting(look: Look) -> list[protection.Protected]:
+def _waiting(
+    now: situation.Situation, recoveries: Mapping[str, failover.Recovery]
+) -> list[protection.Protected]:
     """Guests of nodes that are proven off for which there is no room."""
     return [
         guest
-        for name, recovery in look.recoveries.items()
-        if look.verdicts[name].state is evidence.State.FENCED
-        for guest in victims.needy(recovery.refusals, look.protected)
+        for name, recovery in recoveries.items()
+        if now.verdicts[name].state is evidence.State.FENCED
+        for guest in victims.needy(recovery.refusals, now.protected)
     ]
 
 
-def _stops(look: Look, stopped: Iterable[_Stopped]) -> list[operations.Edit]:
+def _stops(
+    now: situation.Situation, recoveries: Mapping[str, failover.Recovery], stopped: Iterable[_Stopped]
+) -> list[operations.Edit]:
     """Guests to stop for those of nodes that are proven off, unless some are being stopped yet: first is seen
     what that brings."""
     if any(each.seen.status != "stopped" for each in stopped):
         return []
     found: dict[int, operations.Edit] = {}
-    for name, recovery in look.recoveries.items():
-        if look.verdicts[name].state is not evidence.State.FENCED:
+    for name, recovery in recoveries.items():
+        if now.verdicts[name].state is not evidence.State.FENCED:
             continue
         for vmid, winner in sorted(recovery.preempting.items()):
-            guest, other = look.protected.guests[vmid], look.protected.guests[winner]
+            guest, other = now.protected.guests[vmid], now.protected.guests[winner]
             assert guest.registered is not None
             comment = str(dataclasses.replace(guest.comment, preempted=other.sid))
             desired = dataclasses.replace(guest.registered, state=cluster.HAState.STOPPED, comment=comment)

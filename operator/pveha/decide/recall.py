@@ -382,7 +382,7 @@ def _is_stale(sid: str, seen: snapshot.Snapshot) -> bool:
     """Whether the CRM's record of a service names another node than the one that holds its file."""
     ref = guests.parse_sid(sid)
     guest = seen.inventory.guests.get(ref.vmid) if seen.inventory is not None and ref is not None else None
-    record = seen.ha_status.services.get(sid) if seen.ha_status is not None else None
+    record = seen.service(sid)
     return guest is not None and record is not None and record.node != guest.node
 
 
@@ -525,7 +525,7 @@ def _fold_takeover(
 
 
 def _is_held(result: operations.GuestResult, seen: snapshot.Snapshot) -> bool:
-    config = seen.configs.guests.get(result.ref.vmid) if seen.configs is not None else None
+    config = seen.config(result.ref.vmid)
     volumes_on = config.storages if config is not None else ()
     return result.reason == "StartFailed" and storage.may_be_held(result.message, volumes_on, seen.inventory)
 

@@ -3,9 +3,9 @@
 `told` is the form, `report_cluster`, `report_guests` and `report_events` are the parts.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from pveha.decide import failover, placement, protection, report_cluster, report_guests, sequence, standing
+from pveha.decide import placement, protection, report_cluster, report_guests, sequence, standing
 from pveha.decide import told as told_
 from pveha.model import decision
 
@@ -13,11 +13,10 @@ from pveha.model import decision
 def report(now: told_.Round) -> decision.Report:
     """The statuses of this round."""
     now.memo.plans.unfinished = 0.0
-    promised = failover.promised(now.seen, now.memo, now.protected)
     able = protection.recoverable(now.protected.guests.values(), now.seen, now.memo)
-    each = None if now.native else told_.ask_each(now, able, promised)
+    each = None if now.native else placement.ask_each(now, able)
     told = report_cluster.conditions_of(now, each)
-    plans = _plans(now, each, able, promised) if each is not None else {}
+    plans = _plans(now, each, able) if each is not None else {}
     steps = sequence.of_plans(now, {name: plan.targets.keys() for name, plan in plans.items()})
     still = standing.standing(now)
     guests = {
@@ -33,17 +32,14 @@ def report(now: told_.Round) -> decision.Report:
 
 
 def _plans(
-    now: told_.Round,
-    each: placement.Each,
-    able: Iterable[protection.Protected],
-    promised: Mapping[str, int],
+    now: told_.Round, each: placement.Each, able: Iterable[protection.Protected]
 ) -> dict[str, placement.Plan]:
     """For every node, where its guests would go if it died now."""
-    plans = told_.plan_each(now, each)
+    plans = placement.plan_each(each)
     lost: dict[str, list[protection.Protected]] = {}
     for guest in able:
         if guest.seen.node in now.verdicts and guest.seen.node not in plans:
             lost.setdefault(guest.seen.node, []).append(guest)
     for name, guests in lost.items():
-        plans[name] = told_.plan(now, {name}, guests, promised)
+        plans[name] = placement.plan(now, {name}, guests)
     return plans

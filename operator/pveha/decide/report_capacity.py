@@ -28,7 +28,7 @@ STANDING = {
 
 def assured(now: told_.Round, each: placement.Each | None) -> told_.Told:
     """The condition CapacityAssured. While guests are being recovered it stays what it was."""
-    spec = now.wanted.cluster.spec
+    spec = now.spec
     if now.native or each is None:
         text = "Proxmox's own HA recovers guests (engine Native), and does not look at memory"
         return None, conditions.CapacityAssured.NOT_USED, text
@@ -73,7 +73,7 @@ def _is_unsettled(name: str, now: told_.Round) -> bool:
         return passing and now.seen.now - about.state_since < UNDECIDED_SECONDS
     since = probe.failed_since if probe is not None else None
     silent_for = now.seen.now - since if since is not None else math.inf
-    least = now.wanted.cluster.spec.detection.recover_after_seconds
+    least = now.spec.detection.recover_after_seconds
     back = about.online_since is None or now.seen.now - about.online_since < least
     return back or silent_for < UNDECIDED_SECONDS
 

@@ -115,7 +115,7 @@ def _connected(now: told_.Round) -> told_.Told:
     if old := guards.unsupported(now.seen):
         return False, conditions.Connected.VERSION_UNSUPPORTED, old
     lacking = guards.lacking_privileges(now.seen)
-    if lacking and now.wanted.cluster.spec.mode is hacluster.Mode.ENFORCE:
+    if lacking and now.spec.mode is hacluster.Mode.ENFORCE:
         return False, conditions.Connected.PRIVILEGES_MISSING, lacking
     return True, conditions.Connected.OK, "the Proxmox API answers"
 
@@ -131,7 +131,7 @@ def _quorate(now: told_.Round) -> told_.Told:
         )
     if now.members.split:
         return False, conditions.Quorate.SPLIT_VIEW, now.members.split
-    old = guards.old_history(now.seen, now.wanted.cluster.spec, now.memo, now.members)
+    old = guards.old_history(now.seen, now.spec, now.memo, now.members)
     if old is not None and old[0] is conditions.Acting.HISTORY_FORKED:
         return False, conditions.Quorate.HISTORY_FORKED, old[1]
     return True, conditions.Quorate.OK, "the nodes that answer agree"
@@ -146,13 +146,13 @@ def _owned(now: told_.Round) -> told_.Told:
         return False, conditions.Owned.ANOTHER_OPERATOR, text
     if now.memo.epoch is not None:
         return True, conditions.Owned.OK, "the epoch register names this HACluster"
-    if now.wanted.cluster.spec.recovery.registers_alone:
+    if now.spec.recovery.registers_alone:
         return None, conditions.Owned.NOT_USED, "no epoch is needed: HA resources themselves name their owner"
     return None, conditions.Owned.NOT_CLAIMED, "no epoch has been opened yet"
 
 
 def _fencing(now: told_.Round) -> told_.Told:
-    spec = now.wanted.cluster.spec
+    spec = now.spec
     if not spec.fencing.methods and now.native:
         return (
             None,
@@ -212,15 +212,15 @@ def _read(name: str, now: told_.Round) -> bool:
 
 
 def _has_bmc(name: str, now: told_.Round) -> bool:
-    node = now.wanted.cluster.spec.node(name)
+    node = now.spec.node(name)
     return node is not None and bool(node.fencing)
 
 
 def _fast(now: told_.Round) -> told_.Told:
-    if now.wanted.cluster.spec.recovery.registers_alone:
+    if now.spec.recovery.registers_alone:
         text = "no node shell is configured, and engine Native can do without"
         return None, conditions.FastReady.NOT_USED, text
-    if now.wanted.cluster.spec.recovery.node_shell is None:
+    if now.spec.recovery.node_shell is None:
         return (
             False,
             conditions.FastReady.NOT_CONFIGURED,
@@ -350,7 +350,7 @@ def _degraded(now: told_.Round) -> told_.Told:
     for name, verdict in now.verdicts.items():
         if verdict.state is evidence.State.PLANNED_DOWN:
             since = now.memo.node(name).offline_since
-            limit = now.wanted.cluster.spec.safety.planned_down_seconds
+            limit = now.spec.safety.planned_down_seconds
             if since is not None and now.seen.now - since > limit:
                 return (
                     True,
@@ -396,7 +396,7 @@ def _quarantined(now: told_.Round) -> dict[str, str]:
     """Nodes that are Online but for their quarantine, with the reason. What is worse is shown instead."""
     return {
         name: why
-        for name, why in quarantine.reasons(now.memo, now.wanted.cluster.spec).items()
+        for name, why in quarantine.reasons(now.memo, now.spec).items()
         if name in now.verdicts and now.verdicts[name].state is evidence.State.ONLINE
     }
 

@@ -91,7 +91,7 @@ def _once(now: told_.Round) -> Iterable[tuple[str, decision.Event]]:
             yield f"path/{name}", decision.Event("PathBroken", f"node {name}: {verdict.reason}", True)
         if why := now.memo.node(name).voided:
             yield f"voided/{name}", decision.Event("FencingContradicted", why, True)
-    for name, why in quarantine.reasons(now.memo, now.wanted.cluster.spec).items():
+    for name, why in quarantine.reasons(now.memo, now.spec).items():
         yield f"quarantine/{name}", decision.Event("NodeQuarantined", f"node {name}: {why}", True)
     for guest in now.protected.guests.values():
         if guest.comment.preempted:

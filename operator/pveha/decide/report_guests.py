@@ -171,7 +171,7 @@ def _guest_ready(guest: protection.Protected, now: told_.Round) -> told_.Told:
                 conditions.GuestReady.UNREGISTERED,
                 f"it could not be registered in Proxmox HA: {problem}",
             )
-        if now.wanted.cluster.spec.mode is hacluster.Mode.OBSERVE:
+        if now.spec.mode is hacluster.Mode.OBSERVE:
             return (
                 False,
                 conditions.GuestReady.OBSERVED,
@@ -258,7 +258,7 @@ def _failover_ready(
     if (wait := now.startup.waits.get(guest.vmid)) is not None:
         return False, conditions.FailoverReady.WAITING, f"it {wait.sentence}"
     refusal = protection.unrecoverable(guest, now.seen, now.memo) or protection.provable(
-        guest.seen.node, now.wanted.cluster.spec, now.memo
+        guest.seen.node, now.spec, now.memo
     )
     if refusal is None and guest.seen.node in plans:
         refusal = plans[guest.seen.node].refusals.get(guest.vmid)

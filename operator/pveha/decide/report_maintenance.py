@@ -14,11 +14,7 @@ UNDER_WAY = frozenset({maintenance.Standing.MOVING, maintenance.Standing.TURN, m
 def drained(now: told_.Round) -> told_.Told:
     """The condition Drained."""
     drains = now.drains
-    wanted = [
-        node.name
-        for node in now.wanted.cluster.spec.nodes
-        if node.availability is hacluster.Availability.DRAIN
-    ]
+    wanted = [node.name for node in now.spec.nodes if node.availability is hacluster.Availability.DRAIN]
     if not wanted:
         return None, conditions.Drained.NOT_REQUESTED, "no node's availability is Drain"
     if absent := [name for name in wanted if name not in drains.left]:

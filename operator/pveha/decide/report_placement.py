@@ -31,7 +31,7 @@ def told_of(guest: protection.Protected, now: told_.Round) -> told_.Told:
         return None, PlacementReady.PENDING, "its HA resource comes first: see the condition Ready"
     if mirror.pending(sid):
         names = ", ".join(sorted(mirror.rules_of[sid]))
-        if now.wanted.cluster.spec.mode is hacluster.Mode.OBSERVE:
+        if now.spec.mode is hacluster.Mode.OBSERVE:
             return None, PlacementReady.OBSERVED, f"HA rule {names} would be written if mode were Enforce"
         return None, PlacementReady.PENDING, f"HA rule {names} is about to be written"
     if text := _misplaced(guest, now):

@@ -36,7 +36,7 @@ def sound(now: told.Round) -> told.Told:
     found = [each for part in parts for each in part(now)]
     if found:
         return False, found[0][0], "; ".join(text for _, text in found)[:4000]
-    if now.wanted.cluster.spec.recovery.node_shell is None:
+    if now.spec.recovery.node_shell is None:
         text = "nothing is found; without node shell nobody looks at votes, timers, clocks and storages"
         return True, conditions.Sound.OK, text
     if not now.seen.shells or now.seen.configs is None:
@@ -46,7 +46,7 @@ def sound(now: told.Round) -> told.Told:
 
 def _settled(now: told.Round) -> list[str]:
     """Nodes that are Online, and have been for long enough to have told and begun everything."""
-    wait = now.wanted.cluster.spec.detection.recover_after_seconds
+    wait = now.spec.detection.recover_after_seconds
     found = []
     for name, verdict in sorted(now.verdicts.items()):
         since = now.memo.node(name).online_since
@@ -127,7 +127,7 @@ def _storages(now: told.Round) -> Iterator[Finding]:
 
 
 def _certificates(now: told.Round) -> Iterator[Finding]:
-    pinned = bool(now.wanted.cluster.spec.tls.fingerprints)
+    pinned = bool(now.spec.tls.fingerprints)
     remedy = (
         "the node renews it: add the new fingerprint to spec.tls.fingerprints"
         if pinned

@@ -24,6 +24,7 @@ from pveha.decide import (
     recall,
     registration,
     report_events,
+    situation,
     storm,
 )
 from pveha.decide import report as reports
@@ -91,43 +92,46 @@ def _decide(
     allowed = guards.permission(seen, spec, memo, members, verdicts)
 
     judge = eligibility.Judge(seen)
-    start, cancel, memo, recoveries, startup = failover.recover(
-        seen, spec, memo, members, verdicts, protected, allowed, judge
+    now = situation.Situation(
+        seen, spec, memo, verdicts, protected, judge, failover.promised(seen, protected), ha_unused=False
     )
+    start, cancel, memo, recoveries, startup = failover.recover(now, members, allowed)
     alone = spec.recovery.registers_alone
     if memo.epoch is None and not alone and (allowed.begin or _may_own(wanted, allowed)):
         start.extend(_begin(seen, wanted, memo, members))
-    moves, memo, drains = maintenance.drain(seen, spec, memo, verdicts, protected, allowed, recoveries, judge)
+    now = dataclasses.replace(now, memo=memo)
+    moves, memo, drains = maintenance.drain(now, allowed, recoveries)
     start.extend(moves)
-    look = preemption.Look(seen, spec, memo, verdicts, protected, allowed, recoveries, judge)
-    for move in preemption.moves(look):
+    now = dataclasses.replace(now, memo=memo)
+    for move in preemption.moves(now, allowed, recoveries):
         memo = maintenance.sent_off(memo, move, seen)
         start.append(move)
     enrolled, memo = enrolment.enrol(seen, wanted, memo, allowed)
     named = {pvm.spec.vmid for pvm in wanted.guests.values()}
     released = enrolled.released - named
-    edits = _edits(
-        look, seen, memo, verdicts, protected, allowed, recoveries, startup, start, released, spec.recovery
-    )
-    start.extend(edits)
+    now = dataclasses.replace(now, memo=memo)
+    start.extend(_edits(now, allowed, recoveries, startup, start, released))
     mirror = native_rules.mirror(seen, protected, frozenset(named), released)
-    start.extend(_rules(seen, memo, mirror, verdicts, allowed, recoveries, spec.recovery))
+    start.extend(_rules(now, mirror, allowed, recoveries))
     if not start and _may_note(seen, memo, allowed) and history.left_unnoted(memo, seen, members, verdicts):
         start.extend(_begin(seen, wanted, memo, members))
     if not start:
         start.extend(afterwards.power_on(seen, spec, memo, verdicts, recoveries, allowed))
     round_ = told_.Round(
         seen,
-        wanted,
+        spec,
         memo,
-        members,
         verdicts,
         protected,
+        judge,
+        now.promised,
+        _is_ha_unused(seen),
+        wanted,
+        members,
         allowed,
         recoveries,
         drains,
         enrolled,
-        judge,
         startup,
         mirror,
     )
@@ -227,25 +231,28 @@ def _begin(
     return [operations.Begin(f"begin.{int(seen.wall)}", told[0], seen.owner, take_over)]
 
 
+def _is_ha_unused(seen: snapshot.Snapshot) -> bool:
+    """Whether Proxmox HA has no resource: its CRM is idle then, and tells of no LRM."""
+    status, config = seen.ha_status, seen.ha_config
+    return status is not None and status.master is None and config is not None and not config.resources
+
+
 def _edits(
-    look: preemption.Look,
-    seen: snapshot.Snapshot,
-    memo: memory.Memory,
-    verdicts: Mapping[str, evidence.Verdict],
-    protected: protection.Protection,
+    now: situation.Situation,
     allowed: guards.Permission,
     recoveries: Mapping[str, failover.Recovery],
     startup: readiness.Startup,
     starting: list[operations.Operation],
     released: frozenset[int],
-    recovery: hacluster.Recovery,
 ) -> list[operations.Operation]:
     """One operation with all changes of HA resources that are due, if none is in flight.
 
     Registration waits while guests are recovered, because each write holds a cluster-wide lock, and not for
     as long as a lost node stays away.
     """
+    seen, memo, verdicts, protected = now.seen, now.memo, now.verdicts, now.protected
     in_flight = any(isinstance(s.operation, operations.EditHA) and s.outcome is None for s in seen.operations)
+    recovery = now.spec.recovery
     owned = memo.epoch is not None or recovery.registers_alone
     if in_flight or not owned or not allowed.finish or seen.now < memo.edit_retry_at:
         return []
@@ -255,7 +262,7 @@ def _edits(
     given = {edit.sid for edit in due}
     due += [edit for edit in readiness.renewals(startup, seen, memo, protected) if edit.sid not in given]
     given |= {edit.sid for edit in due}
-    due += [edit for edit in preemption.edits(look) if edit.sid not in given]
+    due += [edit for edit in preemption.edits(now, allowed, recoveries) if edit.sid not in given]
     if allowed.begin and not _recovering(verdicts, recoveries):
         taken = {edit.sid for edit in due}
         taken |= {
@@ -287,20 +294,18 @@ def _recovering(
 
 
 def _rules(
-    seen: snapshot.Snapshot,
-    memo: memory.Memory,
+    now: situation.Situation,
     mirror: native_rules.Mirror,
-    verdicts: Mapping[str, evidence.Verdict],
     allowed: guards.Permission,
     recoveries: Mapping[str, failover.Recovery],
-    recovery: hacluster.Recovery,
 ) -> list[operations.Operation]:
     """One operation with all changes of HA rules that are due, once the last ones are read back, under the
     same guards as registration."""
+    seen, memo = now.seen, now.memo
     in_flight = any(
         isinstance(s.operation, operations.EditRules) and s.outcome is None for s in seen.operations
     )
-    owned = memo.epoch is not None or recovery.registers_alone
+    owned = memo.epoch is not None or now.spec.recovery.registers_alone
     armed = seen.ha_status is not None and seen.ha_status.armed
     if not mirror.edits or in_flight or not owned or not allowed.begin or not armed:
         return []
@@ -309,7 +314,7 @@ def _rules(
     if (
         seen.now < memo.rules_retry_at
         or seen.rule_config.answered_at <= since
-        or _recovering(verdicts, recoveries)
+        or _recovering(now.verdicts, recoveries)
         or not recall.is_current(seen, memo)
     ):
         return []

@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Collection, Mapping, Set
 
-from pveha.api import hacluster, protectedvm
+from pveha.api import protectedvm
 from pveha.api.conditions import FailoverReady
-from pveha.decide import eligibility, evidence, hosts, memory, placement, protection
-from pveha.model import cluster, snapshot
+from pveha.decide import evidence, hosts, placement, protection, situation
+from pveha.model import cluster
 
 
 def needy(
@@ -22,41 +22,26 @@ def needy(
 
 
 def choose(
+    now: situation.Situation,
     down: Set[str],
     waiting: Collection[protection.Protected],
     placed: Collection[protection.Protected],
-    seen: snapshot.Snapshot,
-    spec: hacluster.HAClusterSpec,
-    memo: memory.Memory,
-    verdicts: Mapping[str, evidence.Verdict],
-    promised: Mapping[str, int],
-    protected: protection.Protection,
-    judge: eligibility.Judge,
 ) -> Mapping[int, int]:
     """Guests to be stopped by vmid, each with the one of `waiting` that gets its place; `placed` have one."""
     below = max((guest.pvm.spec.priority for guest in waiting), default=0)
-    may = [
-        guest for guest in protected.guests.values() if _may_be_stopped(guest, below, seen, memo, verdicts)
-    ]
+    may = [guest for guest in now.protected.guests.values() if _may_be_stopped(guest, below, now)]
     if not may:
         return {}
     demands = [placement.demand(guest) for guest in [*placed, *waiting]]
     demands += [
         dataclasses.replace(placement.demand(guest, guest.seen.node), preemptible=True) for guest in may
     ]
-    nodes = hosts.nodes(down, seen, spec, memo, verdicts, promised)
-    locations = placement.locations_beside(down, seen, verdicts)
-    question = placement.ask(demands, nodes, seen.ha_rules, locations, judge, protected.wished)
-    return memo.plans.plan(question.asked, preempt=True).stopped
+    locations = placement.locations_beside(now, down)
+    question = placement.ask(now, demands, hosts.nodes(now, down), locations)
+    return now.memo.plans.plan(question.asked, preempt=True).stopped
 
 
-def _may_be_stopped(
-    guest: protection.Protected,
-    below: int,
-    seen: snapshot.Snapshot,
-    memo: memory.Memory,
-    verdicts: Mapping[str, evidence.Verdict],
-) -> bool:
+def _may_be_stopped(guest: protection.Protected, below: int, now: situation.Situation) -> bool:
     """Whether its owner allows it, its HA entry is ours, and it runs undisturbed."""
     where = guest.seen.node
     return (
@@ -64,7 +49,7 @@ def _may_be_stopped(
         and guest.pvm.spec.priority < below
         and guest.registered is not None
         and guest.registered.state is cluster.HAState.STARTED
-        and guest.comment.owner == seen.owner
+        and guest.comment.owner == now.seen.owner
         and guest.comment.mark is None
         and not guest.comment.preempted
         and guest.seen.status == "running"
@@ -72,7 +57,7 @@ def _may_be_stopped(
         and guest.service is not None
         and guest.service.state == "started"
         and guest.service.node == where
-        and where in verdicts
-        and verdicts[where].state is evidence.State.ONLINE
-        and guest.vmid not in memo.moves
+        and where in now.verdicts
+        and now.verdicts[where].state is evidence.State.ONLINE
+        and guest.vmid not in now.memo.moves
     )

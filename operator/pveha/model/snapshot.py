@@ -78,6 +78,23 @@ class Snapshot:
     agents: Mapping[int, AgentAnswer] = dataclasses.field(default_factory=dict)
     """By vmid: guest agents that were asked (`decision.Looking.agents`)."""
 
+    def resource(self, sid: str) -> cluster.HAResource | None:
+        """A guest's entry in the configuration of Proxmox HA."""
+        return self.ha_config.resources.get(sid) if self.ha_config is not None else None
+
+    def service(self, sid: str) -> cluster.ServiceStatus | None:
+        """The CRM's record of a guest."""
+        return self.ha_status.services.get(sid) if self.ha_status is not None else None
+
+    def config(self, vmid: int) -> node.GuestConfig | None:
+        """A guest's configuration."""
+        return self.configs.guests.get(vmid) if self.configs is not None else None
+
+    def memory_of(self, guest: cluster.GuestResource) -> int:
+        """Bytes of memory, as configured if that is known."""
+        config = self.config(guest.ref.vmid)
+        return config.memory_bytes if config is not None else guest.max_memory
+
     @property
     def ha_rules(self) -> tuple[cluster.HARule, ...]:
         """The HA rules that Proxmox applies, as far as they were read."""

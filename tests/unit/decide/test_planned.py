@@ -132,7 +132,7 @@ def planned(scene: Scene, down: str, dice: random.Random | None = None) -> Plann
     wanted = [guest for guest in now.protected.guests.values() if guest.seen.node == down]
     if dice is not None:
         dice.shuffle(wanted)
-    return Planned(now, down, wanted, told.plan(now, {down}, wanted, {}))
+    return Planned(now, down, wanted, placement.plan(now, {down}, wanted))
 
 
 @given(dice_)
@@ -159,8 +159,8 @@ def test_equal_clusters_get_equal_plans_for_one_node_and_for_all(dice: random.Ra
     for name in names:
         one, other = planned(scene, name), planned(scene, name, dice)
         assert one.plan == other.plan
-        asked = told.ask_each(one.now, one.now.protected.guests.values(), {})
-        each = told.plan_each(one.now, asked).get(name, placement.Plan({}, {}))
+        asked = placement.ask_each(one.now, one.now.protected.guests.values())
+        each = placement.plan_each(asked).get(name, placement.Plan({}, {}))
         assert each == one.plan
 
 

@@ -1,0 +1,25 @@
+"""What is asked about where guests would go: the cluster as plans of one round see it."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from pveha.api import hacluster
+from pveha.decide import eligibility, evidence, memory, protection
+from pveha.model import snapshot
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Situation:
+    """Nodes and guests as seen, wanted and remembered when it is asked."""
+
+    seen: snapshot.Snapshot
+    spec: hacluster.HAClusterSpec
+    memo: memory.Memory
+    verdicts: Mapping[str, evidence.Verdict]
+    protected: protection.Protection
+    judge: eligibility.Judge
+    """It knows `seen`."""
+    promised: Mapping[str, int]
+    """Bytes of memory per node that guests still on their way there will use."""
+    ha_unused: bool
+    """Whether Proxmox HA has no resource yet, tells of no LRM, and LRMs are taken for alive."""

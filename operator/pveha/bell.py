@@ -1,6 +1,7 @@
 """Waking tasks: cheaper than an `asyncio.Event` under `asyncio.timeout`, and no ring is ever missed."""
 
 import asyncio
+import math
 
 
 class Bell:
@@ -17,18 +18,19 @@ class Bell:
         for waiting in self._waiting:
             _wake(waiting)
 
-    async def wait(self, rung: int, until: float) -> bool:
+    async def wait(self, rung: int, until: float = math.inf) -> bool:
         """Return when it has rung more than `rung` times, at the latest at loop time `until`; whether it
         has."""
         if self.rung == rung:
             loop = asyncio.get_running_loop()
             waiting: asyncio.Future[None] = loop.create_future()
-            timer = loop.call_at(until, _wake, waiting)
+            timer = loop.call_at(until, _wake, waiting) if until < math.inf else None
             self._waiting[waiting] = None
             try:
                 await waiting
             finally:
-                timer.cancel()
+                if timer is not None:
+                    timer.cancel()
                 del self._waiting[waiting]
         return self.rung != rung
 

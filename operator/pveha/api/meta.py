@@ -156,7 +156,7 @@ Fingerprint = Annotated[
 
 
 def _rfc3339(time: datetime) -> str:
-    return time.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+    return time.astimezone(UTC).isoformat(timespec="seconds")[:-6] + "Z"
 
 
 Time = Annotated[AwareDatetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]

@@ -5,12 +5,11 @@ and a deletion is remembered until a listing has confirmed it. Kopf does not tel
 while a watch was broken (410); the listing does.
 """
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from typing import TypeVar
 
-from pveha import api
+from pveha import api, bell
 from pveha.model import errors, specs
 from pveha.model.kubernetes import ClusterKey, Listing, Manifest, ObjectRef
 from pveha.report.applier import version
@@ -31,8 +30,8 @@ class Store:
     """All HAClusters, FailoverPolicies and ProtectedVMs that this process may see."""
 
     def __init__(self) -> None:
-        self.changed = asyncio.Event()
-        """Set on every change; whoever waits for it clears it."""
+        self.changed = bell.Bell()
+        """Rings on every change."""
         self._raw: dict[ObjectRef, Manifest] = {}
         self._deleted: dict[ObjectRef, int] = {}
         self._told: dict[str, int] = {}
@@ -161,7 +160,7 @@ class Store:
         self._forget(ref)
 
     def _forget(self, ref: ObjectRef) -> None:
-        self.changed.set()
+        self.changed.ring()
         self._refused.pop(ref, None)
         if ref.kind == api.ProtectedVM.kind_name:
             for key, names in self._refused_guests.items():

@@ -70,10 +70,10 @@ class Supervisor:
         )
         try:
             while True:
-                self._store.changed.clear()
+                rung = self._store.changed.rung
                 self._reconcile()
                 await asyncio.sleep(PERIOD_SECONDS)
-                await self._store.changed.wait()
+                await self._store.changed.wait(rung)
         finally:
             tasks = [statuses, *self._candidates.values()]
             for task in tasks:
@@ -96,7 +96,7 @@ class Supervisor:
         del self._candidates[key]
         if not task.cancelled() and (error := task.exception()):
             log.error("%s ended with %r", task.get_name(), error)
-        self._store.changed.set()
+        self._store.changed.ring()
 
     async def _take_part(self, key: ClusterKey) -> None:
         candidate = elector.Elector(

@@ -39,8 +39,11 @@ class Unclaimed:
     async def run(self) -> None:
         async with self._applier:
             while True:
+                rung = self._store.changed.rung
                 self._look()
                 await asyncio.sleep(PERIOD_SECONDS)
+                if not self._since:
+                    await self._store.changed.wait(rung)
 
     def _look(self) -> None:
         if self._store.revision == self._looked_at and not self._since:

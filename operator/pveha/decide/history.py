@@ -7,7 +7,6 @@ lacks something that is known of the cluster. The epoch register tells: it only 
 written whenever a node has left such a cluster, so that its own copy lacks that.
 """
 
-import dataclasses
 import enum
 from collections.abc import Iterable
 
@@ -45,20 +44,20 @@ def follow(memo: memory.Memory, seen: snapshot.Snapshot, members: evidence.Membe
             told |= {name: heard for name in present if name not in told or told[name].epoch <= heard.epoch}
     best = max(told.values(), key=lambda each: each.epoch, default=None)
     if best is not None and best.epoch > memo.newest:
-        memo = dataclasses.replace(memo, newest=best.epoch, newest_at=best.at)
+        memo = memory.changed(memo, newest=best.epoch, newest_at=best.at)
     whole = members.quorate and members.nodes <= set(present)
     since = (memo.whole_since if memo.whole_since is not None else seen.now) if whole else None
-    memo = dataclasses.replace(memo, register=told, whole_since=since)
+    memo = memory.changed(memo, register=told, whole_since=since)
     where = place(memo, members)
     if where is Place.NEWEST and memo.in_doubt:
-        memo = dataclasses.replace(memo, quorate_since=seen.now)
-    memo = dataclasses.replace(memo, in_doubt=where is not Place.NEWEST)
+        memo = memory.changed(memo, quorate_since=seen.now)
+    memo = memory.changed(memo, in_doubt=where is not Place.NEWEST)
     if since is None or where is not Place.BEHIND:
         return memo
     agreed = {told[n].epoch for n in present if n in told and told[n].at > since + LAG_SECONDS}
     if len(agreed) != 1:
         return memo
-    return dataclasses.replace(memo, newest=agreed.pop(), newest_at=seen.now, epoch=None)
+    return memory.changed(memo, newest=agreed.pop(), newest_at=seen.now, epoch=None)
 
 
 def _replaces(heard: memory.Heard, old: memory.Heard) -> bool:

@@ -72,6 +72,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     callbacks."""
 
     _ready: collections.deque[_Handle]
+    _stopping: bool
 
     def __init__(self, start: float = 0.0) -> None:
         super().__init__()
@@ -128,7 +129,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return handle
 
     def _run_once(self) -> None:
-        """One turn, called by `run_forever`: move due timers to the ready queue, then run what is ready."""
+        """One turn, called by `run_forever`: move due timers to the ready queue, then run what is ready and
+        what that makes ready, until somebody stops the loop."""
         ready, timers = self._ready, self._timers
         while timers and timers[0][2]._cancelled:
             heapq.heappop(timers)
@@ -138,7 +140,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._now = max(self._now, timers[0][0])
         while timers and timers[0][0] <= self._now:
             ready.append(heapq.heappop(timers)[2])
-        for _ in range(len(ready)):
+        while ready and not self._stopping:
             handle = ready.popleft()
             if handle._cancelled:
                 continue

@@ -6,8 +6,9 @@ on again (`fencing.afterwards`) once nothing hangs on their being off.
                                                                          nothing hinders that, it is
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pveha.api import fencing
 from pveha.model import mark
 from pveha.sim import rig, wires
 
@@ -49,11 +50,10 @@ class Fenced:
         """Nodes that nothing keeps from being switched on, since when."""
         self._sender: dict[str, object] = {}
         """The term of the leader that has told a device to switch the node off."""
-        self._asks_for_it = self._afterwards().get("action") == "PowerOn"
+        self._asks_for_it = self._wanted().action is fencing.Afterwards.POWER_ON
 
-    def _afterwards(self) -> dict[str, Any]:
-        spec = self._rig.kubernetes.get("HACluster", rig.NAMESPACE, rig.CLUSTER)["spec"]
-        return dict(spec["fencing"].get("afterwards", {}))
+    def _wanted(self) -> fencing.AfterFencing:
+        return self._rig.cluster_status().spec.fencing.afterwards
 
     def left(self, name: str, member_since: float) -> None:
         """A node is no member any more: what was before it was one is over."""
@@ -106,7 +106,7 @@ class Fenced:
         """Whether nothing keeps a node from being switched on by the leader that has fenced it."""
         world, leader = self._world, self._rig.leader()
         on, bmc = world.machines[name], world.bmcs.by_name.get(name)
-        pause = float(self._afterwards().get("afterSeconds", 300))
+        pause = self._wanted().after_seconds
         tree = world.newest
         return (
             leader is not None
@@ -156,13 +156,13 @@ class Fenced:
         self._on[name, method] = (leader.term if leader else None, self._world.now())
 
     def _objections(self, name: str, method: str) -> list[str]:
-        world, now, wanted = self._world, self._world.now(), self._afterwards()
+        world, now, wanted = self._world, self._world.now(), self._wanted()
         found = [
             f"while {what}"
             for what, since in self._hanging.items()
             if now - since > SEEN_SECONDS and (what.endswith(("mark", f" {name}")))
         ]
-        if wanted.get("action") != "PowerOn":
+        if wanted.action is not fencing.Afterwards.POWER_ON:
             found.append("although it is to stay off")
         if name not in self._off:
             found.append("although pveha has not switched it off")
@@ -171,9 +171,9 @@ class Fenced:
         machine = self._machine(name, method)
         if machine != name and not world.machines[machine].powered and self._truth.bmcs_are_found_out:
             found.append(f"by a device of {machine}, which is off")
-        pause, dark = float(wanted.get("afterSeconds", 300)), self._dark.get(name)
+        pause, dark = wanted.after_seconds, self._dark.get(name)
         if dark is not None and now - dark < pause:
-            found.append(f"{now - dark:.1f} s after it went dark, not {pause:g}")
+            found.append(f"{now - dark:.1f} s after it went dark, not {pause}")
         term, last = self._on.get((name, method), (None, float("-inf")))
         leader = self._rig.leader()
         if leader is not None and term is leader.term and now - last < AGAIN_SECONDS:

@@ -8,7 +8,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 
-from pveha.api import protectedvm
+from pveha.api import hacluster, protectedvm
 from pveha.model import cluster, guests, kubernetes, mark
 from pveha.sim import copies, fenced, machine, pmxcfs, promises, rig, succession, upgrades, wires, words
 
@@ -391,8 +391,7 @@ class Invariants:
     @property
     def native(self) -> bool:
         """Whether Proxmox's own HA alone recovers guests: nothing is fenced, disowned or claimed then."""
-        spec = self._rig.kubernetes.get("HACluster", rig.NAMESPACE, rig.CLUSTER)["spec"]
-        return bool(spec["recovery"].get("engine") == "Native")
+        return self._rig.cluster_status().spec.recovery.engine is hacluster.Engine.NATIVE
 
     def _fencing(self, name: str, method: str) -> None:
         if self.native:

@@ -96,6 +96,10 @@ class SimulatedKubernetes:
         """An object as it is stored now."""
         return _copy(self._objects[kubernetes.ObjectRef(kind, namespace, name)])
 
+    def resource_version(self, kind: str, namespace: str, name: str) -> str:
+        """The resourceVersion of an object."""
+        return str(self._objects[kubernetes.ObjectRef(kind, namespace, name)]["metadata"]["resourceVersion"])
+
     def hold_lease(self, namespace: str, name: str, holder: str) -> None:
         """Somebody else writes himself into a Lease, whoever held it."""
         old = self._leases.get((namespace, name))

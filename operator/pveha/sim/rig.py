@@ -282,6 +282,8 @@ class Rig:
         self.world.on_move(self._moved)
         self.kubernetes.watchers.append(self._tell)
         self.kubernetes.put(hacluster(about, spec or {}))
+        self._cluster: api.HACluster | None = None
+        """As last parsed."""
         if about.drilled and (bound := _bindings(about, self.cluster_status().spec)):
             self.kubernetes.write_status("HACluster", NAMESPACE, CLUSTER, {"bindings": bound})
         self.wishes = wishes or {}
@@ -445,9 +447,12 @@ class Rig:
         return self.world.now()
 
     def cluster_status(self) -> api.HACluster:
-        parsed = api.parse(self.kubernetes.get("HACluster", NAMESPACE, CLUSTER))
-        assert isinstance(parsed, api.HACluster)
-        return parsed
+        version = self.kubernetes.resource_version("HACluster", NAMESPACE, CLUSTER)
+        if self._cluster is None or self._cluster.metadata.resource_version != version:
+            parsed = api.parse(self.kubernetes.get("HACluster", NAMESPACE, CLUSTER))
+            assert isinstance(parsed, api.HACluster)
+            self._cluster = parsed
+        return self._cluster
 
     def guest_status(self, vmid: int) -> api.ProtectedVM:
         """Of the ProtectedVM that a person wrote, or else the one of pveha."""

@@ -31,8 +31,6 @@ WITNESS_TRIES = 3
 WITNESS_SECONDS = 0.5
 """From the beginning to the forced off, as a rule: the lease must last for that as well."""
 POLL_SECONDS = 0.5
-SWITCHING_OFF = "SwitchingOff"
-"""The step in which a forced off may be on its way."""
 PROBE_SECONDS = 0.3
 """How long the node has to answer a last question in the second of the forced off (S5)."""
 
@@ -64,7 +62,7 @@ async def fence(operation: operations.Fence, with_: context.Context) -> operatio
             raise errors.Refused(f"{operation.node} answers again")
         if answers and any(method.manual for method in operation.methods):
             raise errors.Refused(f"{operation.node} answers, so it is not off as was confirmed")
-        with_.step(SWITCHING_OFF)
+        with_.step("SwitchingOff")
         async with asyncio.timeout(operation.timeout):
             sent = await _all(_off(method, said, with_) for method in operation.methods)
             commanded_at = loop.time()

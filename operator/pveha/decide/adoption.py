@@ -55,7 +55,7 @@ def edits(
     native = recovery.engine is hacluster.Engine.NATIVE
     if seen.ha_config is None or seen.ha_status is None or seen.inventory is None or not seen.ha_status.armed:
         return []
-    in_flight = failover.running_items(seen)
+    in_flight = seen.takeovers()
     result = []
     for sid, resource in sorted(seen.ha_config.resources.items()):
         ref = guests.parse_sid(sid)

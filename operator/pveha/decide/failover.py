@@ -1,14 +1,15 @@
 """Fence lost nodes and take their guests over (design §7)."""
 
 import dataclasses
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 
 from pveha.api import hacluster
 from pveha.api.conditions import FailoverReady
 from pveha.decide import (
     evidence,
+    fence,
     guards,
-    levels,
+    losses,
     memory,
     placement,
     protection,
@@ -22,15 +23,6 @@ from pveha.model import cluster, operations, snapshot
 
 MANAGER_SILENT_SECONDS = 60.0
 """A CRM silent for this long before the failure may remember anything (S7)."""
-ALIVE_SECONDS = 10.0
-"""An LRM's timestamp that moves this long after a loss was written after it: what is read may be a round
-old."""
-TOLD_ANEW_SECONDS = 30.0
-"""What the cluster shows of the guests of a node that has just come back is what it told before it went, and
-of a guest that has just been moved what its old node told, until its node tells anew: every 10 s."""
-KNOWN_AGAIN_SECONDS = 900.0
-"""How long ago a loss that an earlier leader has not reported to its end may have begun to be the one seen
-now."""
 NATIVE_AHEAD = frozenset({"fence", "recovery"})
 """CRM states in which native HA recovers the guest itself."""
 AWAITED = frozenset(
@@ -74,17 +66,15 @@ def recover(
             continue
         recovery = Recovery(name, {}, {}, {}) if native else _recovery(name, now)
         recoveries[name] = recovery
-        memo = _record(name, verdict, memo, seen, protected, recovery)
+        memo = losses.record(name, verdict, memo, seen, protected)
         if not allowed.begin or memo.epoch is None or _opening(seen) or start:
             continue
-        if fence := _fence(name, verdict, seen, spec, memo, members, recovery):
-            start.append(fence)
+        if recovery.pending and (found := fence.fence(name, verdict, seen, spec, memo, members)):
+            start.append(found)
     startup = readiness.NOTHING
     if not native:
         startable = _startable(recoveries, verdicts, protected)
-        startup, memo = readiness.follow(
-            seen, memo, verdicts, protected, startable, running_items(seen).keys()
-        )
+        startup, memo = readiness.follow(seen, memo, verdicts, protected, startable, seen.takeovers().keys())
     if memo.epoch is not None and recall.is_current(seen, memo) and not start and not _opening(seen):
         for name, recovery in recoveries.items():
             if allowed.begin and verdicts[name].state is evidence.State.FENCED:
@@ -96,7 +86,7 @@ def recover(
                 seen, memo, members, verdicts, protected, startup, claimed_only=claimed_only
             )
             start.extend(resumed)
-    memo = _complete(memo, seen, verdicts)
+    memo = losses.complete(memo, seen, verdicts)
     return start, _cancellations(seen, memo, members, allowed), memo, recoveries, startup
 
 
@@ -121,28 +111,6 @@ def _opening(seen: snapshot.Snapshot) -> bool:
         isinstance(s.operation, operations.Fence | operations.Begin) and s.outcome is None
         for s in seen.operations
     )
-
-
-def running_items(seen: snapshot.Snapshot) -> dict[int, operations.Takeover]:
-    """Takeover in flight of each guest, by vmid."""
-    return {
-        item.ref.vmid: state.operation
-        for state in seen.operations
-        if isinstance(state.operation, operations.Takeover) and state.outcome is None
-        for item in state.operation.items
-    }
-
-
-def promised(seen: snapshot.Snapshot, protected: protection.Protection) -> dict[str, int]:
-    """Bytes of memory per node that guests still being started there will use."""
-    in_flight = running_items(seen)
-    total: dict[str, int] = {}
-    for vmid, guest in protected.guests.items():
-        where = in_flight[vmid].target if vmid in in_flight else guest.seen.node
-        starting = vmid in in_flight or (guest.comment.mark is not None and guest.seen.status != "running")
-        if starting:
-            total[where] = total.get(where, 0) + guest.memory
-    return total
 
 
 def _recovery(dead: str, now: situation.Situation) -> Recovery:
@@ -264,97 +232,6 @@ def _item(
     )
 
 
-def votes_unsafe(seen: snapshot.Snapshot, among: Iterable[str]) -> str:
-    """Why quorum does not exclude a second quorate partition (S6), or an empty string."""
-    told = [seen.shells[name] for name in among if name in seen.shells]
-    if not told:
-        return "no node shell has told the votes of corosync yet"
-    for shell in told:
-        if shell.votes.unsafe_options:
-            options = ", ".join(sorted(shell.votes.unsafe_options))
-            return f"corosync on {shell.node} uses {options}: remove it from corosync.conf"
-        if not shell.votes.trustworthy:
-            configured = sum(shell.votes.configured.values()) + shell.votes.qdevice
-            return (
-                f"corosync on {shell.node} expects {shell.votes.expected} votes but {configured} are "
-                f"configured: 'pvecm expected {configured}'"
-            )
-    return ""
-
-
-def without_qdevice(seen: snapshot.Snapshot, among: Iterable[str]) -> tuple[str, ...]:
-    """The nodes that do not count the vote of the QDevice that they have."""
-    told = (seen.shells[name] for name in among if name in seen.shells)
-    return tuple(shell.node for shell in told if shell.quorate and shell.lacks_qdevice)
-
-
-def alive_witnesses(
-    lost: str, seen: snapshot.Snapshot, memo: memory.Memory, members: evidence.Membership
-) -> frozenset[str]:
-    """Quorate nodes that say `lost` is gone and whose LRM has written its state since: not frozen (S6).
-
-    They stand in for nodes whose node shell does not answer.
-    """
-    since = memo.node(lost).offline_since
-    return frozenset(
-        view.witness
-        for view in members.witnesses
-        if since is not None
-        and not view.online.get(lost, False)
-        and view.answered_at > since
-        and memo.node(view.witness).lrm_moved_at > since + ALIVE_SECONDS
-    )
-
-
-def _fence(
-    name: str,
-    verdict: evidence.Verdict,
-    seen: snapshot.Snapshot,
-    spec: hacluster.HAClusterSpec,
-    memo: memory.Memory,
-    members: evidence.Membership,
-    recovery: Recovery,
-) -> operations.Fence | None:
-    """A fence, once patience is over, if it would bring a guest back."""
-    survivors = evidence.survivors(members)
-    due = verdict.fence_at is not None and verdict.fence_at <= seen.now
-    if (
-        not due
-        or not evidence.announcements_read(seen, memo.node(name).offline_since or seen.now)
-        or not recovery.pending
-        or verdict.level is None
-        or votes_unsafe(seen, survivors)
-    ):
-        return None
-    configured = spec.node(name)
-    remembered = memo.node(name)
-    return operations.Fence(
-        id=f"fence.{remembered.failure}.{remembered.fence_attempts}",
-        node=name,
-        failure=remembered.failure,
-        owner=seen.owner,
-        survivors=tuple(sorted(survivors, key=lambda each: f"shell/{each}" in seen.problems)),
-        level=verdict.level.number,
-        methods=verdict.level.methods,
-        node_answered=_is_heard(name, seen, spec, remembered),
-        alive=alive_witnesses(name, seen, memo, members),
-        also=tuple(other for other in configured.also_cuts_off if other in members.nodes)
-        if configured is not None
-        else (),
-        watchers=levels.watchers(spec, name, remembered, verdict.level.number),
-    )
-
-
-def _is_heard(
-    name: str, seen: snapshot.Snapshot, spec: hacluster.HAClusterSpec, remembered: memory.NodeMemory
-) -> bool:
-    """Whether an answer of the node itself is no news, or no reason to wait any longer (S5)."""
-    probe = seen.probes.get(name)
-    answers = probe is not None and probe.failed_since is None
-    since = remembered.offline_since
-    return answers or (since is not None and seen.now - since >= spec.safety.isolated_grace_seconds)
-
-
 def _batches(
     recovery: Recovery,
     seen: snapshot.Snapshot,
@@ -367,7 +244,7 @@ def _batches(
     """One takeover per target, highest priority first, within the limit on guests in flight. Who waits for
     others is claimed when nobody is left who may start, and started later (`_resume`)."""
     remembered = memo.node(recovery.node)
-    in_flight = running_items(seen)
+    in_flight = seen.takeovers()
     room = spec.safety.max_concurrent_takeovers - len(in_flight)
     proven_for = seen.now - remembered.proof.last_off_at if remembered.proof else 0.0
     chosen: dict[str, list[operations.TakeoverItem]] = {}
@@ -419,7 +296,7 @@ def _takeover(
         survivors=evidence.survivors(members),
         proven_by=remembered.proof.methods if remembered.proof else (),
         off_read_at=remembered.proof.last_off_at if remembered.proof else float("-inf"),
-        alive=alive_witnesses(dead, seen, memo, members),
+        alive=fence.alive_witnesses(dead, seen, memo, members),
     )
     return takeover, memory.changed(memo, counter=memo.counter + 1)
 
@@ -430,7 +307,7 @@ def _expect(
     lost: memory.NodeMemory,
     seen: snapshot.Snapshot,
 ) -> memory.Memory:
-    start = loss_timestamp(lost) or seen.wall
+    start = losses.timestamp(lost) or seen.wall
     failovers = dict(memo.failovers)
     for item in takeover.items:
         failovers[item.ref.vmid] = memory.Failover(
@@ -442,14 +319,6 @@ def _expect(
             None,
         )
     return memory.changed(memo, failovers=failovers)
-
-
-def loss_timestamp(lost: memory.NodeMemory) -> float:
-    """Unix time of the first sign of a node's loss: its silence, or its leaving the membership."""
-    times = [lost.offline_timestamp] if lost.offline_since is not None else []
-    if lost.silent_since is not None:
-        times.append(lost.silent_timestamp)
-    return min(times, default=0.0)
 
 
 def _resume(
@@ -464,7 +333,7 @@ def _resume(
 ) -> tuple[list[operations.Takeover], memory.Memory]:
     """Start what an interrupted takeover has claimed, and unless `claimed_only`, what a migration from or to
     a lost node left behind (S16)."""
-    in_flight = running_items(seen)
+    in_flight = seen.takeovers()
     lost = {name for name, verdict in verdicts.items() if verdict.state is evidence.State.FENCED}
     chosen: dict[tuple[str, str], list[operations.TakeoverItem]] = {}
     everybody = frozenset(evidence.survivors(members))
@@ -532,164 +401,6 @@ def _stranded(guest: protection.Protected, lost: set[str]) -> str:
         return ""
     named = (guest.service.node, guest.service.target)
     return next((name for name in named if name and name in lost and name != guest.seen.node), "")
-
-
-def _record(
-    name: str,
-    verdict: evidence.Verdict,
-    memo: memory.Memory,
-    seen: snapshot.Snapshot,
-    protected: protection.Protection,
-    recovery: Recovery,
-) -> memory.Memory:
-    """Remember the loss for the status, with the guests that ran on the node when it was lost.
-
-    A leader that comes when all of them have been recovered finds none left: what its predecessor reported to
-    the end stays.
-    """
-    remembered = memo.node(name)
-    if remembered.failure == "":
-        return memo
-    if memo.failure is not None and memo.failure.lost_timestamp >= remembered.offline_timestamp:
-        return memo
-    ran = frozenset(
-        vmid
-        for vmid, guest in protected.guests.items()
-        if guest.seen.node == name and protection.wanted_state(guest) is cluster.HAState.STARTED
-    )
-    ran |= {vmid for vmid, loss in memo.losses.items() if loss.node == name}
-    if not ran and memo.reported_loss == name:
-        return memo
-    failure = memory.Failure(
-        remembered.failure,
-        name,
-        verdict.reason,
-        loss_timestamp(remembered) or seen.wall,
-        guests=ran,
-        lost_timestamp=remembered.offline_timestamp,
-    )
-    if (begun := _known_again(name, remembered, memo)) is not None:
-        done = frozenset(vmid for vmid, guest in protected.guests.items() if _recovered_in(guest, begun.id))
-        failure = dataclasses.replace(
-            failure,
-            id=begun.id,
-            cause=begun.cause,
-            start=begun.start_time.timestamp(),
-            guests=ran | done,
-            recovered=done,
-        )
-        nodes = {**memo.nodes, name: dataclasses.replace(remembered, failure=begun.id)}
-        losses = {
-            vmid: dataclasses.replace(loss, failure=begun.id, start=failure.start)
-            if loss.node == name
-            else loss
-            for vmid, loss in memo.losses.items()
-        }
-        memo = memory.changed(memo, nodes=nodes, losses=losses)
-    return memory.changed(memo, failure=failure)
-
-
-def _known_again(
-    name: str, remembered: memory.NodeMemory, memo: memory.Memory
-) -> hacluster.LastFailure | None:
-    """The loss of node `name` that an earlier leader has begun to report, if it is the one seen now."""
-    begun = memo.unended
-    if begun is None or begun.node != name or memo.failure is not None:
-        return None
-    since = remembered.offline_timestamp - begun.start_time.timestamp()
-    return begun if -1.0 <= since <= KNOWN_AGAIN_SECONDS else None
-
-
-def _recovered_in(guest: protection.Protected, failure: str) -> bool:
-    """Whether an earlier leader has reported the guest recovered in this loss."""
-    last = guest.pvm.status.last_failover
-    return last is not None and last.id == failure and last.completion_time is not None
-
-
-def _complete(
-    memo: memory.Memory, seen: snapshot.Snapshot, verdicts: Mapping[str, evidence.Verdict]
-) -> memory.Memory:
-    """Note when the loss was proven and when nothing is left to recover."""
-    failure = memo.failure
-    if failure is None:
-        return memo
-    if failure.proven is None and memo.node(failure.node).proof is not None:
-        failure = dataclasses.replace(failure, proven=seen.wall)
-    elsewhere = frozenset(
-        vmid
-        for vmid in failure.guests
-        if seen.inventory is not None
-        and vmid in seen.inventory.guests
-        and seen.inventory.guests[vmid].node != failure.node
-        and seen.inventory.guests[vmid].status == "running"
-        and vmid not in running_items(seen)
-        and vmid not in memo.losses
-    )
-    told = {
-        vmid
-        for vmid, done in memo.failovers.items()
-        if done.failure == failure.id and done.completion is not None
-    }
-    failure = dataclasses.replace(failure, recovered=failure.recovered | (failure.guests & told))
-    back = verdicts.get(failure.node)
-    over = failure.guests <= failure.recovered | elsewhere or (
-        back is not None and back.state is evidence.State.ONLINE
-    )
-    if failure.completion is None and over:
-        failure = dataclasses.replace(failure, completion=seen.wall, recovered=failure.recovered | elsewhere)
-    return memory.changed(memo, failure=failure)
-
-
-def finished_by_others(
-    memo: memory.Memory,
-    seen: snapshot.Snapshot,
-    verdicts: Mapping[str, evidence.Verdict],
-    protected: protection.Protection,
-) -> memory.Memory:
-    """Complete failovers that an earlier leader has begun and only the status tells of, once the guest runs.
-
-    The time is that of finding it: at most too late. What else such a record says is not acted on, as it may
-    be older than the mark on the guest.
-    """
-    failovers, found = dict(memo.failovers), {}
-    for vmid, guest in protected.guests.items():
-        begun = guest.pvm.status.last_failover
-        if (
-            vmid in failovers
-            or begun is None
-            or begun.completion_time is not None
-            or not _runs_at(begun.to, guest, seen, memo, verdicts)
-        ):
-            continue
-        found[vmid] = memo.found_running.get(vmid, seen.now)
-        verified = guest.comment.mark is not None
-        if verified or seen.now - found[vmid] >= TOLD_ANEW_SECONDS:
-            start = begun.start_time.timestamp()
-            failovers[vmid] = memory.Failover(
-                begun.id, begun.from_, begun.to, begun.cause, start, max(start, seen.wall)
-            )
-    return memory.changed(memo, failovers=failovers, found_running=found)
-
-
-def _runs_at(
-    target: str,
-    guest: protection.Protected,
-    seen: snapshot.Snapshot,
-    memo: memory.Memory,
-    verdicts: Mapping[str, evidence.Verdict],
-) -> bool:
-    """Whether a guest is shown running at a node that has been back for long enough to tell."""
-    where = verdicts.get(target)
-    online_since = memo.node(target).online_since
-    return (
-        guest.seen.node == target
-        and where is not None
-        and where.state is evidence.State.ONLINE
-        and online_since is not None
-        and seen.now - online_since >= TOLD_ANEW_SECONDS
-        and (guest.comment.mark is None or memo.guest(guest.sid).verified)
-        and guest.seen.status == "running"
-    )
 
 
 def _cancellations(

@@ -227,7 +227,7 @@ def _hindrance(
         if at_rest and (verdict.state is evidence.State.FENCED or emptied):
             continue
         return f"{name} is {verdict.state} ({verdict.reason})"
-    if failover.running_items(now.seen):
+    if now.seen.takeovers():
         return "guests of a lost node are being started"
     return ""
 

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Mapping, Set
 
 from pveha.api.conditions import FailoverReady
-from pveha.decide import eligibility, evidence, failover, ha_rules, hosts, memory, protection
+from pveha.decide import eligibility, evidence, ha_rules, hosts, losses, memory, protection
 from pveha.model import cluster, node, snapshot
 
 ITS_LOCKS = protection.CLEARABLE_LOCKS | {"rollback", "clone"}
@@ -115,26 +115,26 @@ def follow(
     """Remember which guests ran on lost nodes, and note when Proxmox's own HA has brought one back."""
     if seen.inventory is None:
         return memo
-    losses, failovers = dict(memo.losses), dict(memo.failovers)
-    for vmid in [vmid for vmid in losses if vmid not in protected.guests]:
-        del losses[vmid]
+    known, failovers = dict(memo.losses), dict(memo.failovers)
+    for vmid in [vmid for vmid in known if vmid not in protected.guests]:
+        del known[vmid]
     for vmid, guest in protected.guests.items():
         where = verdicts.get(guest.seen.node)
         if where is None:
             continue
-        loss = _begun(guest, where, losses.get(vmid), seen, memo, verdicts)
+        loss = _begun(guest, where, known.get(vmid), seen, memo, verdicts)
         if loss is None:
-            losses.pop(vmid, None)
+            known.pop(vmid, None)
             continue
         ran_at = _ran_at(guest, where, loss, seen, memo)
         if _started_by_us(guest, memo, ran_at):
             loss = dataclasses.replace(loss, ours=guest.seen.node)
-        losses[vmid] = loss
+        known[vmid] = loss
         pending = failovers.get(vmid)
         if pending is not None and pending.completion is not None and pending.failure == loss.failure:
-            del losses[vmid]
-        elif ran_at is not None and guest.comment.mark is None and vmid not in failover.running_items(seen):
-            del losses[vmid]
+            del known[vmid]
+        elif ran_at is not None and guest.comment.mark is None and vmid not in seen.takeovers():
+            del known[vmid]
             failovers[vmid] = memory.Failover(
                 loss.failure,
                 loss.node,
@@ -144,7 +144,7 @@ def follow(
                 max(loss.start, seen.wall - (seen.now - ran_at)),
                 native=loss.ours != guest.seen.node,
             )
-    return memory.changed(memo, losses=losses, failovers=failovers)
+    return memory.changed(memo, losses=known, failovers=failovers)
 
 
 def _begun(
@@ -167,7 +167,7 @@ def _begun(
         return memory.Loss(
             remembered.failure,
             where.node,
-            failover.loss_timestamp(remembered) or seen.wall,
+            losses.timestamp(remembered) or seen.wall,
             seen.inventory.answered_at,
             uptime=guest.seen.uptime,
         )
@@ -198,7 +198,7 @@ def _missed(
     there, remembered = verdicts.get(before), memo.node(before)
     if there is None or not there.lost or not remembered.failure:
         return None
-    start = failover.loss_timestamp(remembered) or seen.wall
+    start = losses.timestamp(remembered) or seen.wall
     return memory.Loss(remembered.failure, before, start, found_at=seen.now)
 
 
@@ -228,16 +228,16 @@ def _ran_at(
         guest.seen.node == loss.node
         or where.state is not evidence.State.ONLINE
         or online_since is None
-        or seen.now - online_since < failover.TOLD_ANEW_SECONDS
+        or seen.now - online_since < losses.TOLD_ANEW_SECONDS
         or here is None
-        or (here.uptime or 0.0) < failover.TOLD_ANEW_SECONDS
+        or (here.uptime or 0.0) < losses.TOLD_ANEW_SECONDS
         or guest.seen.status != "running"
     ):
         return None
     answered = seen.inventory.answered_at
     started = answered - guest.seen.uptime
     if loss.seen_there_at is None:
-        told_anew = seen.now - loss.found_at >= failover.TOLD_ANEW_SECONDS
+        told_anew = seen.now - loss.found_at >= losses.TOLD_ANEW_SECONDS
         lost_at = seen.now - (seen.wall - loss.start)
         return started if told_anew and started >= lost_at - ROUNDING_SECONDS else None
     if guest.seen.uptime == loss.uptime or started < loss.seen_there_at - ROUNDING_SECONDS:

@@ -64,7 +64,7 @@ def moves(
 def _is_quiet(now: situation.Situation, allowed: guards.Permission) -> bool:
     """Whether anything may be begun, and no takeover changes what nodes have in use."""
     armed = now.seen.ha_status is not None and now.seen.ha_status.armed
-    free = armed and now.seen.inventory is not None and not failover.running_items(now.seen)
+    free = armed and now.seen.inventory is not None and not now.seen.takeovers()
     owned = now.memo.epoch is not None or now.spec.recovery.registers_alone
     return free and allowed.begin and owned
 

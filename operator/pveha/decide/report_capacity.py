@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from pveha.api import conditions
-from pveha.decide import capacity, evidence, failover, placement
+from pveha.decide import capacity, evidence, placement
 from pveha.decide import told as told_
 from pveha.model import decision
 
@@ -38,7 +38,7 @@ def assured(now: told_.Round, each: placement.Each | None) -> told_.Told:
     whole = now.members.quorate and now.seen.inventory is not None and now.seen.configs is not None
     if not whole or now.allowed.reason is conditions.Acting.STARTING:
         return _as_before(now, "the cluster has not been seen whole yet")
-    if any(each.items for each in now.recoveries.values()) or failover.running_items(now.seen):
+    if any(each.items for each in now.recoveries.values()) or now.seen.takeovers():
         return _as_before(now, "guests are being recovered")
     memo, at = now.memo, now.seen.now
     if at - max(memo.quorate_since, at if memo.sight_since is None else memo.sight_since) < RETURNED_SECONDS:

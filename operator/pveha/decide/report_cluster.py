@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pveha.api import conditions, hacluster, meta, protectedvm
 from pveha.decide import (
     evidence,
-    failover,
+    fence,
     guards,
     hosts,
     levels,
@@ -233,7 +233,7 @@ def _fast(now: told_.Round) -> told_.Told:
             return False, reason, f"{where}{problem.message}"
     if not now.seen.shells:
         return None, conditions.FastReady.UNKNOWN, "the node shells have not answered yet"
-    if unsafe := failover.votes_unsafe(now.seen, evidence.survivors(now.members)):
+    if unsafe := fence.votes_unsafe(now.seen, evidence.survivors(now.members)):
         return False, conditions.FastReady.VOTES_UNSAFE, unsafe
     return True, conditions.FastReady.OK, f"the node shells answer and the votes are safe{_detection(now)}"
 
@@ -368,7 +368,7 @@ def _degraded(now: told_.Round) -> told_.Told:
             return True, conditions.Degraded.PATH_BROKEN, f"{name}: {verdict.reason}"
     for name, why in _quarantined(now).items():
         return True, conditions.Degraded.NODE_QUARANTINED, f"{name}: {why}"
-    if voteless := failover.without_qdevice(now.seen, evidence.survivors(now.members)):
+    if voteless := fence.without_qdevice(now.seen, evidence.survivors(now.members)):
         text = (
             f"the QDevice gives {', '.join(voteless)} no vote: 'systemctl status corosync-qdevice' there, "
             "and corosync-qnetd on the QDevice's host, tell why"

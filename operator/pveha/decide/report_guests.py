@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pveha.api import conditions, failoverpolicy, hacluster, protectedvm
 from pveha.decide import (
     evidence,
-    failover,
     native,
     placement,
     protection,
@@ -151,7 +150,7 @@ def _guest_ready(guest: protection.Protected, now: told_.Round) -> told_.Told:
             "its storage may still hold the lock of the lost node: its start is tried again for two minutes"
         )
         return True, conditions.GuestReady.TAKING_OVER, text
-    if guest.vmid in failover.running_items(now.seen):
+    if guest.vmid in now.seen.takeovers():
         return True, conditions.GuestReady.TAKING_OVER, "it is being started on another node"
     if (wait := now.startup.waits.get(guest.vmid)) is not None:
         if wait.stopped:

@@ -13,6 +13,7 @@ from pveha.decide import (
     failover,
     guards,
     history,
+    losses,
     maintenance,
     memory,
     native,
@@ -86,14 +87,14 @@ def _decide(
     memo = quarantine.follow(seen, spec, memo, verdicts, ended)
     protected = protection.protect(seen, wanted, memo)
     memo = memory.changed(memo, identities=_identities(memo, wanted, protected))
-    memo = failover.finished_by_others(memo, seen, verdicts, protected)
+    memo = losses.finished_by_others(memo, seen, verdicts, protected)
     memo = native.follow(memo, seen, verdicts, protected)
     memo = maintenance.follow(seen, spec, memo, verdicts)
     allowed = guards.permission(seen, spec, memo, members, verdicts)
 
     judge = eligibility.Judge(seen)
     now = situation.Situation(
-        seen, spec, memo, verdicts, protected, judge, failover.promised(seen, protected), ha_unused=False
+        seen, spec, memo, verdicts, protected, judge, situation.promised(seen, protected), ha_unused=False
     )
     start, cancel, memo, recoveries, startup = failover.recover(now, members, allowed)
     alone = spec.recovery.registers_alone

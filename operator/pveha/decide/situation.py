@@ -23,3 +23,15 @@ class Situation:
     """Bytes of memory per node that guests still on their way there will use."""
     ha_unused: bool
     """Whether Proxmox HA has no resource yet, tells of no LRM, and LRMs are taken for alive."""
+
+
+def promised(seen: snapshot.Snapshot, protected: protection.Protection) -> dict[str, int]:
+    """Bytes of memory per node that guests still being started there will use."""
+    in_flight = seen.takeovers()
+    total: dict[str, int] = {}
+    for vmid, guest in protected.guests.items():
+        where = in_flight[vmid].target if vmid in in_flight else guest.seen.node
+        starting = vmid in in_flight or (guest.comment.mark is not None and guest.seen.status != "running")
+        if starting:
+            total[where] = total.get(where, 0) + guest.memory
+    return total

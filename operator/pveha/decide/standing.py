@@ -4,7 +4,7 @@ Their plans may change with the lost node, and they are told when it is over. Un
 do with those that are being recovered alone, however many others there are.
 """
 
-from pveha.decide import evidence, failover, protection, report_guests, told
+from pveha.decide import evidence, protection, report_guests, told
 from pveha.model import operations
 
 UNDECIDED_SECONDS = 15.0
@@ -18,7 +18,7 @@ def standing(now: told.Round) -> frozenset[str]:
     """Names of ProtectedVMs of which nothing is to be told in this round."""
     if not _is_handled(now):
         return frozenset()
-    moving = failover.running_items(now.seen).keys() | now.startup.waits.keys() | now.memo.losses.keys()
+    moving = now.seen.takeovers().keys() | now.startup.waits.keys() | now.memo.losses.keys()
     return frozenset(
         guest.name
         for vmid, guest in now.protected.guests.items()

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from pveha.model import cluster, node, operations, power
+from pveha.model.operations import Takeover
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,6 +90,15 @@ class Snapshot:
     def config(self, vmid: int) -> node.GuestConfig | None:
         """A guest's configuration."""
         return self.configs.guests.get(vmid) if self.configs is not None else None
+
+    def takeovers(self) -> dict[int, Takeover]:
+        """The takeover in flight of each guest, by vmid."""
+        return {
+            item.ref.vmid: state.operation
+            for state in self.operations
+            if isinstance(state.operation, Takeover) and state.outcome is None
+            for item in state.operation.items
+        }
 
     def memory_of(self, guest: cluster.GuestResource) -> int:
         """Bytes of memory, as configured if that is known."""

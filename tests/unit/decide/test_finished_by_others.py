@@ -4,7 +4,7 @@ from typing import Any
 
 from decide_scene import WALL, Scene, _object
 from pveha import api
-from pveha.decide import failover
+from pveha.decide import losses
 from pveha.model import cluster, mark, specs
 
 BEGUN = {
@@ -39,7 +39,7 @@ class Restarted(Scene):
 
 def test_it_is_completed_once_the_guest_runs_at_its_target_under_native_ha() -> None:
     scene = Restarted(BEGUN)
-    scene.step(failover.TOLD_ANEW_SECONDS)
+    scene.step(losses.TOLD_ANEW_SECONDS)
     done = scene.last()
     assert done.completion_time is not None
     assert 0 <= WALL + scene.now - done.completion_time.timestamp() <= 1
@@ -70,7 +70,7 @@ def test_elsewhere_not_by_what_its_old_node_told_before_native_ha_moved_it_there
     scene.step(60)
     scene.move(102, "pve3")
     moved = scene.now
-    while scene.now - moved < failover.TOLD_ANEW_SECONDS - 1:
+    while scene.now - moved < losses.TOLD_ANEW_SECONDS - 1:
         assert scene.last().completion_time is None
     scene.step(2)
     assert scene.last().completion_time is not None
@@ -82,7 +82,7 @@ def test_not_by_what_its_old_node_told_before_native_ha_moved_it_there() -> None
     scene.step(60)
     scene.move(102, "pve1")
     moved = scene.now
-    while scene.now - moved < failover.TOLD_ANEW_SECONDS - 1:
+    while scene.now - moved < losses.TOLD_ANEW_SECONDS - 1:
         assert scene.last().completion_time is None
     scene.step(2)
     assert scene.last().completion_time is not None
@@ -104,7 +104,7 @@ def test_not_by_what_a_node_that_has_just_come_back_told_before_it_went() -> Non
     scene.nodes["pve1"].online = True
     scene.set_answers("pve1", answers=True)
     back = scene.now
-    while scene.now - back < 2 * failover.TOLD_ANEW_SECONDS - 2:
+    while scene.now - back < 2 * losses.TOLD_ANEW_SECONDS - 2:
         assert scene.last().completion_time is None
     scene.step(4)
     assert scene.last().completion_time is not None

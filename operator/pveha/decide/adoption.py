@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from pveha.api import hacluster
 from pveha.api.conditions import FailoverReady
-from pveha.decide import evidence, failover, hosts, memory, protection, recall
+from pveha.decide import evidence, failover, hosts, memory, outcomes, protection
 from pveha.model import cluster, guests, mark, operations, snapshot
 
 LRM_WAIT_SECONDS = 40.0
@@ -119,7 +119,7 @@ def _finish(
     if resource.state is cluster.HAState.IGNORED:
         adopted = dataclasses.replace(resource, state=comment.mark.was)
         if where.state is not evidence.State.ONLINE:
-            if retried and remembered.attempts < recall.MAX_ATTEMPTS and _retried_soon(where, seen.now):
+            if retried and remembered.attempts < outcomes.MAX_ATTEMPTS and _retried_soon(where, seen.now):
                 return None
             if (held := _hold_mark(comment.mark, where, seen, native, runs)) is not None:
                 held_back = dataclasses.replace(resource, comment=str(comment.with_mark(held)))
@@ -146,7 +146,7 @@ def _finish(
             )
         if starts and (remembered.problem in BLOCKING or not hosts.lrm_alive(where.node, seen, memo)):
             return None
-        done = remembered.verified or not ours or not starts or remembered.attempts >= recall.MAX_ATTEMPTS
+        done = remembered.verified or not ours or not starts or remembered.attempts >= outcomes.MAX_ATTEMPTS
         if done and len(remembered.dropped_flushes) >= FLUSHES:
             return operations.Edit(sid, resource, adopted, "the CRM has dropped it: adopted")
         return None

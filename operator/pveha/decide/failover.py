@@ -11,6 +11,7 @@ from pveha.decide import (
     guards,
     losses,
     memory,
+    outcomes,
     placement,
     protection,
     readiness,
@@ -258,7 +259,7 @@ def _batches(
             or vmid in in_flight
             or waiting
             or trouble.retry_at > seen.now
-            or trouble.attempts >= recall.MAX_ATTEMPTS
+            or trouble.attempts >= outcomes.MAX_ATTEMPTS
         ):
             continue
         item = recovery.items[vmid]
@@ -344,7 +345,7 @@ def _resume(
             guest.vmid in in_flight
             or trouble.verified
             or trouble.retry_at > seen.now
-            or trouble.attempts >= recall.MAX_ATTEMPTS
+            or trouble.attempts >= outcomes.MAX_ATTEMPTS
         ):
             continue
         if where not in verdicts or verdicts[where].state is not evidence.State.ONLINE:

@@ -6,10 +6,10 @@ from pveha.api import conditions, failoverpolicy, hacluster, protectedvm
 from pveha.decide import (
     evidence,
     native,
+    outcomes,
     placement,
     protection,
     readiness,
-    recall,
     report_placement,
     sequence,
 )
@@ -145,7 +145,7 @@ def last_failover(guest: protection.Protected, now: told_.Round) -> protectedvm.
 
 def _guest_ready(guest: protection.Protected, now: told_.Round) -> told_.Told:
     remembered = now.memo.guest(guest.sid)
-    if remembered.held_since is not None and remembered.attempts < recall.MAX_ATTEMPTS:
+    if remembered.held_since is not None and remembered.attempts < outcomes.MAX_ATTEMPTS:
         text = (
             "its storage may still hold the lock of the lost node: its start is tried again for two minutes"
         )

@@ -6,7 +6,7 @@ import pytest
 
 from decide_scene import OFF, ON, OWNER, Scene, condition, edits, kinds
 from pveha.api.conditions import FailoverReady
-from pveha.decide import adoption, enrolment, recall, rounds
+from pveha.decide import adoption, enrolment, outcomes, rounds
 from pveha.model import cluster, mark, operations
 
 STARTED, STOPPED, IGNORED = cluster.HAState.STARTED, cluster.HAState.STOPPED, cluster.HAState.IGNORED
@@ -221,7 +221,7 @@ def test_a_claimed_guest_is_tried_until_everybody_tells_that_he_does_not_run_it(
             silent = FailoverReady.NODE_SHELL_UNREACHABLE
             scene.end(operations.Takeover, guests=(operations.GuestResult(again.items[0].ref, silent),))
             tried += 1
-    assert tried > 2 * recall.MAX_ATTEMPTS
+    assert tried > 2 * outcomes.MAX_ATTEMPTS
 
 
 def held(misplaced: bool) -> Scene:

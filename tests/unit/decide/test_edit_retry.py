@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from pveha.decide import recall
+from pveha.decide import outcomes
 from pveha.model import operations
 from unit.decide import moment
 
@@ -12,8 +12,12 @@ def test_broken_off_changes_pause_for_a_moment() -> None:
     edit = operations.EditHA("edit.1.1", ())
     for refused, error, pause in (
         ((), "", 0.0),
-        ((), "8.7 s of the lease are left, 10 s are needed: nothing was sent", recall.REFUSED_RETRY_SECONDS),
-        ((operations.Edit("vm:101", None, None, "x"),), "no quorum", recall.EDIT_RETRY_SECONDS),
+        (
+            (),
+            "8.7 s of the lease are left, 10 s are needed: nothing was sent",
+            outcomes.REFUSED_RETRY_SECONDS,
+        ),
+        ((operations.Edit("vm:101", None, None, "x"),), "no quorum", outcomes.EDIT_RETRY_SECONDS),
     ):
         outcome = operations.Outcome(now.seen.now, error=error, refused=refused)
         state = operations.OperationState(edit, now.seen.now, now.seen.wall, "", outcome)

@@ -3,7 +3,7 @@
 import pytest
 
 from decide_scene import Scene, edits, kinds
-from pveha.decide import recall, storage
+from pveha.decide import outcomes, storage
 from pveha.model import cluster, mark, operations
 
 STARTED, IGNORED = cluster.HAState.STARTED, cluster.HAState.IGNORED
@@ -86,7 +86,7 @@ def test_it_is_tried_on_the_same_target_for_two_minutes_and_given_to_native_ha_t
 
 def test_another_failure_is_given_up_after_three_tries() -> None:
     tried, seconds = failures_until_adopted(claimed(), "volume does not exist")
-    assert len(tried) == recall.MAX_ATTEMPTS
+    assert len(tried) == outcomes.MAX_ATTEMPTS
     assert seconds < 60
 
 

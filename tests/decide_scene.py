@@ -6,7 +6,7 @@ from typing import Any
 from pveha import api
 from pveha.api import meta as api_meta
 from pveha.decide import memory, recall, rounds
-from pveha.model import cluster, guests, node, operations, power, snapshot, specs
+from pveha.model import cluster, guests, node, operations, power, replication, snapshot, specs
 
 WALL = 1_795_000_000.0
 OWNER = "uid/default/dc1"
@@ -67,7 +67,7 @@ class Scene:
         self.crm_lives = True
         self.drop_at_flush: set[str] = set()
         """Services that the CRM forgets in its next round."""
-        self.replicated: set[int] = set()
+        self.replication = replication.NOTHING
         self.rules: tuple[cluster.HARule, ...] = ()
         self.operations: list[operations.OperationState] = []
         self.problems: dict[str, snapshot.Problem] = {}
@@ -184,7 +184,6 @@ class Scene:
             ha_config=cluster.HAConfig(dict(self.resources), "digest", self.now),
             ha_status=self._ha_status(),
             rule_config=cluster.HARuleConfig({rule.name: rule for rule in self.rules}, "digest", self.now),
-            replicated=frozenset(self.replicated),
             version="9.2.0",
             power=readings,
             shells=shells,
@@ -193,6 +192,7 @@ class Scene:
                 self.now,
             ),
             equipment=dict(self.equipment),
+            replication=self.replication,
             problems=dict(self.problems),
             operations=tuple(self.operations),
             certificates=self.certificates,

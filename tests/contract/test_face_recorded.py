@@ -706,6 +706,7 @@ UNRECORDED = {
     "/nodes/{node}/lxc/{vmid}/status/current": "/nodes/pve1/lxc/200/status/current",
     "/nodes/{node}/lxc/{vmid}/migrate": "/nodes/pve1/lxc/200/migrate",
     "/cluster/replication": "/cluster/replication",
+    "/cluster/replication/{id}": "/cluster/replication/200-0",
 }
 JSON_TYPES = {
     "number": {"integer", "number", "boolean"},
@@ -719,7 +720,7 @@ JSON_TYPES = {
 def test_unrecorded_answers_have_the_documented_keys(template: str) -> None:
     async def run() -> api.Response:
         kind = guests.GuestKind.CONTAINER
-        guest = config.Guest(200, "pve1", kind, tags=("a", "b"), lock="backup", replicated=True)
+        guest = config.Guest(200, "pve1", kind, tags=("a", "b"), lock="backup", replicas=(config.Replica("pve2"),))
         simulated = world.World(config.three_nodes([guest]))
         simulated.start()
         front = api.Api(simulated, api_access.Tokens())

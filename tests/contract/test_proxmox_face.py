@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from pveha import tls
-from pveha.model import cluster, errors, guests, ports
+from pveha.model import cluster, errors, guests, ports, replication
 from pveha.proxmox import client, credentials, endpoints
 from pveha.sim import config, datacenter
 from pveha.sim import ports as sim_ports
@@ -24,7 +24,9 @@ WORLD = config.three_nodes(
         config.Guest(100, "pve1", running=False, tags=("gold",), name="web"),
         config.Guest(101, "pve1", kind=guests.GuestKind.CONTAINER, running=False),
         config.managed(102, "pve2"),
+        config.Guest(103, "pve3", storages=("zfs",), replicas=(config.Replica("pve1", synced_ago=100),)),
     ),
+    storages=(*config.Config(()).storages, config.Storage("zfs", shared=False, type="zfspool")),
     rules=(RULE,),
     corosync=config.Corosync(token=500, token_coefficient=0),
 )
@@ -111,8 +113,35 @@ class TestBoth:
         assert {(each.storage, each.shared, each.available) for each in found.storages} == {
             ("shared", True, True),
             ("local", False, True),
+            ("zfs", False, True),
         }
-        assert await hypervisor.replicated_vmids() == frozenset()
+
+    async def test_replication_jobs_and_their_syncs(
+        self, hypervisor: ports.Hypervisor, world: worlds.World
+    ) -> None:
+        job = replication.Job("103-0", 103, "pve1", "pve3")
+        assert await hypervisor.replication_jobs() == (job,)
+        assert (await hypervisor.replication_job("103-0"))[0] == job
+        last = world.config.start_timestamp - 100
+        assert await hypervisor.replication_syncs("pve3") == (
+            replication.Sync("103-0", "pve3", "pve1", last),
+        )
+        assert await hypervisor.replication_syncs("pve2") == ()
+        with pytest.raises(errors.NotFound):
+            await hypervisor.replication_job("103-1")
+
+    async def test_a_job_is_disabled_and_enabled_by_compare_and_swap(
+        self, hypervisor: ports.Hypervisor
+    ) -> None:
+        job, digest = await hypervisor.replication_job("103-0")
+        held = job.held(replication.Hold("pve3-1"))
+        await hypervisor.update_replication_job(held, digest)
+        assert await hypervisor.replication_jobs() == (held,)
+        with pytest.raises(errors.Conflict):
+            await hypervisor.update_replication_job(job, digest)
+        _, digest = await hypervisor.replication_job("103-0")
+        await hypervisor.update_replication_job(held.released(), digest)
+        assert await hypervisor.replication_jobs() == (job,)
 
     async def test_ha_as_it_is(self, hypervisor: ports.Hypervisor) -> None:
         ha = await hypervisor.ha_config()

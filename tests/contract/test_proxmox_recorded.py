@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from contract import recorded
-from pveha.model import cluster, errors, guests, ports
+from pveha.model import cluster, errors, guests, ports, replication
 from pveha.proxmox import client, shapes
 from pveha.proxmox import errors as failures
 from unit.proxmox import server
@@ -149,7 +149,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     r"/cluster/ha/resources": lambda data: shapes.ha_config(data, 0),
     r"/cluster/ha/rules": lambda data: shapes.ha_rules(data, 0),
     r"/cluster/ha/status/manager_status": lambda data: shapes.ha_status(data, 0),
-    r"/cluster/replication": shapes.replicated_vmids,
+    r"/cluster/replication": shapes.replication_jobs,
     r"/access/permissions": shapes.permissions,
     r"/version": shapes.version,
     r"/nodes/[^/]+/qemu/\d+/status/current": lambda data: shapes.guest_runtime(data, VM),
@@ -266,6 +266,9 @@ class TestShapes:
         assert shapes.ha_status(recorded.answer("maint_ha_manager_status").data, 0).armed
 
 
+JOB = replication.Job("110-0", 110, "pve2")
+
+
 def canned(method: str, path: str) -> web.Response:
     """The recorded answer to a call of the client."""
     names = {
@@ -275,6 +278,7 @@ def canned(method: str, path: str) -> web.Response:
         "/cluster/ha/rules": "ha_rules_list_both",
         "/cluster/ha/status/manager_status": "ha_manager_status_steady",
         "/cluster/replication": "replication_list",
+        "/nodes/pve1/replication": "node_replication",
         "/access/permissions": "tok_roottoken_permissions",
         "/version": "version",
         "/nodes/pve1/qemu/100/status/current": "qemu_status_current_running",
@@ -283,6 +287,8 @@ def canned(method: str, path: str) -> web.Response:
     }
     if method == "GET" and path in names:
         return server.data(recorded.answer(names[path]).data)
+    if method == "GET" and path == "/cluster/replication/110-0":
+        return server.data({"id": "110-0", "guest": 110, "target": "pve2", "type": "local", "digest": "d1"})
     if path.startswith("/cluster/ha/resources/") and path.endswith(("/migrate", "/relocate")):
         return server.data(recorded.answer("ha_relocate").data)
     if path.endswith(("/status/start", "/100/migrate", "/101/migrate")):
@@ -317,7 +323,13 @@ class TestCalls:
                 "ha_config": [hypervisor.ha_config()],
                 "ha_rules": [hypervisor.ha_rules()],
                 "ha_status": [hypervisor.ha_status()],
-                "replicated_vmids": [hypervisor.replicated_vmids()],
+                "replication_jobs": [hypervisor.replication_jobs()],
+                "replication_job": [hypervisor.replication_job("110-0")],
+                "replication_syncs": [hypervisor.replication_syncs("pve1")],
+                "update_replication_job": [
+                    hypervisor.update_replication_job(JOB.held(replication.Hold("pve1-1")), "d1"),
+                    hypervisor.update_replication_job(JOB, "d1"),
+                ],
                 "privileges": [hypervisor.privileges()],
                 "certificates": [hypervisor.certificates()],
                 "create_ha_resource": [hypervisor.create_ha_resource(resource)],

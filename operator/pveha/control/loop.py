@@ -236,7 +236,6 @@ def _report_unusable(
         ha_config=None,
         ha_status=None,
         rule_config=None,
-        replicated=frozenset(),
         version="",
         power={},
         shells={},

@@ -141,6 +141,8 @@ class GuestConfig:
     onboot: bool = False
     agent: bool = False
     """Whether the guest agent is switched on."""
+    unreplicated: frozenset[str] | None = frozenset()
+    """Storages of volumes that storage replication leaves out; None: an older pveha-node does not tell."""
     read_at: float = dataclasses.field(default=0.0, compare=False)
     """When it was read (the loop's time)."""
 

@@ -8,7 +8,7 @@ implementation from the constants it documents), and can be cancelled at any awa
 from collections.abc import Mapping
 from typing import Protocol
 
-from pveha.model import cluster, guests, kubernetes, node, power
+from pveha.model import cluster, guests, kubernetes, node, power, replication
 
 
 class Hypervisor(Protocol):
@@ -27,8 +27,19 @@ class Hypervisor(Protocol):
 
     async def ha_status(self) -> cluster.HAStatus: ...
 
-    async def replicated_vmids(self) -> frozenset[int]:
-        """Guests with a storage replication job."""
+    async def replication_jobs(self) -> tuple[replication.Job, ...]: ...
+
+    async def replication_job(self, id_: str) -> tuple[replication.Job, str]:
+        """One job, and the digest of the file that holds all of them. `NotFound` if there is none."""
+        ...
+
+    async def replication_syncs(self, on: str) -> tuple[replication.Sync, ...]:
+        """What a node tells of the jobs of the guests that are on it."""
+        ...
+
+    async def update_replication_job(self, job: replication.Job, digest: str) -> None:
+        """Write whether it is disabled, and its comment; `Conflict` if the file changed since `digest` was
+        read."""
         ...
 
     async def privileges(self) -> cluster.Privileges: ...

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from pveha.model import cluster, node, operations, power
+from pveha.model import cluster, node, operations, power, replication
 from pveha.model.operations import Takeover
 
 
@@ -62,7 +62,6 @@ class Snapshot:
     ha_config: cluster.HAConfig | None
     ha_status: cluster.HAStatus | None
     rule_config: cluster.HARuleConfig | None
-    replicated: frozenset[int]
     version: str
     power: Mapping[power.Switch, power.PowerReading]
     shells: Mapping[str, node.NodeStatus]
@@ -76,6 +75,7 @@ class Snapshot:
     """By address of the API: when the certificate shown there expires (Unix time); None: not looked yet."""
     equipment: Mapping[str, node.Equipment] = dataclasses.field(default_factory=dict)
     """What each node has for guests, as far as it has told."""
+    replication: replication.Replication = replication.NOTHING
     agents: Mapping[int, AgentAnswer] = dataclasses.field(default_factory=dict)
     """By vmid: guest agents that were asked (`decision.Looking.agents`)."""
 

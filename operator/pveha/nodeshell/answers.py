@@ -87,6 +87,7 @@ class _Config(_Shape):
     identity: str
     memory_bytes: int
     storages: list[str]
+    unreplicated: list[str] | None = None
     lock: str | None
     template: bool
     local_devices: list[str]
@@ -260,6 +261,7 @@ def _config(each: _Config, on: str, read_at: float) -> node.GuestConfig:
         each.cores,
         each.onboot,
         each.agent,
+        None if each.unreplicated is None else frozenset(each.unreplicated),
         read_at,
     )
 

@@ -513,6 +513,7 @@ def describe_config(kind: str, vmid: int, node: str, config: Mapping[str, str]) 
         "identity": smbios if kind == "qemu" else ",".join(sorted(volumes)),
         "memory_bytes": _number(memory) * 1024 * 1024,
         "storages": sorted({volume.partition(":")[0] for volume in volumes}),
+        "unreplicated": sorted(read_unreplicated(config)),
         "lock": config.get("lock") or None,
         "template": config.get("template") == "1",
         "local_devices": sorted(local),
@@ -577,6 +578,17 @@ def read_container_volumes(config: Mapping[str, str]) -> tuple[set[str], set[str
         elif re.fullmatch(r"dev[0-9]+", key) or key == "lxc.mount.entry":
             local.add(key)
     return volumes, set(), set(), local
+
+
+def read_unreplicated(config: Mapping[str, str]) -> set[str]:
+    """Storages of volumes that storage replication leaves out (`replicate=0`)."""
+    found = set()
+    for value in config.values():
+        if "replicate=0" in value:
+            volume = read_properties(value, "file")
+            if volume.get("replicate") == "0":
+                found.add(printable(volume.get("file", volume.get("volume", ""))).partition(":")[0])
+    return found
 
 
 def read_networks(config: Mapping[str, str]) -> list[dict[str, Any]]:

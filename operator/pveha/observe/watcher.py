@@ -7,7 +7,18 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
 from pveha import bell
-from pveha.model import cluster, decision, errors, guests, node, operations, ports, power, snapshot
+from pveha.model import (
+    cluster,
+    decision,
+    errors,
+    guests,
+    node,
+    operations,
+    ports,
+    power,
+    replication,
+    snapshot,
+)
 from pveha.observe import agents
 
 T = TypeVar("T")
@@ -83,7 +94,7 @@ class Watcher:
         self._ha_config: cluster.HAConfig | None = None
         self._ha_status: cluster.HAStatus | None = None
         self._rule_config: cluster.HARuleConfig | None = None
-        self._replicated: frozenset[int] = frozenset()
+        self._replication = replication.NOTHING
         self._privileges: cluster.Privileges | None = None
         self._certificates: Mapping[str, float] | None = None
         self._configs: node.GuestConfigs | None = None
@@ -112,6 +123,7 @@ class Watcher:
             self._poll(self._read_ha_config, pace, "ha_config", eager=True),
             self._poll(self._read_ha_status, pace, "ha_status", eager=True),
             self._poll(self._read_rules, lambda: SLOW_SECONDS, "ha_rules"),
+            self._poll(self._read_replication, self._replication_pace, "replication"),
             self._poll(self._read_certificates, lambda: HOURLY_SECONDS, "certificates"),
         ]
         if self._outside.shell is not None:
@@ -155,7 +167,6 @@ class Watcher:
             ha_config=self._ha_config,
             ha_status=self._ha_status,
             rule_config=self._rule_config,
-            replicated=self._replicated,
             version=self._privileges.version if self._privileges else "",
             power=dict(self._power),
             shells=dict(self._shells),
@@ -165,6 +176,7 @@ class Watcher:
             privileges=self._privileges,
             certificates=self._certificates,
             equipment=dict(self._equipment),
+            replication=self._replication,
             agents=dict(self._agents.answers),
         )
 
@@ -342,7 +354,35 @@ class Watcher:
         old, self._rule_config = self._rule_config, await self._outside.hypervisor.ha_rules()
         if old is not None and old.rules != self._rule_config.rules:
             self.news.ring()
-        self._replicated = await self._outside.hypervisor.replicated_vmids()
+
+    async def _read_replication(self) -> None:
+        """The jobs, and of each node that answers and has guests with one, what it tells of their syncs."""
+        old, hypervisor = self._replication, self._outside.hypervisor
+        asked_at = self._loop.time()
+        jobs: dict[int, tuple[replication.Job, ...]] = {}
+        for job in await hypervisor.replication_jobs():
+            jobs[job.vmid] = (*jobs.get(job.vmid, ()), job)
+        there = self._inventory.guests if self._inventory is not None else {}
+        sources = sorted({there[vmid].node for vmid in jobs if vmid in there})
+        sources = [name for name in sources if self._answers(name)]
+        told = await asyncio.gather(*map(hypervisor.replication_syncs, sources), return_exceptions=True)
+        syncs = old.syncs
+        for name, answer in zip(sources, told, strict=True):
+            if isinstance(answer, errors.PvehaError):
+                continue
+            if isinstance(answer, BaseException):
+                raise answer
+            left = {id_: sync for id_, sync in syncs.items() if sync.source != name}
+            syncs = left | {sync.job: sync for sync in answer}
+        known = {job.id for each in jobs.values() for job in each}
+        syncs = {id_: sync for id_, sync in syncs.items() if id_ in known}
+        self._replication = replication.Replication(jobs, syncs, asked_at)
+        if (old.jobs, old.syncs) != (jobs, syncs):
+            self.news.ring()
+
+    def _replication_pace(self) -> float:
+        """Which nodes are to be asked is known once the guests are."""
+        return SLOW_SECONDS if self._inventory is not None else URGENT_SECONDS
 
     async def _read_certificates(self) -> None:
         old, self._certificates = self._certificates, await self._outside.hypervisor.certificates()

@@ -58,7 +58,10 @@ MIGRATE = frozenset({Need("/vms", "VM.Migrate", below=True)})
 AGENT = frozenset({Need("/vms", "VM.GuestAgent.Audit", below=True)})
 """`POST .../agent/ping`: whether a guest that others depend on is ready. Without it those wait in vain."""
 
-EVERYTHING = ENFORCE | MIGRATE | AGENT
+REPLICATE = frozenset({Need("/vms", "VM.Replicate", below=True)})
+"""`PUT /cluster/replication/ID`: starting guests from replicas (S19). Without it those are left alone."""
+
+EVERYTHING = ENFORCE | MIGRATE | AGENT | REPLICATE
 
 
 def missing(permissions: Permissions, needs: Collection[Need]) -> list[Need]:

@@ -9,7 +9,7 @@ from typing import Any
 from typing_extensions import override
 
 from pveha import tls
-from pveha.model import cluster, errors, guests, node
+from pveha.model import cluster, errors, guests, node, replication
 from pveha.proxmox import access, certificates, credentials, endpoints, shapes, tasks, transport
 from pveha.proxmox import errors as failures
 
@@ -32,6 +32,7 @@ RECHECK_SECONDS = 15.0
 """For how long missing privileges are believed: somebody may be granting them right now."""
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?")
+_JOB_ID = re.compile(r"[1-9][0-9]{2,8}-\d{1,9}")
 _RULE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]+")
 
 Question = Callable[[transport.Resource], Awaitable[Any]]
@@ -121,13 +122,31 @@ class ProxmoxClient:
         )
         return shapes.ha_status(data, _now())
 
-    async def replicated_vmids(self) -> frozenset[int]:
+    async def replication_jobs(self) -> tuple[replication.Job, ...]:
         data = await self._permitted(
             access.REPLICATION, "list the replication jobs", lambda api: api.cluster.replication.get()
         )
-        found = shapes.replicated_vmids(data)
-        await self._believe("replication jobs", found, access.REPLICATION)
+        found = shapes.replication_jobs(data)
+        await self._believe("replication jobs", frozenset(each.id for each in found), access.REPLICATION)
         return found
+
+    async def replication_job(self, id_: str) -> tuple[replication.Job, str]:
+        data = await self._read(lambda api: api.cluster.replication(_job(id_)).get())
+        return shapes.replication_job(data, id_)
+
+    async def replication_syncs(self, on: str) -> tuple[replication.Sync, ...]:
+        data = await self._read(lambda api: api.nodes(_name(on)).replication.get(), node=on)
+        return shapes.replication_syncs(data, on)
+
+    async def update_replication_job(self, job: replication.Job, digest: str) -> None:
+        """A property that is not set is taken out, as Proxmox's own interface does."""
+        gone = [name for name, there in (("disable", job.disabled), ("comment", job.comment)) if not there]
+        fields: dict[str, Any] = {"disable": True} if job.disabled else {}
+        if job.comment:
+            fields["comment"] = job.comment
+        if gone:
+            fields["delete"] = ",".join(gone)
+        await self._write(lambda api: api.cluster.replication(_job(job.id)).put(digest=digest, **fields))
 
     async def privileges(self) -> cluster.Privileges:
         """Privileges on `/vms` and `/storage` count if they hold for everything below. Each node is asked
@@ -401,6 +420,14 @@ def _rule(name: str) -> str:
         message = f"{name!r} is not the name of an HA rule"
         raise errors.InvalidConfiguration(message)
     return name
+
+
+def _job(id_: str) -> str:
+    """A replication job's id, which becomes part of a path."""
+    if not _JOB_ID.fullmatch(id_):
+        message = f"{id_!r} is not the id of a replication job"
+        raise errors.InvalidConfiguration(message)
+    return id_
 
 
 def _sid(sid: str) -> str:

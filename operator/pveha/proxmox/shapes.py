@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 
-from pveha.model import cluster, errors, guests, node
+from pveha.model import cluster, errors, guests, node, replication
 
 _T = TypeVar("_T")
 
@@ -157,9 +157,25 @@ class HAStatusAnswer(Shape):
 
 
 class ReplicationEntry(Shape):
-    """A replication job."""
+    """A replication job; the digest of its file is told with a single one only."""
 
+    id: str
     guest: int
+    target: str
+    source: str = ""
+    disable: Flag = False
+    comment: str = ""
+    remove_job: str = ""
+    digest: str = ""
+
+
+class SyncEntry(Shape):
+    """What a node tells of a job of one of its guests."""
+
+    id: str
+    target: str
+    last_sync: float = 0
+    fail_count: int = 0
 
 
 class VersionAnswer(Shape):
@@ -247,6 +263,8 @@ _HA_RESOURCES = pydantic.TypeAdapter(list[HAResourceEntry])
 _HA_RULES = pydantic.TypeAdapter(list[HARuleEntry])
 _HA_STATUS = pydantic.TypeAdapter(HAStatusAnswer)
 _REPLICATION = pydantic.TypeAdapter(list[ReplicationEntry])
+_REPLICATION_JOB = pydantic.TypeAdapter(ReplicationEntry)
+_SYNCS = pydantic.TypeAdapter(list[SyncEntry])
 _PERMISSIONS = pydantic.TypeAdapter(dict[str, dict[str, Flag]])
 _VERSION = pydantic.TypeAdapter(VersionAnswer)
 _RUNTIME = pydantic.TypeAdapter(RuntimeAnswer)
@@ -400,9 +418,39 @@ def ha_status(data: Any, answered_at: float) -> cluster.HAStatus:
     )
 
 
-def replicated_vmids(data: Any) -> frozenset[int]:
+def replication_jobs(data: Any) -> tuple[replication.Job, ...]:
     """`GET /cluster/replication`; a job that is disabled has replicas all the same."""
-    return frozenset(each.guest for each in _read(_REPLICATION, data, "/cluster/replication"))
+    return tuple(map(_job, _read(_REPLICATION, data, "/cluster/replication")))
+
+
+def replication_job(data: Any, id_: str) -> tuple[replication.Job, str]:
+    """`GET /cluster/replication/ID`: the job, and the digest of the file of all jobs."""
+    path = f"/cluster/replication/{id_}"
+    entry = _read(_REPLICATION_JOB, data, path)
+    if not entry.digest:
+        message = f"{path}: digest: Field required"
+        raise errors.BadAnswer(message)
+    return _job(entry), entry.digest
+
+
+def _job(entry: ReplicationEntry) -> replication.Job:
+    return replication.Job(
+        entry.id,
+        entry.guest,
+        entry.target,
+        entry.source,
+        entry.disable,
+        entry.comment,
+        bool(entry.remove_job),
+    )
+
+
+def replication_syncs(data: Any, on: str) -> tuple[replication.Sync, ...]:
+    """`GET /nodes/NODE/replication`."""
+    return tuple(
+        replication.Sync(each.id, on, each.target, each.last_sync, each.fail_count)
+        for each in _read(_SYNCS, data, f"/nodes/{on}/replication")
+    )
 
 
 def permissions(data: Any) -> Mapping[str, Mapping[str, bool]]:

@@ -3,7 +3,7 @@
 `Api.handle` takes a call the way a real node does: its pmxcfs (without which it answers nothing), the token
 (wrong ones wait), the route, the privileges, the node the call is for (with another node it is proxied, and
 that node may be dead), its pvedaemon, the parameters, and at last the handler. `api_schema` lists the calls,
-`api_access` says who may make them, `api_cluster`, `api_ha`, `api_nodes`, `api_guests` and `api_tasks`
+`api_access` says who may make them, `api_cluster`, `api_ha`, `api_nodes`, `api_replication`, `api_guests` and `api_tasks`
 answer. The texts are Proxmox's own.
 """
 
@@ -23,6 +23,7 @@ from pveha.sim import (
     api_guests,
     api_ha,
     api_nodes,
+    api_replication,
     api_schema,
     api_tasks,
 )
@@ -63,7 +64,10 @@ _HANDLERS: Mapping[str, Handler] = {
     "GET /cluster/status": api_cluster.status,
     "GET /cluster/resources": api_cluster.resources,
     "GET /cluster/tasks": api_cluster.tasks,
-    "GET /cluster/replication": api_cluster.replication,
+    "GET /cluster/replication": api_replication.list_jobs,
+    "GET /cluster/replication/{id}": api_replication.get_job,
+    "PUT /cluster/replication/{id}": api_replication.update_job,
+    "GET /nodes/{node}/replication": api_replication.states,
     "GET /cluster/ha/resources": api_ha.list_resources,
     "POST /cluster/ha/resources": api_ha.create_resource,
     "GET /cluster/ha/resources/{sid}": api_ha.get_resource,

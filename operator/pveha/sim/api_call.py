@@ -88,12 +88,13 @@ def needs_quorum(call: Call) -> None:
         raise failed(NO_QUORUM)
 
 
-async def write(call: Call, change: Change, what: str = "") -> None:
-    """Change the HA configuration under its cluster-wide lock; `what` begins the sentence of a failure."""
+async def write(call: Call, change: Change, what: str = "", *, lock: str = "domain-ha") -> None:
+    """Change the cluster's configuration under its cluster-wide lock; `what` begins the sentence of a
+    failure."""
     try:
         async with call.world.config_write(call.node) as tree:
             change(tree)
     except errors.NoQuorum:
-        raise failed(f"{what}cfs-lock 'domain-ha' error: no quorum!") from None
+        raise failed(f"{what}cfs-lock '{lock}' error: no quorum!") from None
     except errors.Unreachable:
-        raise failed(f"{what}cfs-lock 'domain-ha' error: pve cluster filesystem not online.") from None
+        raise failed(f"{what}cfs-lock '{lock}' error: pve cluster filesystem not online.") from None

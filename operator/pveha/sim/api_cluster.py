@@ -67,7 +67,7 @@ async def resources(call: api_call.Call) -> object:
     wanted = call.text("type")
     answer: list[dict[str, Any]] = []
     if wanted in ("", "vm"):
-        shown = [entry for entry in api_guests.resources(call) if _may_see(call, entry["vmid"])]
+        shown = [entry for entry in api_guests.resources(call) if may_see(call, entry["vmid"])]
         if not wanted:
             answer += _pools(shown)
         answer += shown
@@ -88,29 +88,6 @@ async def resources(call: api_call.Call) -> object:
             for name in call.world.machines
         ]
     return answer
-
-
-async def replication(call: api_call.Call) -> object:
-    """Jobs of replicated guests: from where they are to the next node."""
-    names = list(call.world.machines)
-    jobs = []
-    for guest in call.world.config.guests:
-        file = call.world.fs.tree(call.node).guests.get(guest.vmid)
-        if not guest.replicated or file is None or not _may_see(call, guest.vmid):
-            continue
-        target = names[(names.index(file.node) + 1) % len(names)]
-        jobs.append(
-            {
-                "id": f"{guest.vmid}-0",
-                "type": "local",
-                "guest": guest.vmid,
-                "jobnum": 0,
-                "source": file.node,
-                "target": target,
-                "schedule": "*/15",
-            }
-        )
-    return jobs
 
 
 async def tasks(call: api_call.Call) -> object:
@@ -146,7 +123,7 @@ def _node_resource(call: api_call.Call, name: str) -> dict[str, Any]:
     return entry | ({"hastate": state} if state else {})
 
 
-def _may_see(call: api_call.Call, vmid: int) -> bool:
+def may_see(call: api_call.Call, vmid: int) -> bool:
     return call.caller.may(f"/vms/{vmid}", "VM.Audit")
 
 

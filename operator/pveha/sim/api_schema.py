@@ -106,6 +106,10 @@ _INTEGER = Parameter(Type.INTEGER)
 _TEXT = Parameter()
 _COMMENT = Parameter(max_length=4096)
 _SID = Parameter(optional=False)
+_JOB = Parameter(
+    optional=False,
+    form=_matches(re.compile(r"[1-9][0-9]{2,8}-\d{1,9}"), "value '{}' does not match the regex pattern"),
+)
 _GUEST = {
     "node": REQUIRED_NODE,
     "vmid": Parameter(Type.INTEGER, optional=False, minimum=100, maximum=999_999_999, form=_vmid),
@@ -174,6 +178,20 @@ def _routes() -> tuple[Route, ...]:
         Route("GET", "/cluster/resources", {"type": Parameter(choices=("vm", "storage", "node", "sdn"))}),
         Route("GET", "/cluster/tasks", {}),
         Route("GET", "/cluster/replication", {}),
+        Route("GET", "/cluster/replication/{id}", {"id": _JOB}),
+        Route(
+            "PUT",
+            "/cluster/replication/{id}",
+            {"id": _JOB, "comment": _COMMENT, "disable": _BOOLEAN, **update},
+            protected=True,
+        ),
+        Route(
+            "GET",
+            "/nodes/{node}/replication",
+            {**node, "guest": dataclasses.replace(_GUEST["vmid"], optional=True)},
+            proxied=True,
+            protected=True,
+        ),
         Route("GET", resources, {"type": _KIND}, privileges=audit),
         Route("POST", resources, {**_RESOURCE, "type": _KIND}, privileges=console, protected=True),
         Route("GET", f"{resources}/{{sid}}", sid, privileges=audit),

@@ -91,6 +91,15 @@ class Storage:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Replica:
+    """A replication job to a node, and how long before the world begins its last sync began."""
+
+    node: str
+    every_seconds: float = 900.0
+    synced_ago: float = 60.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Guest:
     """A guest as it is when the world begins. `ha` None: not registered with Proxmox's HA."""
 
@@ -114,7 +123,8 @@ class Guest:
     agent: bool = True
     extra: tuple[tuple[str, str], ...] = ()
     """Further lines of the configuration file: (("hostpci0", "0000:01:00.0"),)."""
-    replicated: bool = False
+    replicas: tuple[Replica, ...] = ()
+    """Where its volumes, which are on ZFS then, are replicated to."""
     bridge: str = "vmbr0"
     """Of its only network device; "" for none. Further ones are lines of `extra`."""
 

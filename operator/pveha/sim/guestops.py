@@ -249,8 +249,8 @@ class Migration:
         """Whether the target has what the guest needs, and the source the volumes that are its own."""
         world, target = self._world, self._target.name
         there = all(world.storage.defined_on(name, target) for name, _ in file.volumes)
-        at_home = world.storage.homes.get(self._ref.vmid) == self._source.name or all(
-            world.storage.is_shared(name) for name, _ in file.volumes
+        at_home = all(world.storage.is_shared(name) for name, _ in file.volumes) or world.storage.is_at(
+            self._ref.vmid, self._source.name
         )
         return there and at_home and world.equipment.obstacle(file, target) is None
 
@@ -302,6 +302,8 @@ class Migration:
         self._world.fs.rename(self._source.name, file.path, path, "migration")
         if not all(self._world.storage.by_name[name].shared for name, _ in file.volumes):
             self._world.storage.homes[self._ref.vmid] = self._target.name
+            tree = self._world.fs.trees[self._source.name]
+            self._world.replicas.migrated(self._ref.vmid, self._source.name, self._target.name, tree)
         self._source.later(self._world.timings.migrate_resume, self._resume)
 
     def _abort(self) -> None:

@@ -6,16 +6,17 @@ after the caller has been told `Unreachable`.
 """
 
 import asyncio
+import dataclasses
 import functools
 import json
 import shlex
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pveha.model import cluster, errors, guests, node, power
+from pveha.model import cluster, errors, guests, node, power, replication
 from pveha.nodeshell import answers, pveha_node, ssh
 from pveha.proxmox import client
-from pveha.sim import guestfile, guestops, ha_rules, node_system, pmxcfs, shell_versions, views
+from pveha.sim import guestfile, guestops, ha_rules, node_system, pmxcfs, replicas, shell_versions, views
 
 if TYPE_CHECKING:
     from pveha.sim import world as worlds
@@ -154,16 +155,47 @@ class SimHypervisor:
 
         return await self._read(answer)
 
-    async def replicated_vmids(self) -> frozenset[int]:
-        about = self._world.guests.about
-        return await self._read(
-            lambda at, tree: frozenset(
-                vmid for vmid in tree.guests if vmid in about and about[vmid].replicated
+    async def replication_jobs(self) -> tuple[replication.Job, ...]:
+        return await self._read(lambda at, tree: tuple(tree.replication.values()))
+
+    async def replication_job(self, id_: str) -> tuple[replication.Job, str]:
+        def answer(at: str, tree: pmxcfs.Tree) -> tuple[replication.Job, str]:
+            if id_ not in tree.replication:
+                message = f"no such replication job '{id_}'"
+                raise errors.NotFound(message)
+            return tree.replication[id_], replicas.digest(tree.replication)
+
+        return await self._read(answer)
+
+    async def replication_syncs(self, on: str) -> tuple[replication.Sync, ...]:
+        world = self._world
+
+        async def answer() -> tuple[replication.Sync, ...]:
+            await self._pvedaemon(on)
+            return tuple(
+                replication.Sync(job.id, on, job.target, state.last_sync, state.fail_count)
+                for job, state in world.replicas.told(on, world.fs.tree(on))
             )
-        )
+
+        return await self._at(on, client.READ_SECONDS, answer, reads=True)
+
+    async def update_replication_job(self, job: replication.Job, digest: str) -> None:
+        def change(tree: pmxcfs.Tree) -> None:
+            if digest != replicas.digest(tree.replication):
+                message = "detected modified configuration - file changed by other user? Try again."
+                raise errors.Conflict(message)
+            if job.id not in tree.replication:
+                message = f"no such job '{job.id}'"
+                raise errors.NotFound(message)
+            present = tree.replication[job.id]
+            tree.replication[job.id] = dataclasses.replace(
+                present, disabled=job.disabled, comment=job.comment
+            )
+
+        await self._write(change)
 
     async def privileges(self) -> cluster.Privileges:
-        vms = frozenset({"VM.Audit", "VM.PowerMgmt", "VM.Migrate", "VM.GuestAgent.Audit"})
+        vms = frozenset({"VM.Audit", "VM.PowerMgmt", "VM.Migrate", "VM.GuestAgent.Audit", "VM.Replicate"})
         storage = frozenset({"Datastore.Audit"})
         world = self._world
 

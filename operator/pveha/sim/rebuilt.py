@@ -275,9 +275,17 @@ class _Likeness:
             onboot=about is not None and about.onboot,
             agent=about is not None and about.agent,
             extra=tuple(_lines(told.ref, about)) if about is not None else (),
-            replicated=told.ref.vmid in self._seen.replicated,
+            replicas=tuple(self._replicas(told.ref.vmid)),
             bridge="",
         )
+
+    def _replicas(self, vmid: int) -> Iterable[config.Replica]:
+        for job in self._seen.replication.jobs.get(vmid, ()):
+            sync = self._seen.replication.syncs.get(job.id)
+            if sync is not None and sync.last:
+                yield config.Replica(job.target, synced_ago=max(0.0, self._seen.wall - sync.last))
+            else:
+                self._assume(f"replication job {job.id} has never synced: its replica does not exist")
 
     def _resource(self, resource: cluster.HAResource) -> cluster.HAResource:
         """As it is when nothing is under way."""

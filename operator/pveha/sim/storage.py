@@ -63,24 +63,27 @@ class Storage:
                 return f"storage '{name}' is not available on node '{node}'"
             if (node, name) in self.cut:
                 return f"storage '{name}' is not online"
-            if (
-                (name, volume) in file.volumes
-                and not about.shared
-                and self.homes.get(file.ref.vmid, node) != node
-            ):
+            if (name, volume) in file.volumes and not about.shared and not self.is_at(file.ref.vmid, node):
                 return f"volume '{name}:{volume}' does not exist"
             holder, until = self._held.get((name, file.ref.vmid), (node, 0.0))
             if holder != node and self._world.now() < until:
                 return "start failed: QEMU exited with code 1"
         return None
 
+    def is_at(self, vmid: int, node: str) -> bool:
+        """Whether a guest's local volumes are on a node, themselves or replicas of them."""
+        replica = self._world.replicas.has(vmid, node)
+        return self.homes.get(vmid, node) == node if replica is None else replica
+
     def opened(self, process: "machines.Process") -> None:
+        self._world.replicas.opened(process)
         for name in process.storages:
             if self.by_name[name].lock_seconds:
                 self._held[name, process.ref.vmid] = (process.node, float("inf"))
 
     def closed(self, process: "machines.Process", orderly: bool) -> None:
         """The process is gone; without an orderly close the storage's lock lives on for its lease."""
+        self._world.replicas.closed(process)
         for name in process.storages:
             key = (name, process.ref.vmid)
             if key in self._held and self._held[key][0] == process.node:

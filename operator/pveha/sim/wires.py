@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
-from pveha.model import cluster, errors, guests, kubernetes, node, ports, power
+from pveha.model import cluster, errors, guests, kubernetes, node, ports, power, replication
 
 T = TypeVar("T")
 KUBERNETES_SECONDS = 5.0
@@ -25,13 +25,14 @@ class Effect:
     operator: str
     verb: str
     """`force_off`, `power_on`, `start`, `create_ha`, `update_ha`, `delete_ha`, `begin`, `claim`, `kill`,
-    `migrate`, `enrol`, `dismiss` (of ProtectedVMs that pveha owns), `status`, or `lease`."""
+    `migrate`, `update_job` (of replication), `enrol`, `dismiss` (of ProtectedVMs that pveha owns), `status`, or `lease`."""
     subject: str
     resource: cluster.HAResource | None = None
     vmids: tuple[int, ...] = ()
     epoch: int = 0
     on: str = ""
     """The node that a claim moves guests to."""
+    job: replication.Job | None = None
     method: str = ""
     """The fencing method that switches a node."""
 
@@ -167,8 +168,18 @@ class WiredHypervisor:
     async def ha_status(self) -> cluster.HAStatus:
         return await self._wire.poll(self._inner.ha_status, ("ha_status",), 10.0)
 
-    async def replicated_vmids(self) -> frozenset[int]:
-        return await self._wire.read(self._inner.replicated_vmids)
+    async def replication_jobs(self) -> tuple[replication.Job, ...]:
+        return await self._wire.slow_poll(self._inner.replication_jobs, "replication")
+
+    async def replication_job(self, id_: str) -> tuple[replication.Job, str]:
+        return await self._wire.read(lambda: self._inner.replication_job(id_))
+
+    async def replication_syncs(self, on: str) -> tuple[replication.Sync, ...]:
+        return await self._wire.read(lambda: self._inner.replication_syncs(on))
+
+    async def update_replication_job(self, job: replication.Job, digest: str) -> None:
+        what = Effect(self._wire.name, "update_job", job.id, vmids=(job.vmid,), job=job)
+        await self._wire.effect(what, lambda: self._inner.update_replication_job(job, digest))
 
     async def privileges(self) -> cluster.Privileges:
         return await self._wire.read(self._inner.privileges)

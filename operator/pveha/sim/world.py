@@ -29,6 +29,7 @@ from pveha.sim import (
     net,
     pdu,
     pmxcfs,
+    replicas,
     storage,
     tasks,
     views,
@@ -64,6 +65,7 @@ class World:
         self.membership = membership.Membership(self)
         self.fs = pmxcfs.Pmxcfs(self)
         self.storage = storage.Storage(self)
+        self.replicas = replicas.Replicas(self)
         self.equipment: equipment.Equipment = equipment.Equipment(self)
         self.tasks = tasks.Tasks(self)
         self.guests = guestops.GuestOps(self)
@@ -100,6 +102,7 @@ class World:
             tree.guests[guest.vmid] = guestfile.GuestFile(guest.ref, guest.node, guestfile.render(guest))
             if guest.ha:
                 tree.resources[guest.ha.sid] = guest.ha
+        self.replicas.begin(tree)
         tree.rules = {rule.name: rule for rule in self.config.rules}
         tree.lrms = {name: pmxcfs.Lrm() for name in self.machines}
         self.fs.trees = dict.fromkeys(self.machines, tree)
@@ -524,6 +527,14 @@ class World:
     def set_ha_state(self, sid: str, state: str) -> None:
         """A person sets the requested state of an HA resource."""
         self.set_ha(dataclasses.replace(self._some_tree().resources[sid], state=cluster.HAState(state)))
+
+    def remove_replication(self, id_: str) -> None:
+        """A person removes a replication job, and with it the replica."""
+        self.replicas.remove(id_, self._some_tree())
+
+    def set_replication(self, id_: str, disabled: bool) -> None:
+        """A person disables a replication job, or enables it."""
+        self.replicas.set_disabled(id_, self._some_tree(), disabled)
 
     def set_rule(self, rule: cluster.HARule) -> None:
         """A person writes an HA rule, on some quorate node; `Refused` if Proxmox does not take it."""

@@ -78,7 +78,7 @@ def prepared(case: dict[str, Any]) -> Scene:
     if "config" in case:
         scene.set_config(102, **case["config"])
     if "replicated" in case:
-        scene.replicated = {102}
+        scene.replication = replication.Replication({102: (replication.Job("102-0", 102, "pve1"),)})
     if "policy" in case:
         scene.policies["p"] = case["policy"]
         scene.protected[102] = {"policyRef": {"name": "p"}}

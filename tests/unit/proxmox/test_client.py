@@ -254,7 +254,7 @@ class TestPrivileges:
     async def test_no_privileges_is_not_no_guests(self) -> None:
         async with three() as (one, _, _), using(one) as hypervisor:
             one.held = {}
-            for question in (hypervisor.inventory, hypervisor.replicated_vmids, hypervisor.ha_config):
+            for question in (hypervisor.inventory, hypervisor.replication_jobs, hypervisor.ha_config):
                 with pytest.raises(errors.Forbidden, match=r"lacks .*pveum role add pveha"):
                     await question()
             assert {path for _, path, _ in one.seen} == {"/access/permissions"}

@@ -192,7 +192,7 @@ class Scene:
                 self.now,
             ),
             equipment=dict(self.equipment),
-            replication=self.replication,
+            replicas=self.replication,
             problems=dict(self.problems),
             operations=tuple(self.operations),
             certificates=self.certificates,

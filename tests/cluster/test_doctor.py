@@ -328,7 +328,8 @@ FAULTS = {
         "token",
         "pveha sees less than there is",
         "pveum role add pveha --privs "
-        '"Datastore.Audit,Sys.Audit,Sys.Console,VM.Audit,VM.GuestAgent.Audit,VM.Migrate,VM.PowerMgmt"; ',
+        '"Datastore.Audit,Sys.Audit,Sys.Console,VM.Audit,VM.GuestAgent.Audit,VM.Migrate,VM.PowerMgmt,'
+        'VM.Replicate"; ',
         others=frozenset(
             {"quorum", "storage", "ha-manager", "ha-lrm", "ha-services", "marks", *NEEDS_SHELL, "node-shell"}
             | {"control-plane", "replicas", "replica-spread", "fencing"}

@@ -720,7 +720,9 @@ JSON_TYPES = {
 def test_unrecorded_answers_have_the_documented_keys(template: str) -> None:
     async def run() -> api.Response:
         kind = guests.GuestKind.CONTAINER
-        guest = config.Guest(200, "pve1", kind, tags=("a", "b"), lock="backup", replicas=(config.Replica("pve2"),))
+        guest = config.Guest(
+            200, "pve1", kind, tags=("a", "b"), lock="backup", replicas=(config.Replica("pve2"),)
+        )
         simulated = world.World(config.three_nodes([guest]))
         simulated.start()
         front = api.Api(simulated, api_access.Tokens())

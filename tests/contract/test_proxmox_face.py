@@ -122,7 +122,7 @@ class TestBoth:
         job = replication.Job("103-0", 103, "pve1", "pve3")
         assert await hypervisor.replication_jobs() == (job,)
         assert (await hypervisor.replication_job("103-0"))[0] == job
-        last = world.config.start_timestamp - 100
+        last = int(world.config.start_timestamp - 100)
         assert await hypervisor.replication_syncs("pve3") == (
             replication.Sync("103-0", "pve3", "pve1", last),
         )
@@ -387,7 +387,7 @@ class TestBoth:
         world.stop_pmxcfs("pve3")
         with pytest.raises(errors.Unreachable):
             await hypervisor.membership("pve3")
-        assert set((await hypervisor.inventory()).guests) == {100, 101, 102}
+        assert set((await hypervisor.inventory()).guests) == {100, 101, 102, 103}
         world.stop_pvedaemon("pve2")
         with pytest.raises(errors.Unreachable):
             await hypervisor.guest_runtime(MANAGED, "pve2")

@@ -30,6 +30,7 @@ CLUSTER = {
         "storages": [
             {"name": "shared"},
             {"name": "local", "shared": False, "type": "dir"},
+            {"name": "zfs", "shared": False, "type": "zfspool"},
             {"name": "nfs", "type": "nfs", "nodes": ["pve2", "pve3"], "lock_seconds": 90},
         ],
         "mappings": [{"name": "pci/gpu", "nodes": ["pve2", "pve4"]}],
@@ -52,7 +53,13 @@ CLUSTER = {
                 "extra": {"net1": "virtio,bridge=vmbr0,tag=50", "machine": "pc-q35-10.1"},
             },
             {"vmid": 110, "node": "pve2", "running": False, "agent": False, "lock": "backup"},
-            {"vmid": 111, "node": "pve2", "storages": ["zfs"], "replicas": [{"node": "pve1"}], "protect": False},
+            {
+                "vmid": 111,
+                "node": "pve2",
+                "storages": ["zfs"],
+                "replicas": [{"node": "pve1"}],
+                "protect": False,
+            },
             {"vmid": 112, "node": "pve1", "ha": "ignored"},
             {"vmid": 113, "node": "pve3"},
             {"vmid": 114, "node": "pve4"},
@@ -82,6 +89,7 @@ def test_the_likeness_is_seen_as_the_cluster_was(moment: Moment) -> None:
     again, wants = calm(noted(lambda: rehearsal.play(seen, wanted, ("pve4",)))[0])
     for part in ("version", "equipment", "ha_rules"):
         assert getattr(again, part) == getattr(seen, part), part
+    assert again.replicas.jobs == seen.replicas.jobs
     for each in (again, seen):
         assert each.inventory is not None
         assert each.configs is not None

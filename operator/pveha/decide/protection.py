@@ -211,7 +211,7 @@ def unrecoverable(guest: Protected, seen: snapshot.Snapshot, memo: memory.Memory
         return Refusal(FailoverReady.NATIVE_ONLY, "its policy leaves it to Proxmox's own HA")
     if refusal := unmanaged(guest):
         return refusal
-    if guest.vmid in seen.replication.jobs:
+    if guest.vmid in seen.replicas.jobs:
         return Refusal(
             FailoverReady.HAS_REPLICATION,
             "it has a replication job, which this version does not take over; Proxmox's own HA recovers it",

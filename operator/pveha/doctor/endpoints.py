@@ -112,6 +112,8 @@ async def token(patient: Patient) -> list[finding.Finding]:
             lost.append("no node can be drained")
         if access.missing(permissions, access.AGENT):
             lost.append("who depends on a guest with a guest agent waits for it in vain")
+        if access.missing(permissions, access.REPLICATE):
+            lost.append("no guest is started from a replica")
         return [finding.warning(f"{message}: {', '.join(lost)}, all else works", remedy)]
     looking = not access.missing(permissions, access.OBSERVE)
     if looking and patient.spec.mode is api.hacluster.Mode.OBSERVE:

@@ -75,7 +75,7 @@ class Snapshot:
     """By address of the API: when the certificate shown there expires (Unix time); None: not looked yet."""
     equipment: Mapping[str, node.Equipment] = dataclasses.field(default_factory=dict)
     """What each node has for guests, as far as it has told."""
-    replication: replication.Replication = replication.NOTHING
+    replicas: replication.Replication = replication.NOTHING
     agents: Mapping[int, AgentAnswer] = dataclasses.field(default_factory=dict)
     """By vmid: guest agents that were asked (`decision.Looking.agents`)."""
 

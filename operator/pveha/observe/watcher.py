@@ -176,7 +176,7 @@ class Watcher:
             privileges=self._privileges,
             certificates=self._certificates,
             equipment=dict(self._equipment),
-            replication=self._replication,
+            replicas=self._replication,
             agents=dict(self._agents.answers),
         )
 

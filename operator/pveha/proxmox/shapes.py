@@ -420,7 +420,8 @@ def ha_status(data: Any, answered_at: float) -> cluster.HAStatus:
 
 def replication_jobs(data: Any) -> tuple[replication.Job, ...]:
     """`GET /cluster/replication`; a job that is disabled has replicas all the same."""
-    return tuple(map(_job, _read(_REPLICATION, data, "/cluster/replication")))
+    found = _read(_REPLICATION, data, "/cluster/replication")
+    return tuple(_job(each) for each in found)
 
 
 def replication_job(data: Any, id_: str) -> tuple[replication.Job, str]:

@@ -3,8 +3,8 @@
 `Api.handle` takes a call the way a real node does: its pmxcfs (without which it answers nothing), the token
 (wrong ones wait), the route, the privileges, the node the call is for (with another node it is proxied, and
 that node may be dead), its pvedaemon, the parameters, and at last the handler. `api_schema` lists the calls,
-`api_access` says who may make them, `api_cluster`, `api_ha`, `api_nodes`, `api_replication`, `api_guests` and `api_tasks`
-answer. The texts are Proxmox's own.
+`api_access` says who may make them, `api_cluster`, `api_ha`, `api_nodes`, `api_replication`, `api_guests` and
+`api_tasks` answer. The texts are Proxmox's own.
 """
 
 import asyncio

@@ -33,6 +33,7 @@ OPERATOR = frozenset(
         "VM.GuestAgent.Audit",
         "VM.Migrate",
         "VM.PowerMgmt",
+        "VM.Replicate",
         "Datastore.Audit",
     )
 )

@@ -15,12 +15,12 @@ _MODIFIED = "detected modified configuration - file changed by other user? Try a
 
 async def list_jobs(call: api_call.Call) -> object:
     """Those of guests that may be seen."""
-    jobs = call.world.fs.tree(call.node).replication.values()
+    jobs = call.world.fs.tree(call.node).jobs.values()
     return [replicas.entry(job) for job in jobs if api_cluster.may_see(call, job.vmid)]
 
 
 async def get_job(call: api_call.Call) -> object:
-    jobs = call.world.fs.tree(call.node).replication
+    jobs = call.world.fs.tree(call.node).jobs
     job = _job(call, jobs)
     if not api_cluster.may_see(call, job.vmid):
         raise api_call.ApiError(403, f"Permission check failed (/vms/{job.vmid}, VM.Audit)")
@@ -28,20 +28,20 @@ async def get_job(call: api_call.Call) -> object:
 
 
 async def update_job(call: api_call.Call) -> object:
-    present = _job(call, call.world.fs.tree(call.node).replication)
+    present = _job(call, call.world.fs.tree(call.node).jobs)
     if not call.caller.may(f"/vms/{present.vmid}", "VM.Replicate"):
         raise api_call.ApiError(403, f"Permission check failed (/vms/{present.vmid}, VM.Replicate)")
 
     def update(tree: pmxcfs.Tree) -> None:
-        if call.text("digest") not in ("", replicas.digest(tree.replication)):
+        if call.text("digest") not in ("", replicas.digest(tree.jobs)):
             raise api_call.failed(_MODIFIED)
-        job = _job(call, tree.replication)
+        job = _job(call, tree.jobs)
         gone = call.text("delete").split(",")
         changed: dict[str, Any] = {"disabled": False} if "disable" in gone else {}
         changed |= {"comment": ""} if "comment" in gone else {}
         changed |= {"disabled": call.flag("disable")} if "disable" in call.values else {}
         changed |= {"comment": call.text("comment")} if "comment" in call.values else {}
-        tree.replication[job.id] = dataclasses.replace(job, **changed)
+        tree.jobs[job.id] = dataclasses.replace(job, **changed)
 
     await api_call.write(call, update, lock="file-replication_cfg")
     return None

@@ -188,8 +188,8 @@ FAULTS = (
     Fault("syncs work NODE", rf"syncs work {_NODE}", lambda w, n: w.replicas.refusing.discard(n)),
     Fault("remove replication JOB", r"remove replication (\S+)", lambda w, j: w.remove_replication(j)),
     Fault(
-        "enable|disable replication JOB",
-        r"(enable|disable) replication (\S+)",
+        "disable|enable replication JOB",
+        r"(disable|enable) replication (\S+)",
         lambda w, how, j: w.set_replication(j, disabled=how == "disable"),
     ),
     Fault("disable rule NAME", r"disable rule (\S+)", lambda w, n: w.edit_rules(n, disabled=True)),

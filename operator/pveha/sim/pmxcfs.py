@@ -101,7 +101,7 @@ class Tree:
     folders: set[str] = dataclasses.field(default_factory=lambda: {"priv", "ha", "nodes", "priv/lock"})
     resources: dict[str, cluster.HAResource] = dataclasses.field(default_factory=dict)
     rules: dict[str, cluster.HARule] = dataclasses.field(default_factory=dict)
-    replication: dict[str, replication.Job] = dataclasses.field(default_factory=dict)
+    jobs: dict[str, replication.Job] = dataclasses.field(default_factory=dict)
     """`replication.cfg`."""
     commands: list[tuple[str, ...]] = dataclasses.field(default_factory=list)
     """`ha/crm_commands`, waiting for the master's next round."""
@@ -123,7 +123,7 @@ class Tree:
             folders=set(self.folders),
             resources=dict(self.resources),
             rules=dict(self.rules),
-            replication=dict(self.replication),
+            jobs=dict(self.jobs),
             commands=list(self.commands),
             manager=self.manager.copy(),
             lrms={name: lrm.copy() for name, lrm in self.lrms.items()},
@@ -486,7 +486,7 @@ _GENERATED: dict[str, Callable[["worlds.World", str, Tree], str]] = {
     ".vmlist": _vmlist,
     "ha/resources.cfg": lambda world, node, tree: render_resources(tree.resources),
     "ha/rules.cfg": lambda world, node, tree: render_rules(tree.rules),
-    "replication.cfg": lambda world, node, tree: replicas.render(tree.replication),
+    "replication.cfg": lambda world, node, tree: replicas.render(tree.jobs),
     "ha/manager_status": lambda world, node, tree: json.dumps(manager_json(tree.manager)),
     "corosync.conf": _corosync_conf,
     "storage.cfg": lambda world, node, tree: world.equipment.storage_cfg(),

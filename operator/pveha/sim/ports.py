@@ -156,14 +156,14 @@ class SimHypervisor:
         return await self._read(answer)
 
     async def replication_jobs(self) -> tuple[replication.Job, ...]:
-        return await self._read(lambda at, tree: tuple(tree.replication.values()))
+        return await self._read(lambda at, tree: tuple(tree.jobs.values()))
 
     async def replication_job(self, id_: str) -> tuple[replication.Job, str]:
         def answer(at: str, tree: pmxcfs.Tree) -> tuple[replication.Job, str]:
-            if id_ not in tree.replication:
+            if id_ not in tree.jobs:
                 message = f"no such replication job '{id_}'"
                 raise errors.NotFound(message)
-            return tree.replication[id_], replicas.digest(tree.replication)
+            return tree.jobs[id_], replicas.digest(tree.jobs)
 
         return await self._read(answer)
 
@@ -181,16 +181,14 @@ class SimHypervisor:
 
     async def update_replication_job(self, job: replication.Job, digest: str) -> None:
         def change(tree: pmxcfs.Tree) -> None:
-            if digest != replicas.digest(tree.replication):
+            if digest != replicas.digest(tree.jobs):
                 message = "detected modified configuration - file changed by other user? Try again."
                 raise errors.Conflict(message)
-            if job.id not in tree.replication:
+            if job.id not in tree.jobs:
                 message = f"no such job '{job.id}'"
                 raise errors.NotFound(message)
-            present = tree.replication[job.id]
-            tree.replication[job.id] = dataclasses.replace(
-                present, disabled=job.disabled, comment=job.comment
-            )
+            present = tree.jobs[job.id]
+            tree.jobs[job.id] = dataclasses.replace(present, disabled=job.disabled, comment=job.comment)
 
         await self._write(change)
 

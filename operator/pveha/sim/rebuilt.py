@@ -280,8 +280,8 @@ class _Likeness:
         )
 
     def _replicas(self, vmid: int) -> Iterable[config.Replica]:
-        for job in self._seen.replication.jobs.get(vmid, ()):
-            sync = self._seen.replication.syncs.get(job.id)
+        for job in self._seen.replicas.jobs.get(vmid, ()):
+            sync = self._seen.replicas.syncs.get(job.id)
             if sync is not None and sync.last:
                 yield config.Replica(job.target, synced_ago=max(0.0, self._seen.wall - sync.last))
             else:

@@ -56,8 +56,8 @@ class Replicas:
         self.states: dict[tuple[str, str], State] = {}
         """By node and job."""
         self.points: dict[int, dict[str, float]] = {}
-        """By vmid and node: until when the copy there has what the guest has written (world's time). Where the
-        guest runs that is now."""
+        """By vmid and node: until when the copy there has what the guest has written (world's time). Where
+        the guest runs that is now."""
         self.newer: set[tuple[int, str]] = set()
         """Copies, by vmid and node, that hold what is nowhere else while the guest runs from an older one."""
         self.refusing: set[str] = set()
@@ -71,7 +71,7 @@ class Replicas:
         for guest in self._world.config.guests:
             for number, replica in enumerate(guest.replicas):
                 job = replication.Job(f"{guest.vmid}-{number}", guest.vmid, replica.node, guest.node)
-                tree.replication[job.id] = job
+                tree.jobs[job.id] = job
                 self.every[job.id] = replica.every_seconds
                 began = self._world.now() - replica.synced_ago
                 state = State(replica.node, self._wall(began), self._wall(began))
@@ -79,10 +79,11 @@ class Replicas:
                 self.states[guest.node, job.id] = state
                 points = self.points.setdefault(guest.vmid, {guest.node: self._world.now()})
                 points[replica.node] = began
-        if tree.replication:
+        if tree.jobs:
             self._world.later(ROUND_SECONDS, self._round)
 
     def _wall(self, at: float) -> float:
+        """Unix time; Proxmox keeps whole seconds."""
         return float(int(self._world.config.start_timestamp + at))
 
     # What copies hold
@@ -107,7 +108,9 @@ class Replicas:
         self.newer.discard((vmid, node))
         if newer:
             lost = max(self.point(*each) for each in newer) - own
-            self._world.say(f"guest {vmid}", f"runs on {node} from a replica: {lost:.0f} s of data are not in it")
+            self._world.say(
+                f"guest {vmid}", f"runs on {node} from a replica: {lost:.0f} s of data are not in it"
+            )
             for callback in self.started_from:
                 callback(vmid, node, own)
 
@@ -124,7 +127,7 @@ class Replicas:
             return
         points[target] = points[source] = self.point(vmid, source)
         self.newer -= {(vmid, target)}
-        swapped = [job for job in tree.replication.values() if (job.vmid, job.target) == (vmid, target)]
+        swapped = [job for job in tree.jobs.values() if (job.vmid, job.target) == (vmid, target)]
         for job in swapped:
             self._swap(job, target, source, tree)
             self.states[target, job.id] = State(source, self._wall(self._world.now()))
@@ -137,17 +140,22 @@ class Replicas:
         world = self._world
         world.later(ROUND_SECONDS, self._round)
         for name, on in world.machines.items():
-            if on.runs("pmxcfs") and not on.hung and world.membership.quorate(name) and not world.fs.blocked(name):
+            if (
+                on.runs("pmxcfs")
+                and not on.hung
+                and world.membership.quorate(name)
+                and not world.fs.blocked(name)
+            ):
                 self._run(name, on)
 
     def _run(self, name: str, on: "machines.Machine") -> None:
         tree = self._world.fs.trees[name]
-        for job in list(tree.replication.values()):
+        for job in list(tree.jobs.values()):
             file = tree.guests.get(job.vmid)
             if file is None or file.node != name:
                 continue
             if job.removing:
-                del tree.replication[job.id]
+                del tree.jobs[job.id]
                 tree.version += 1
                 self.points[job.vmid].pop(job.target, None)
                 self._world.say(f"replication {job.id}", f"removed, with the replica on {job.target}")
@@ -162,7 +170,7 @@ class Replicas:
                     on.later(SYNC_SECONDS, self._sync, name, job, state, self._world.now())
 
     def _swap(self, job: replication.Job, source: str, target: str, tree: "pmxcfs.Tree") -> None:
-        tree.replication[job.id] = dataclasses.replace(job, source=source, target=target)
+        tree.jobs[job.id] = dataclasses.replace(job, source=source, target=target)
         tree.version += 1
         self._world.say(f"replication {job.id}", f"from {source} to {target} now")
         self._world.changed()
@@ -173,8 +181,12 @@ class Replicas:
         state.last_try = self._wall(began)
         points = self.points.get(job.vmid, {})
         here = name in points
-        if not here or not target.up or target.hung or not world.linked(name, job.target) or (
-            job.target in self.refusing
+        if (
+            not here
+            or not target.up
+            or target.hung
+            or not world.linked(name, job.target)
+            or (job.target in self.refusing)
         ):
             state.fail_count += 1
             state.error = "command 'zfs send' failed: exit code 255"
@@ -193,7 +205,7 @@ class Replicas:
 
     def told(self, name: str, tree: "pmxcfs.Tree") -> Iterable[tuple[replication.Job, State]]:
         """The jobs of guests that are on a node, with their states."""
-        for job in tree.replication.values():
+        for job in tree.jobs.values():
             file = tree.guests.get(job.vmid)
             if file is not None and file.node == name:
                 state = self.states.get((name, job.id))
@@ -202,14 +214,14 @@ class Replicas:
 
     def remove(self, id_: str, tree: "pmxcfs.Tree") -> None:
         """A person removes a job: pvesr removes the replica, then the job. KeyError if there is none."""
-        tree.replication[id_] = dataclasses.replace(tree.replication[id_], removing=True)
+        tree.jobs[id_] = dataclasses.replace(tree.jobs[id_], removing=True)
         tree.version += 1
         self._world.say("user", f"replication {id_}: removed")
         self._world.changed()
 
     def set_disabled(self, id_: str, tree: "pmxcfs.Tree", disabled: bool) -> None:
         """A person disables a job, or enables it. KeyError if there is none."""
-        tree.replication[id_] = dataclasses.replace(tree.replication[id_], disabled=disabled)
+        tree.jobs[id_] = dataclasses.replace(tree.jobs[id_], disabled=disabled)
         tree.version += 1
         self._world.say("user", f"replication {id_}: {'disabled' if disabled else 'enabled'}")
         self._world.changed()

@@ -25,7 +25,8 @@ class Effect:
     operator: str
     verb: str
     """`force_off`, `power_on`, `start`, `create_ha`, `update_ha`, `delete_ha`, `begin`, `claim`, `kill`,
-    `migrate`, `update_job` (of replication), `enrol`, `dismiss` (of ProtectedVMs that pveha owns), `status`, or `lease`."""
+    `migrate`, `update_job` (of replication), `enrol`, `dismiss` (of ProtectedVMs that pveha owns), `status`,
+    or `lease`."""
     subject: str
     resource: cluster.HAResource | None = None
     vmids: tuple[int, ...] = ()

@@ -7,7 +7,7 @@ import pytest
 
 from decide_scene import GIB, OFF, ON, Scene, condition, kinds
 from pveha.decide import recall, rounds
-from pveha.model import cluster, node, operations
+from pveha.model import cluster, node, operations, replication
 
 
 def lost(scene: Scene) -> rounds.Decision:

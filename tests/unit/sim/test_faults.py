@@ -13,6 +13,8 @@ WORDS = {
     "add rule NAME on NODE,... SID,...": "add rule new on pve1,pve2 vm:100",
     "edit rule NAME SID,...": "edit rule old vm:101",
     "rule NAME": "rule old",
+    "disable|enable replication JOB": "disable replication 102-0",
+    "JOB": "102-0",
     "config guest VMID KEY VALUE|none": "config guest 101 net0 virtio,bridge=vmbr1",
     "remove bridge NODE BRIDGE": "remove bridge pve2 vmbr0",
     "pci|usb|dir/NAME NODE": "pci/gpu pve2",
@@ -55,6 +57,7 @@ def example(usage: str) -> str:
 @pytest.mark.parametrize("line", [example(fault.usage) for fault in faults.FAULTS if fault.usage])
 def test_every_form_is_understood_and_the_world_goes_on(line: str) -> None:
     guests = [*sim_worlds.guests_on("pve2", 100), config.managed(101, "pve1")]
+    guests.append(config.Guest(102, "pve3", replicas=(config.Replica("pve1"),)))
     nodes = tuple(config.Node(f"pve{number}", pdus=("a", "b")) for number in range(1, 5))
     rule = cluster.HARule("old", "node-affinity", frozenset({"vm:101"}), {"pve1": 1})
     about = config.Config(nodes, guests=tuple(guests), rules=(rule,), qdevice=config.Qdevice(), master="pve1")

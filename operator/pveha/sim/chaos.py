@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pveha.model import cluster, guests
-from pveha.sim import config, machine, mishaps
+from pveha.sim import config, machine, mishaps, mishaps_people
+from pveha.sim.dice import Dice
 
 V = TypeVar("V")
 
@@ -23,7 +24,7 @@ FEWEST_FAULTS = 10
 MOST_FAULTS = 12
 ORDERED = {"startup": {"readyTimeoutSeconds": 90, "delaySeconds": 5}}
 """The FailoverPolicy of guests that others depend on in random runs."""
-AUTO_PROTECT = [{"name": "auto", "tags": [mishaps.AUTO_TAG]}]
+AUTO_PROTECT = [{"name": "auto", "tags": [mishaps_people.AUTO_TAG]}]
 """spec.autoProtect of every random run: it protects the guests that nobody has written a ProtectedVM for."""
 NATIVE_SHARE = 0.15
 """Of all runs, with engine Native."""
@@ -125,7 +126,7 @@ MENDING = (
     "availability NODE Active",
     "migrations work NODE",
 )
-UPGRADED = ("install node shell NODE", f"set version NODE {mishaps.NEW_VERSION}")
+UPGRADED = ("install node shell NODE", f"set version NODE {mishaps_people.NEW_VERSION}")
 OFTEN_TIMES = 6
 """So often kinds that only some runs have stand among all others."""
 
@@ -140,7 +141,7 @@ def plan(
     """The plan of a seed. `kinds` empty: all that the data centre can have."""
     rng = random.Random(seed)
     about = _data_centre(rng, seed, nodes, guest_count)
-    dice = mishaps.Dice(rng, [node.name for node in about.nodes], [guest.vmid for guest in about.guests])
+    dice = Dice(rng, [node.name for node in about.nodes], [guest.vmid for guest in about.guests])
     wishing = random.Random(f"wishes {seed}").random() < WISHING_SHARE
     engine = "Native" if random.Random(f"engine {seed}").random() < NATIVE_SHARE else "Fast"
     cramped = engine == "Fast" and not wishing and random.Random(f"cramped {seed}").random() < CRAMPED_SHARE
@@ -165,7 +166,7 @@ def plan(
     afterwards = _share(seed, "afterwards", AFTERWARDS_SHARE, AFTERWARDS_SECONDS)
     if not asked and (confirmed is not None or afterwards is not None):
         own = random.Random(f"opening {seed}")
-        faults.append(_opening(own, mishaps.Dice(own, dice.names, dice.vmids), about, confirmed is not None))
+        faults.append(_opening(own, Dice(own, dice.names, dice.vmids), about, confirmed is not None))
         at = round(at + own.uniform(*OPENING_SECONDS), 2)
     count = rng.randint(FEWEST_FAULTS, MOST_FAULTS)
     for _ in range(fault_count or count):
@@ -177,7 +178,7 @@ def plan(
         at = min(at, FIRST_FAULT_SECONDS + SPAN_SECONDS)
     protect = tuple(guest.vmid for guest in about.guests if rng.random() < 0.9)
     tagged = tuple(
-        guest if guest.vmid in protect else dataclasses.replace(guest, tags=(mishaps.AUTO_TAG,))
+        guest if guest.vmid in protect else dataclasses.replace(guest, tags=(mishaps_people.AUTO_TAG,))
         for guest in about.guests
     )
     about = dataclasses.replace(about, guests=tagged)
@@ -212,7 +213,7 @@ def _share(seed: int, what: str, part: float, values: Sequence[V], anyway: bool 
     return rng.choice(values) if rng.random() < part or anyway else None
 
 
-def _opening(rng: random.Random, dice: mishaps.Dice, about: config.Config, by_word: bool) -> Fault:
+def _opening(rng: random.Random, dice: Dice, about: config.Config, by_word: bool) -> Fault:
     """What nothing else has disturbed yet: a person's word, or the loss of a node that stays away. Later most
     losses fall into storms, in which nothing is begun."""
     if by_word:
@@ -237,16 +238,16 @@ def _with_chassis(seed: int, about: config.Config, anyway: bool) -> config.Confi
     return dataclasses.replace(about, nodes=nodes)
 
 
-def _upgrading(rng: random.Random, dice: mishaps.Dice, about: config.Config) -> tuple[config.Config, Fault]:
+def _upgrading(rng: random.Random, dice: Dice, about: config.Config) -> tuple[config.Config, Fault]:
     """Some nodes begin with the old version of Proxmox VE, and are upgraded."""
     old = rng.sample(dice.names, rng.randint(1, len(dice.names)))
     nodes = tuple(
-        dataclasses.replace(node, version=mishaps.OLD_VERSION) if node.name in old else node
+        dataclasses.replace(node, version=mishaps_people.OLD_VERSION) if node.name in old else node
         for node in about.nodes
     )
     about = dataclasses.replace(about, nodes=nodes)
     (kind,) = mishaps.OF_UPGRADES
-    lines = mishaps.KINDS[kind](mishaps.Dice(rng, dice.names, dice.vmids), about)
+    lines = mishaps.KINDS[kind](Dice(rng, dice.names, dice.vmids), about)
     return about, Fault(kind, tuple((round(FIRST_FAULT_SECONDS + at, 2), line) for at, line in lines))
 
 

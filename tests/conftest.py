@@ -6,6 +6,7 @@ a failure: for machines that are supposed to have it.
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from pveha.devkube import binaries, cache, tools
 
 ROOT = Path(__file__).resolve().parent.parent
+TOLD = pytest.StashKey[list[str]]()
+Tell = Callable[[str], None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,6 +48,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         and not reporter.stats.get("passed")
     ):
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What tests want to be read of runs that passed, too: seeds, and how much was played."""
+    if told := config.stash.get(TOLD, []):
+        terminalreporter.section("played by dice")
+        terminalreporter.write("".join(f"{line}\n" for line in told))
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Tell:
+    """Says a line at the end of the run."""
+    return request.config.stash.setdefault(TOLD, []).append
 
 
 def need(name: str, found: Path | None, remedy: str) -> Path:

@@ -43,7 +43,7 @@ def every(*names: str) -> Iterator[Crash]:
                 yield Crash(story, effect, delay)
 
 
-def some(number: int, seed: int) -> list[Crash]:
-    """A sample of them."""
+def some(number: int, seed: int) -> tuple[list[Crash], int]:
+    """A sample of them, and how many there are."""
     crashes = list(every())
-    return random.Random(seed).sample(crashes, min(number, len(crashes)))
+    return random.Random(seed).sample(crashes, min(number, len(crashes))), len(crashes)

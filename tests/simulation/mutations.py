@@ -357,4 +357,4 @@ MUTATIONS: Mapping[str, Story] = {
     ),
     "no storm cooldown": Story(forget_storms, ("double-failure", "power-button"), "no new operation"),
 }
-"""The deliberate bugs of the safety rules, and fourteen more without which other rules could not fail."""
+"""The deliberate bugs of the safety rules, and others without which other rules could not fail."""

@@ -1,7 +1,7 @@
 """The standard set: losses of nodes as they happen, to be disturbed in every possible way."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pveha.model import cluster, guests
@@ -77,8 +77,8 @@ def judge(result: simulation.Result) -> None:
     assert not result.violations, told(result)
 
 
-def judge_fresh(result: simulation.Result) -> None:
-    """Fail where a run that nobody has seen before is not safe, and print what else it violates."""
+def judge_fresh(result: simulation.Result, tell: Callable[[str], None]) -> None:
+    """Fail where a run that nobody has seen before is not safe, and tell what else it violates."""
     assert not [found for found in result.violations if found.rule in SAFETY], told(result)
     for found in result.violations:
-        print(f"seed {result.seed}: {found}")
+        tell(f"seed {result.seed}: {found}")

@@ -8,24 +8,25 @@ import secrets
 
 import pytest
 
+from conftest import Tell
 from simulation import crashes, stories
 
 SAMPLE = 25
 
 
-def test_killed_at_any_effect_all_is_safe() -> None:
+def test_killed_at_any_effect_all_is_safe(tell: Tell) -> None:
     seed = secrets.randbelow(1_000_000)
-    chosen = crashes.some(SAMPLE, seed)
-    print(f"{len(chosen)} (story, effect, delay) triples, sample {seed}")
+    chosen, all_of_them = crashes.some(SAMPLE, seed)
+    tell(f"killed at an effect: {len(chosen)} of {all_of_them} (story, effect, delay) triples, sample {seed}")
     for crash in chosen:
         print(crash)
-        stories.judge_fresh(crash.play())
+        stories.judge_fresh(crash.play(), tell)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("story", stories.STORIES)
-def test_killed_at_every_effect_the_next_one_finishes(story: str) -> None:
+def test_killed_at_every_effect_the_next_one_finishes(story: str, tell: Tell) -> None:
     chosen = list(crashes.every(story))
-    print(f"{len(chosen)} (story, effect, delay) triples of {story}")
+    tell(f"killed at every effect: {len(chosen)} (story, effect, delay) triples of {story}")
     broken = [f"{crash}: {rule}" for crash in chosen for rule in crash.play().violations]
     assert not broken, "\n".join(broken)

@@ -12,6 +12,9 @@ CONTRADICTION_WINDOW_SECONDS = 30.0
 """A second node that drops this soon after our command may be the one that was really switched off (S1)."""
 BOOT_SECONDS = 10.0
 """No machine answers this soon after it was off: one that does was not off (S1)."""
+SET_BACK_SECONDS = 30.0
+"""A flush that is so much older than one before is of a clock that was set back, or of another node's:
+flushes are counted anew. No node that is believed lags so far behind."""
 CATCH_UP_SECONDS = 1.0
 """After quorum has returned, until all that is read was asked for, and answered with what the newest of the
 members knows."""
@@ -339,6 +342,10 @@ def _guests(seen: snapshot.Snapshot, memo: memory.Memory) -> dict[str, memory.Gu
                 )
             elif read_back is None:
                 pass
+            elif seen.ha_status.timestamp < read_back - SET_BACK_SECONDS:
+                new = dataclasses.replace(
+                    new, ignored_at=seen.ha_status.answered_at, ignored_seen=None, dropped_flushes=frozenset()
+                )
             elif listed:
                 new = dataclasses.replace(new, dropped_flushes=frozenset())
             elif seen.ha_status.timestamp > read_back:

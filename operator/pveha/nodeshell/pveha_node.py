@@ -1256,7 +1256,7 @@ def look(
             old = Sighting(text, state, old.first, flush)
         elif sid in services:
             old = dataclasses.replace(old, absent=())
-        elif flush > old.seen and flush not in old.absent and len(old.absent) < FLUSHES:
+        elif flush != old.seen and flush not in old.absent and len(old.absent) < FLUSHES:
             old = dataclasses.replace(old, absent=(*old.absent, flush))
         since = (old.astray or now) if is_astray(system, sid, services.get(sid), membership) else 0.0
         marks[sid] = dataclasses.replace(old, astray=since)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pveha.model import cluster, guests
-from pveha.sim import config, machine, mishaps, mishaps_people
+from pveha.sim import config, machine, membership, mishaps, mishaps_people
 from pveha.sim.dice import Dice
 
 V = TypeVar("V")
@@ -38,6 +38,9 @@ CONFIRMED_SECONDS = (60, 60, 600)
 """... which counts for so long."""
 CHASSIS_SHARE = 0.15
 """Of all runs with four nodes or more, in which two share a chassis: who switches one off cuts both."""
+LOCKS_SHARE = 0.2
+"""Of all runs, on a shared storage where a dead client's lock lives on, for so many seconds."""
+LOCKS = (("nfs", 90.0), ("rbd", 30.0))
 MIXED_SHARE = 0.25
 """Of all runs, in the middle of an upgrade: of pveha-node, or of Proxmox VE."""
 OPENING_SECONDS = (20.0, 150.0)
@@ -125,6 +128,9 @@ MENDING = (
     "maintenance off NODE",
     "availability NODE Active",
     "migrations work NODE",
+    "starts work NODE",
+    "slow api NODE 0",
+    "set clock NODE 0",
 )
 UPGRADED = ("install node shell NODE", f"set version NODE {mishaps_people.NEW_VERSION}")
 OFTEN_TIMES = 6
@@ -140,13 +146,13 @@ def plan(
 ) -> Plan:
     """The plan of a seed. `kinds` empty: all that the data centre can have."""
     rng = random.Random(seed)
-    about = _data_centre(rng, seed, nodes, guest_count)
+    asked = frozenset(kinds)
+    about = _data_centre(rng, seed, nodes, guest_count, asked)
     dice = Dice(rng, [node.name for node in about.nodes], [guest.vmid for guest in about.guests])
     wishing = random.Random(f"wishes {seed}").random() < WISHING_SHARE
     engine = "Native" if random.Random(f"engine {seed}").random() < NATIVE_SHARE else "Fast"
     cramped = engine == "Fast" and not wishing and random.Random(f"cramped {seed}").random() < CRAMPED_SHARE
     about = _cramped(about) if cramped else about
-    asked = frozenset(kinds)
     confirmed = _share(seed, "confirmed", CONFIRMED_SHARE, CONFIRMED_SECONDS, bool(asked & mishaps.OF_WORDS))
     shells, upgrades = mishaps.OF_SHELLS, mishaps.OF_UPGRADES
     upgrading = _share(seed, "mixed", MIXED_SHARE, (shells, shells, upgrades)) or frozenset()
@@ -156,7 +162,10 @@ def plan(
     often |= mishaps.OF_CHASSIS if any(node.chassis for node in about.nodes) else frozenset()
     drawn = often | (mishaps.OF_QDEVICES if about.qdevice else frozenset())
     drawn |= mishaps.OF_WISHES if wishing else frozenset()
-    chosen = sorted(asked) or sorted(kind for kind in mishaps.KINDS if kind not in mishaps.SPECIAL - drawn)
+    possible = {
+        kind for kind in mishaps.KINDS if mishaps.possible(kind, about.nodes[0].pdus, about.nodes[0].has_bmc)
+    }
+    chosen = sorted(asked) or sorted(possible - (mishaps.SPECIAL - drawn))
     weighted = chosen + [kind for kind in mishaps.OFTEN if kind in chosen]
     weighted += [kind for kind in sorted(often) for _ in range(OFTEN_TIMES) if not asked]
     at, faults = FIRST_FAULT_SECONDS, []
@@ -185,7 +194,8 @@ def plan(
     last = max((at for fault in faults for at, _ in fault.steps), default=FIRST_FAULT_SECONDS)
     calm_at = round(last + 30.0, 2)
     stays_off = rng.choice([*dice.names, "", ""])
-    stays_off = "" if cramped else stays_off
+    old = {node.name for node in about.nodes if node.version == mishaps_people.OLD_VERSION}
+    stays_off = "" if cramped or stays_off in old else stays_off  # that is believed until it is seen
     depends = _dependencies(random.Random(f"order {seed}"), protect)
     lines = mended(about, stays_off)
     lines += tuple(line.replace("NODE", name) for name in dice.names for line in UPGRADED)
@@ -312,9 +322,16 @@ def _dependencies(rng: random.Random, protect: Sequence[int]) -> tuple[tuple[int
     return tuple(sorted(pairs))
 
 
-def _data_centre(rng: random.Random, seed: int, nodes: int | None, guest_count: int | None) -> config.Config:
-    """An even number of nodes that is asked for gets a QDevice."""
-    count = nodes or rng.choice([3, 3, 3, 4, 5])
+def _data_centre(
+    rng: random.Random,
+    seed: int,
+    nodes: int | None,
+    guest_count: int | None,
+    asked: frozenset[str] = frozenset(),
+) -> config.Config:
+    """One that can have the kinds of faults that are asked for. An even number of nodes that is asked for
+    gets a QDevice."""
+    count = nodes or rng.choice([4, 4, 5] if asked & mishaps.OF_CHASSIS else [3, 3, 3, 4, 5])
     names = [f"pve{number}" for number in range(1, count + 1)]
     found = []
     for vmid in range(101, 101 + (guest_count or rng.randint(2, 6))):
@@ -334,18 +351,31 @@ def _data_centre(rng: random.Random, seed: int, nodes: int | None, guest_count: 
             )
         )
     restores = [rng.choice(["off", "on", "last"]) for _ in names]
-    pdus, has_bmc = rng.choice(POWER)
+    fit = [power for power in POWER if all(mishaps.possible(kind, *power) for kind in asked)]
+    if asked & mishaps.OF_CHASSIS:
+        fit = [(pdus, has_bmc) for pdus, has_bmc in fit if has_bmc]
+    pdus, has_bmc = rng.choice(fit or POWER)
     return config.Config(
         tuple(
             config.Node(name, power_restore=restore, pdus=pdus, has_bmc=has_bmc)
             for name, restore in zip(names, restores, strict=True)
         ),
         guests=tuple(found),
+        storages=_storages(seed),
         qdevice=config.Qdevice() if nodes and nodes % 2 == 0 else None,
         timings=config.Timings(crm_round_takes=(0.02, 1.5)),
         seed=seed,
         master=rng.choice(names),
         shutdown_policy=rng.choice(["conditional", "freeze", "failover", "migrate"]),
+    )
+
+
+def _storages(seed: int) -> tuple[config.Storage, ...]:
+    """The shared one is a shared LVM in most runs, which has no lock at all, and else NFS or RBD."""
+    kind, seconds = _share(seed, "storage", LOCKS_SHARE, LOCKS) or ("lvm", 0.0)
+    return (
+        config.Storage("shared", type=kind, lock_seconds=seconds),
+        config.Storage("local", shared=False, type="dir"),
     )
 
 
@@ -357,6 +387,7 @@ def mended(
     lines = ["straighten pdus", "heal", "heal operator all", "slow crm 0", "expected votes 0", "arm"]
     lines += ["heal kubernetes all", "remove rule user-1"]
     lines += ["deliver kubernetes answers all", "unpause", "mode Enforce"]
+    lines += [f"corosync {option} 0" for option in membership.UNSAFE_OPTIONS]
     for name in names:
         lines += [line.replace("NODE", name) for line in MENDING]
         lines += [f"start {service} {name}" for service in machine.SERVICES]

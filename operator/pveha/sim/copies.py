@@ -139,7 +139,7 @@ class Copies:
         for vmid in [vmid for vmid, name in self._unguarded.items() if machines[name].watchdog_armed]:
             del self._unguarded[vmid]
         members = self._world.membership
-        if not members.expected_override:
+        if not members.is_lowered:
             self._alone.clear()
             return
         needed = members.configured // 2 + 1

@@ -68,6 +68,25 @@ def _machine(field: str, value: object) -> "Callable[..., object]":
     return act
 
 
+def _lag(world: "worlds.World", name: str, seconds: str) -> None:
+    world.lagging = {**world.lagging, name: float(seconds)} if float(seconds) else _without(world, name)
+    world.say(name, f"answers of its API come {seconds} s late")
+
+
+def _without(world: "worlds.World", name: str) -> dict[str, float]:
+    return {other: lag for other, lag in world.lagging.items() if other != name}
+
+
+def _starts(acts: bool | None) -> "Callable[..., object]":
+    """Start tasks of a node end as failed, whether or not the guest runs then; None: no longer."""
+
+    def act(world: "worlds.World", name: str) -> None:
+        failing = {other: how for other, how in world.guests.failing.items() if other != name}
+        world.guests.failing = failing if acts is None else {**failing, name: acts}
+
+    return act
+
+
 def _version(world: "worlds.World", name: str, version: str) -> None:
     world.machines[name].version = version
 
@@ -130,6 +149,10 @@ FAULTS = (
     Fault("heal [NODE]", "heal", lambda w: w.heal()),
     Fault("", rf"heal {_NODE}", lambda w, n: w.heal(n)),
     Fault("hang api NODE", rf"hang api {_NODE}", lambda w, n: w.hang_api(n)),
+    Fault("slow api NODE SECONDS", rf"slow api {_NODE} ([\d.]+)", _lag),
+    Fault("starts fail NODE", rf"starts fail {_NODE}", _starts(acts=False)),
+    Fault("starts fail though acting NODE", rf"starts fail though acting {_NODE}", _starts(acts=True)),
+    Fault("starts work NODE", rf"starts work {_NODE}", _starts(acts=None)),
     Fault("freeze corosync NODE", rf"freeze corosync {_NODE}", lambda w, n: w.freeze_corosync(n)),
     Fault("stop SERVICE NODE", rf"stop {_SERVICE} {_NODE}", lambda w, s, n: w.set_service(n, s, "stopped")),
     Fault("hang SERVICE NODE", rf"hang {_SERVICE} {_NODE}", lambda w, s, n: w.set_service(n, s, "hung")),

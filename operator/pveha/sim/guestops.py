@@ -36,6 +36,8 @@ class GuestOps:
         self.about = {guest.vmid: guest for guest in world.config.guests}
         self.refusing: set[str] = set()
         """Nodes to which no migration gets through."""
+        self.failing: dict[str, bool] = {}
+        """Nodes whose start tasks end as failed; True: though the guest runs then."""
         self.history: dict[int, list[Interval]] = {}
         self.status_log: dict[tuple[str, int], list[tuple[float, str]]] = {}
         """Status of a guest's process on a node, from when on: what pvestatd reports from. The newest
@@ -152,8 +154,11 @@ class GuestOps:
     def _started(self, on: machine.Machine, file: guestfile.GuestFile, task: tasks.Task) -> None:
         on.starting.discard(file.ref.vmid)
         problem = self._obstacle(file, on.name)
-        if problem is None:
+        acts = self.failing.get(on.name)
+        if problem is None and acts is not False:
             self.create(on, file)
+        if problem is None and acts is not None:
+            problem = "got timeout" if acts else "start failed: hook script exited with code 1"
         self._world.tasks.end(task, problem or "OK")
 
     def _obstacle(self, file: guestfile.GuestFile, node: str) -> str | None:

@@ -89,7 +89,7 @@ class ApiFace:
             self._api.tokens.authenticate(authorization),
             anonymous=authorization is None and "Cookie" not in request.headers,
         )
-        await asyncio.sleep(response.delay)
+        await asyncio.sleep(response.delay + self._api.world.lagging.get(self._node, 0.0))
         while self._node in self._api.world.deaf:  # noqa: ASYNC110  a fault has no event to wait for
             await asyncio.sleep(gate.LOOK_EVERY)
         return web.Response(

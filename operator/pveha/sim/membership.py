@@ -71,6 +71,11 @@ class Membership:
     def quorum(self) -> int:
         return 1 if self._options.two_node else self.expected // 2 + 1
 
+    @property
+    def is_lowered(self) -> bool:
+        """Whether fewer votes make a quorum than exclude a second one."""
+        return self.quorum < self.configured // 2 + 1
+
     def settled(self, node: str) -> bool:
         """Whether the node's ring is intact, so that pmxcfs writes from it do not wait.
 

@@ -1,5 +1,7 @@
 """The kinds of random faults: each draws what goes wrong, where, and when it is mended (`dice`)."""
 
+from collections.abc import Sequence
+
 from pveha.sim import mishaps_guests, mishaps_machines, mishaps_operators, mishaps_people
 
 KINDS = {
@@ -21,6 +23,21 @@ OF_UPGRADES = frozenset({"proxmox-upgraded"})
 """The kind that begins a run in the middle of an upgrade of Proxmox VE."""
 OF_CHASSIS = frozenset({"chassis-lost"})
 """The kind that is drawn, often, only where two nodes share a chassis."""
+OF_BMCS = frozenset(kind for kind in KINDS if kind.startswith("bmc-"))
+"""Kinds that are drawn only where nodes have BMCs."""
+OF_PDUS = frozenset({"outlet-stuck", "pdu-dead"})
+"""Kinds that are drawn only where nodes have power distribution units."""
+OF_CABLES = frozenset({"cables-swapped"})
+"""The kind that is drawn only where each node has one outlet, and a BMC behind which it stands."""
+
+
+def possible(kind: str, pdus: Sequence[str], has_bmc: bool) -> bool:
+    """Whether a data centre whose nodes have these outlets, and BMCs or none, can have such a fault."""
+    if kind in OF_CABLES:
+        return len(pdus) == 1 and has_bmc
+    return not (kind in OF_BMCS and not has_bmc) and not (kind in OF_PDUS and not pdus)
+
+
 SPECIAL = OF_QDEVICES | OF_WISHES | OF_WORDS | OF_SHELLS | OF_UPGRADES | OF_CHASSIS
 OFTEN = (
     "power-loss",

@@ -38,6 +38,18 @@ def _lock(dice: Dice, about: config.Config) -> Lines:
     return [(0.0, f"lock guest {vmid} {lock}"), (dice.seconds(5, 200), f"unlock guest {vmid}")]
 
 
+def _starts_fail(dice: Dice, about: config.Config) -> Lines:
+    """Start tasks of one node fail, or of all, and some fail and yet act; often about when a node is lost."""
+    how = dice.rng.choice(["starts fail", "starts fail though acting"])
+    names = dice.names if dice.sometimes(0.3) else [dice.node()]
+    lines = [(0.0, f"{how} {name}") for name in names]
+    if dice.sometimes(0.6):
+        lost = dice.node()
+        lines += [(dice.seconds(0, 5), f"power off {lost}"), (dice.seconds(60, 300), f"power on {lost}")]
+    end = dice.seconds(8, 120)
+    return [*lines, *((end, f"starts work {name}") for name in names)]
+
+
 def _broken_migration(dice: Dice, about: config.Config) -> Lines:
     """A migration whose source or target dies in one of its phases."""
     source, target = dice.two()
@@ -117,6 +129,7 @@ KINDS: dict[str, Kind] = {
     "user-unprotects": for_a_while("unprotect {}", "protect {}", 1, 200, Dice.guest),
     "guest-crash": _guest_crash,
     "guest-locked": _lock,
+    "starts-fail": _starts_fail,
     "migration-broken": _broken_migration,
     "migration-halfway": _migration_halfway,
     "migrations-fail": for_a_while("migrations fail {}", "migrations work {}", 5, 200),

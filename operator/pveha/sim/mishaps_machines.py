@@ -107,12 +107,22 @@ def _cables(dice: Dice, about: config.Config) -> Lines:
     """Two cables change places after the drill, of machines with a single power supply: with two, nothing but
     a BMC would tell, and with none of both pveha cannot know (docs/fencing.md)."""
     one, other = dice.two()
-    if any(len(node.pdus) > 1 or not node.has_bmc for node in about.nodes):
-        return []
     return [
         (0.0, f"swap outlets a {one} {other}"),
         (dice.seconds(20, 200), f"swap outlets a {one} {other}"),
     ]
+
+
+def _clock(dice: Dice, about: config.Config) -> Lines:
+    """A node's clock is wrong for a while, by seconds or by an hour."""
+    node, wrong = dice.node(), dice.rng.choice([4, 25, 90, 3600]) * dice.rng.choice([1, -1])
+    return [(0.0, f"set clock {node} {wrong}"), (dice.seconds(20, 400), f"set clock {node} 0")]
+
+
+def _slow_api(dice: Dice, about: config.Config) -> Lines:
+    """A node answers with what was true a while ago."""
+    node, late = dice.node(), dice.rng.choice([0.2, 0.5, 0.9, 3.0])
+    return [(0.0, f"slow api {node} {late}"), (dice.seconds(10, 200), f"slow api {node} 0")]
 
 
 def _slow_crm(dice: Dice, about: config.Config) -> Lines:
@@ -151,11 +161,13 @@ KINDS: dict[str, Kind] = {
     "bmc-swapped": for_a_while("swap bmcs {}", "swap bmcs {}", 20, 200, lambda dice: " ".join(dice.two())),
     "bmc-dies-with-node": _bmc_dies_with_node,
     "bmc-busy": _bmc_busy,
+    "bmc-cycled": lambda dice, about: [(0.0, f"bmc cycle {dice.node()}")],
     "outlet-stuck": for_a_while("outlet stuck a {}", "outlet free a {}", 20, 300),
     "pdu-dead": for_a_while("kill pdu a", "revive pdu a", 20, 300),
     "cables-swapped": _cables,
     "storage-path": for_a_while("cut storage {} shared", "heal storage {} shared", 10, 200),
     "api-hang": service(["pveproxy", "pvedaemon"], 2, 120, "hang", "stop"),
+    "api-slow": _slow_api,
     "answers-lost": for_a_while("lose answers {}", "deliver answers {}", 1, 90),
     "crm-stopped": service(["pve-ha-crm"], 5, 200, "stop", "hang"),
     "lrm-stopped": service(["pve-ha-lrm"], 5, 100, "stop", "hang"),
@@ -165,4 +177,5 @@ KINDS: dict[str, Kind] = {
     "corosync-frozen": for_a_while("freeze corosync {}", "start corosync {}", 2, 120),
     "statd-stopped": service(["pvestatd"], 10, 300, "stop"),
     "node-shell-stopped": service(["sshd"], 2, 120, "stop", "hang"),
+    "clock-wrong": _clock,
 }

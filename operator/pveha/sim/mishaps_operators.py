@@ -26,6 +26,9 @@ def _freeze_operator(dice: Dice, about: config.Config) -> Lines:
     return [(0.0, f"freeze operator {dice.operator()} {dice.seconds(0.2, 40)}")]
 
 
+MENDED = ("heal", "start sshd", "starts work", "deliver answers", "start pve-ha-lrm", "start pve-ha-crm")
+
+
 def _at_effect(dice: Dice, about: config.Config) -> Lines:
     """A node is lost, and in the middle of what the operator does about it something else happens."""
     node = dice.node()
@@ -42,6 +45,14 @@ def _at_effect(dice: Dice, about: config.Config) -> Lines:
             f"lose answers {dice.node()}",
             f"stop pve-ha-lrm {dice.node()}",
             "take lease",
+            "disarm ignore",
+            "disarm freeze",
+            "recreate cluster",
+            f"start guest {dice.guest()}",
+            f"migrate guest {dice.guest()} {dice.node()}",
+            f"stop pve-ha-crm {dice.node()}",
+            f"starts fail {dice.node()}",
+            f"starts fail though acting {dice.node()}",
         ]
     )
     how = dice.rng.choice(["power off", "cut network", "hang node"])
@@ -49,12 +60,8 @@ def _at_effect(dice: Dice, about: config.Config) -> Lines:
     return [
         (0.0, f"after {dice.rng.randint(1, 12)} effects and {dice.seconds(0.0, 0.3)} s {line}"),
         (dice.seconds(0, 3), f"{how} {node}"),
-        *((mended, f"{mend} {name}") for name in dice.names for mend in ("heal", "start sshd")),
-        *(
-            (mended, f"{mend} {name}")
-            for name in dice.names
-            for mend in ("deliver answers", "start pve-ha-lrm")
-        ),
+        (mended, "arm"),
+        *((mended, f"{mend} {name}") for name in dice.names for mend in MENDED),
     ]
 
 
@@ -137,10 +144,6 @@ def _lease(dice: Dice, about: config.Config) -> Lines:
     return [(0.0, dice.rng.choice(["take lease", "delete lease"]))]
 
 
-def _lost_status(dice: Dice, about: config.Config) -> Lines:
-    return [(0.0, "lose status")]
-
-
 KINDS: dict[str, Kind] = {
     "operator-path": _operator_path,
     "operator-killed": for_a_while("kill operator {}", "start operator {}", 0, 90, Dice.operator),
@@ -159,5 +162,6 @@ KINDS: dict[str, Kind] = {
     ),
     "watch-deaf": for_a_while("deafen watch {}", "deafen watch {}", 1, 60, Dice.operator),
     "lease-lost": _lease,
-    "status-lost": _lost_status,
+    "status-lost": lambda dice, about: [(0.0, "lose status")],
+    "cluster-recreated": lambda dice, about: [(0.0, "recreate cluster")],
 }

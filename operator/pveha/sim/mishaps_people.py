@@ -43,6 +43,12 @@ def _votes(dice: Dice, about: config.Config) -> Lines:
     ]
 
 
+def _unsafe_option(dice: Dice, about: config.Config) -> Lines:
+    """Somebody sets an option of corosync.conf with which quorum does not exclude a second one."""
+    option = dice.rng.choice(["two_node", "last_man_standing", "auto_tie_breaker", "allow_downscale"])
+    return [(0.0, f"corosync {option} 1"), (dice.seconds(30, 300), f"corosync {option} 0")]
+
+
 def _user_pauses(dice: Dice, about: config.Config) -> Lines:
     begin, end = dice.rng.choice([("pause", "unpause"), ("mode Observe", "mode Enforce")])
     return [(0.0, begin), (dice.seconds(5, 200), end)]
@@ -178,6 +184,7 @@ KINDS: dict[str, Kind] = {
     "pause-node": for_a_while("availability {} Pause", "availability {} Active", 20, 400),
     "disarm": _disarm,
     "votes-lowered": _votes,
+    "votes-unsafe": _unsafe_option,
     "user-pauses": _user_pauses,
     "tags-edited": _tags_edited,
     "autoprotect-edited": _auto_protect_edited,

@@ -407,6 +407,8 @@ class SimHypervisor:
             except OSError as error:
                 message = f"{name}: pmxcfs: {error.strerror}"
                 raise errors.Unreachable(message) from error
+            if lag := world.lagging.get(name):
+                await asyncio.sleep(lag)
             if name in world.deaf or not world.reachable(name, "api") or not on.powered:
                 await _silence()
             return result

@@ -28,6 +28,8 @@ FLAPS_SECONDS = 3600.0
 """A node that was lost twice in this time may be quarantined."""
 SEEN_SECONDS = 15.0
 """What a later leader finds running, and reports, may be so old."""
+SKEW_SECONDS = 5.0
+"""A clock that is wrong by more makes timestamps of HA useless for a while."""
 FLUSHED_SECONDS = 40.0
 """Native HA was alive when the node was lost: only then its records can be trusted (S7)."""
 NATIVE_AHEAD = frozenset({"fence", "recovery", "error", "freeze", "migrate", "relocate"})
@@ -195,7 +197,9 @@ class Promises:
             and not (leader.wire.kubernetes_down or leader.wire.kubernetes_loses_answers or leader.deaf)
             and leader.wire.stands_still_until < now
             and not (world.operator_cut or world.deaf or world.isolated or world.links_down)
-            and not (world.storage.cut or world.membership.expected_override)
+            and not (world.storage.cut or world.lagging or world.guests.failing)
+            and not (world.membership.expected_override or world.membership.unsafe_options)
+            and not any(abs(node.clock_skew) > SKEW_SECONDS for node in world.machines.values())
             and not self._truth.kept_away
             and not self._truth.upgrades.under_way
             and world.membership.qdevice.is_sound
@@ -216,6 +220,7 @@ class Promises:
             if (
                 file.lock
                 or resource is None
+                or self._world.storage.is_locked(file)
                 or not self._protected(file.ref)
                 or self._is_started_later(file.ref, lost)
                 or self._bound_by_wish(file.ref)

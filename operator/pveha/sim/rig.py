@@ -587,6 +587,14 @@ def _availability(rig: Rig, node: str, word: str) -> None:
     rig.edit("HACluster", CLUSTER, change)
 
 
+def _recreate(rig: Rig) -> None:
+    """Somebody deletes the HACluster and applies its manifest again: another uid, and no status."""
+    manifest = dict(rig.kubernetes.get("HACluster", NAMESPACE, CLUSTER))
+    metadata = {key: manifest["metadata"][key] for key in ("name", "namespace", "creationTimestamp")}
+    rig.kubernetes.delete("HACluster", NAMESPACE, CLUSTER)
+    rig.kubernetes.put({**manifest, "metadata": metadata})
+
+
 def _lose_status(rig: Rig) -> None:
     """An etcd restored from a backup knows specs but not what happened since."""
     rig.kubernetes.forget_status("HACluster", NAMESPACE, CLUSTER)
@@ -654,6 +662,7 @@ OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
     ("take lease", "take lease", _take_lease),
     ("delete lease", "delete lease", _delete_lease),
     ("lose status", "lose status", _lose_status),
+    ("recreate cluster", "recreate cluster", _recreate),
     (
         r"auto protect (\S+)",
         "auto protect TAG,...|none",

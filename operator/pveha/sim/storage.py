@@ -75,6 +75,11 @@ class Storage:
         replica = self._world.replicas.has(vmid, node)
         return self.homes.get(vmid, node) == node if replica is None else replica
 
+    def is_locked(self, file: guestfile.GuestFile) -> bool:
+        """Whether a client of the guest's storages that is gone still keeps others from it."""
+        now = self._world.now()
+        return any(now < self._held.get((name, file.ref.vmid), ("", 0.0))[1] for name, _ in file.volumes)
+
     def opened(self, process: "machines.Process") -> None:
         self._world.replicas.opened(process)
         for name in process.storages:

@@ -81,6 +81,8 @@ class World:
         """(node, path) with a path of `PATHS` that the operator cannot use."""
         self.deaf: set[str] = set()
         """Nodes whose API does what it is asked and whose answers never arrive."""
+        self.lagging: dict[str, float] = {}
+        """Nodes whose API's answers come so many seconds after they were made."""
         self.told_memory: dict[str, int] = {}
         """Bytes in use, as each node has told last."""
         self._callbacks: list[Callable[[], object]] = []

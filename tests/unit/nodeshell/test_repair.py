@@ -174,6 +174,14 @@ def test_not_before_two_flushes_without_it(node: Node) -> None:
     assert node.look() == ["vm:101: given back to Proxmox HA as started"]
 
 
+def test_a_flush_after_the_clock_was_set_back_is_a_flush(node: Node) -> None:
+    node.listed = {"vm:101": "pve3"}
+    node.wait(400)
+    node.listed, node.flush = {}, node.flush - 600
+    node.look()
+    assert node.look() == ["vm:101: given back to Proxmox HA as started"]
+
+
 def test_one_that_was_never_claimed_needs_no_flush(node: Node) -> None:
     node.tree.config("pve1", "qemu/101").rename(node.tree.config("pve3", "qemu/101"))
     node.listed = {"vm:101": "pve3"}

@@ -21,8 +21,8 @@ class Bell:
     async def wait(self, rung: int, until: float = math.inf) -> bool:
         """Return when it has rung more than `rung` times, at the latest at loop time `until`; whether it
         has."""
-        if self.rung == rung:
-            loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        if self.rung == rung and loop.time() < until:
             waiting: asyncio.Future[None] = loop.create_future()
             timer = loop.call_at(until, _wake, waiting) if until < math.inf else None
             self._waiting[waiting] = None

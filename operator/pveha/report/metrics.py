@@ -58,14 +58,17 @@ class Metrics:
             ("kind",),
             registry=own,
         )
+        self._shown: dict[ClusterKey, set[str]] = {}
+        """States that nodes of each cluster have been in."""
 
     def cluster_status(self, key: ClusterKey, status: api.HAClusterStatus) -> None:
         """Show the nodes of a cluster's status."""
         states = {"Online": status.nodes.online if status.nodes else 0}
         for node in status.not_online:
             states[node.state] = states.get(node.state, 0) + 1
-        shown = {labels[2] for labels in _label_values(self.nodes) if labels[:2] == (key.namespace, key.name)}
-        for state in shown | set(states):
+        shown = self._shown.setdefault(key, set())
+        shown.update(states)
+        for state in shown:
             self.nodes.labels(key.namespace, key.name, state).set(states.get(state, 0))
 
     def guest_conditions(self, key: ClusterKey, counts: dict[str, int]) -> None:
@@ -75,6 +78,7 @@ class Metrics:
 
     def forget(self, key: ClusterKey) -> None:
         """Remove what only the leader shows."""
+        self._shown.pop(key, None)
         for metric in (self.since_round, self.nodes, self.guests):
             for labels in _label_values(metric):
                 if labels[:2] == (key.namespace, key.name):

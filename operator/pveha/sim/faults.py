@@ -328,16 +328,17 @@ FAULTS = (
     Fault("expected votes N", r"expected votes (\d+)", lambda w, votes: w.expect_votes(int(votes))),
 )
 """The first form that matches counts."""
+_FORMS = tuple((re.compile(fault.pattern), fault.act) for fault in FAULTS)
 
 
 def apply(world: "worlds.World", line: str) -> None:
     """Do what a line says. `UnknownFaultError` tells what could have been said; `NoQuorum` if it needs a
     quorate node."""
     words = " ".join(line.split())
-    for fault in FAULTS:
-        if match := re.fullmatch(fault.pattern, words):
+    for pattern, act in _FORMS:
+        if match := pattern.fullmatch(words):
             try:
-                fault.act(world, *match.groups())
+                act(world, *match.groups())
             except KeyError as error:
                 message = f"{line!r}: there is no {error}"
                 raise UnknownFaultError(message) from error

@@ -413,8 +413,8 @@ class Rig:
         words = " ".join(line.split())
         for callback in self._hearing:
             callback(words)
-        for pattern, _, act in OPERATOR_LINES:
-            if match := re.fullmatch(pattern, words):
+        for pattern, act in _FORMS:
+            if match := pattern.fullmatch(words):
                 self.world.say("timeline", words)
                 act(self, *match.groups())
                 return True
@@ -692,6 +692,7 @@ OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
     (r"end quarantine (\S+)", "end quarantine NODE,...|none", _annotate(meta.END_QUARANTINE_ANNOTATION)),
 )
 """Pattern, usage and act of each line."""
+_FORMS = tuple((re.compile(pattern), act) for pattern, _, act in OPERATOR_LINES)
 
 
 def devices(about: config.Config) -> list[dict[str, Any]]:

@@ -156,3 +156,10 @@ def test_the_reference_names_every_field_and_reason() -> None:
         for reasons in types.values():
             for reason in reasons:
                 assert f"| `{reason}` | {reason.meaning} |" in text
+
+
+@pytest.mark.parametrize("resource", [api.HACluster, api.ProtectedVM], ids=lambda each: each.plural)
+def test_the_readme_shows_the_columns_that_there_are(resource: type[api.HACluster | api.ProtectedVM]) -> None:
+    shown = [line.split() for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()]
+    columns = [column.name.upper() for column in resource.columns if not column.priority]
+    assert ["NAME", *columns] in shown

@@ -139,20 +139,10 @@ def _decide(
     events, announced = report_events.events_of(round_, before)
     memo = memory.changed(memo, announced=announced)
     drilled = _named(wanted, meta.DRILL_ANNOTATION)
-    looking = _looking(seen, verdicts, recoveries, memo, drilled, startup, allowed)
-    told = _told(
-        start,
-        cancel,
-        verdicts,
-        allowed,
-        protected,
-        quarantine.reasons(memo, spec),
-        drains,
-        enrolled,
-        startup,
-    )
+    looking = _looking(round_, drilled)
+    told = _told(round_, start, cancel)
     nothing = f"all {len(verdicts)} nodes are online, {len(protected.guests)} guests protected: nothing to do"
-    wake_after = _wake_after(looking, verdicts, allowed, spec.detection) if told else QUIET_SECONDS
+    wake_after = _wake_after(round_, looking) if told else QUIET_SECONDS
     decided = decision.Decision(
         sentence="; ".join(told) or nothing,
         start=tuple(start),
@@ -323,15 +313,8 @@ def _rules(
     return [operations.EditRules(f"rules.{memo.epoch or 0}.{int(seen.wall * 1000)}", due)]
 
 
-def _looking(
-    seen: snapshot.Snapshot,
-    verdicts: Mapping[str, evidence.Verdict],
-    recoveries: Mapping[str, failover.Recovery],
-    memo: memory.Memory,
-    drilled: frozenset[str],
-    startup: readiness.Startup,
-    allowed: guards.Permission,
-) -> decision.Looking:
+def _looking(now: told_.Round, drilled: frozenset[str]) -> decision.Looking:
+    seen, memo, verdicts, recoveries, allowed = now.seen, now.memo, now.verdicts, now.recoveries, now.allowed
     suspects = frozenset(
         name
         for name, verdict in verdicts.items()
@@ -362,7 +345,7 @@ def _looking(
     )
     drilling = drilled & verdicts.keys()
     return decision.Looking(
-        suspects | silent | drilling, pressing or busy, awaited or bool(drilling), startup.asked
+        suspects | silent | drilling, pressing or busy, awaited or bool(drilling), now.startup.asked
     )
 
 
@@ -378,32 +361,18 @@ def _pressing(
     return soon and recovery is not None and bool(recovery.items) and since < PRESSING_SECONDS
 
 
-def _wake_after(
-    looking: decision.Looking,
-    verdicts: Mapping[str, evidence.Verdict],
-    allowed: guards.Permission,
-    detection: hacluster.Detection,
-) -> float:
-    period = float(detection.probe_period_seconds)
-    if looking.urgent and any(verdict.state not in _UNHURRIED for verdict in verdicts.values()):
+def _wake_after(now: told_.Round, looking: decision.Looking) -> float:
+    period = float(now.spec.detection.probe_period_seconds)
+    if looking.urgent and any(verdict.state not in _UNHURRIED for verdict in now.verdicts.values()):
         return URGENT_SECONDS
-    if looking.urgent or allowed.reason is conditions.Acting.STARTING:
+    if looking.urgent or now.allowed.reason is conditions.Acting.STARTING:
         return period
     return max(period, CLOSE_SECONDS if looking.closely else CALM_SECONDS)
 
 
-def _told(
-    start: list[operations.Operation],
-    cancel: list[str],
-    verdicts: Mapping[str, evidence.Verdict],
-    allowed: guards.Permission,
-    protected: protection.Protection,
-    quarantined: Mapping[str, str],
-    drains: maintenance.Drains,
-    enrolled: enrolment.Enrolment,
-    startup: readiness.Startup,
-) -> list[str]:
+def _told(now: told_.Round, start: list[operations.Operation], cancel: list[str]) -> list[str]:
     """What there is to say of this round; nothing in a quiet world."""
+    verdicts, guests = now.verdicts, now.protected.guests
     told = [
         f"{name} is {v.state} ({v.reason})"
         for name, v in verdicts.items()
@@ -411,11 +380,13 @@ def _told(
     ]
     told += [
         f"{name} is {evidence.State.QUARANTINED} ({why})"
-        for name, why in quarantined.items()
+        for name, why in quarantine.reasons(now.memo, now.spec).items()
         if name in verdicts and verdicts[name].state is evidence.State.ONLINE
     ]
-    told += [f"{protected.guests[vmid].name} {wait.sentence}" for vmid, wait in sorted(startup.waits.items())]
-    told += [f"{name} is in Drain ({len(left)} guests left)" for name, left in drains.left.items() if left]
+    told += [f"{guests[vmid].name} {wait.sentence}" for vmid, wait in sorted(now.startup.waits.items())]
+    told += [
+        f"{name} is in Drain ({len(left)} guests left)" for name, left in now.drains.left.items() if left
+    ]
     for operation in start:
         match operation:
             case operations.Begin():
@@ -433,9 +404,9 @@ def _told(
                 told.append("; ".join(f"{edit.sid}: {edit.why}" for edit in operation.edits))
             case operations.EditRules():
                 told.append("; ".join(edit.why for edit in operation.edits))
-    told += enrolment.told(enrolled)
+    told += enrolment.told(now.enrolled)
     if cancel:
         told.append(f"cancel {', '.join(cancel)}")
-    if allowed.reason is not conditions.Acting.OK:
-        told.append(allowed.message)
+    if now.allowed.reason is not conditions.Acting.OK:
+        told.append(now.allowed.message)
     return told

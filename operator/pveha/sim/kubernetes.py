@@ -88,6 +88,14 @@ class SimulatedKubernetes:
         obj["metadata"]["resourceVersion"] = self._next_version()
         self._tell("DELETED", obj)
 
+    def owned_by(self, uid: str) -> list[str]:
+        """Names of the ProtectedVMs that go when their owner does."""
+        return [
+            ref.name
+            for ref, obj in self._objects.items()
+            if any(owner["uid"] == uid for owner in obj["metadata"].get("ownerReferences", ()))
+        ]
+
     def put_secret(self, namespace: str, name: str, data: Mapping[str, bytes]) -> None:
         """Create or replace a Secret."""
         self._secrets[namespace, name] = dict(data)

@@ -595,6 +595,14 @@ def _recreate(rig: Rig) -> None:
     rig.kubernetes.put({**manifest, "metadata": metadata})
 
 
+def _delete(rig: Rig) -> None:
+    """Somebody deletes the HACluster, and Kubernetes the ProtectedVMs that it owns."""
+    owner = rig.kubernetes.get("HACluster", NAMESPACE, CLUSTER)["metadata"]["uid"]
+    for name in rig.kubernetes.owned_by(owner):
+        rig.kubernetes.delete("ProtectedVM", NAMESPACE, name)
+    rig.kubernetes.delete("HACluster", NAMESPACE, CLUSTER)
+
+
 def _lose_status(rig: Rig) -> None:
     """An etcd restored from a backup knows specs but not what happened since."""
     rig.kubernetes.forget_status("HACluster", NAMESPACE, CLUSTER)
@@ -662,6 +670,7 @@ OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
     ("take lease", "take lease", _take_lease),
     ("delete lease", "delete lease", _delete_lease),
     ("lose status", "lose status", _lose_status),
+    ("delete cluster", "delete cluster", _delete),
     ("recreate cluster", "recreate cluster", _recreate),
     (
         r"auto protect (\S+)",

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Container, Mapping
 
 from pveha.api import hacluster
-from pveha.api.conditions import FailoverReady
+from pveha.api.conditions import Acting, FailoverReady
 from pveha.decide import (
     evidence,
     fence,
@@ -407,7 +407,8 @@ def _stranded(guest: protection.Protected, lost: set[str]) -> str:
 def _cancellations(
     seen: snapshot.Snapshot, memo: memory.Memory, members: evidence.Membership, allowed: guards.Permission
 ) -> list[str]:
-    """Operations against a node that is back or no longer proven off, or that we may no longer run."""
+    """Operations against a node that is back or no longer proven off, or that we may no longer run (but for
+    the question whether the cluster still is another's)."""
     result = []
     for state in seen.operations:
         operation = state.operation
@@ -417,6 +418,7 @@ def _cancellations(
             node = getattr(operation, "dead", "")
         returned = node in members.nodes and evidence.is_offline(node, members) is False
         unproven = isinstance(operation, operations.Takeover) and node and memo.node(node).proof is None
-        if state.outcome is None and (returned or unproven or allowed.stop):
+        asks_again = isinstance(operation, operations.Begin) and allowed.reason is Acting.NOT_OWNED
+        if state.outcome is None and (returned or unproven or (allowed.stop and not asks_again)):
             result.append(operation.id)
     return result

@@ -31,9 +31,9 @@ def fold(
     match operation:
         case operations.Begin():
             if outcome.epoch is None:
-                return dataclasses.replace(
-                    memo, begin_retry_at=outcome.at + BEGIN_RETRY_SECONDS, superseded=outcome.owner or ""
-                )
+                owner = outcome.owner or memo.superseded
+                retry_at = outcome.at + BEGIN_RETRY_SECONDS
+                return dataclasses.replace(memo, begin_retry_at=retry_at, superseded=owner)
             return dataclasses.replace(
                 memo,
                 epoch=outcome.epoch,

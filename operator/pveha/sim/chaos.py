@@ -386,7 +386,7 @@ def mended(
     names = [node.name for node in about.nodes]
     lines = ["straighten pdus", "heal", "heal operator all", "slow crm 0", "expected votes 0", "arm"]
     lines += ["heal kubernetes all", "remove rule user-1"]
-    lines += ["deliver kubernetes answers all", "unpause", "mode Enforce"]
+    lines += ["deliver kubernetes answers all", "unpause", "mode Enforce", "take over another"]
     lines += [f"corosync {option} 0" for option in membership.UNSAFE_OPTIONS]
     for name in names:
         lines += [line.replace("NODE", name) for line in MENDING]

@@ -37,6 +37,7 @@ FLUSH_SECONDS = 15.0
 """A CRM master that works has flushed within this time."""
 PLANNED_MODES = frozenset({"restart", "shutdown", "maintenance", "disarm"})
 REGISTER = "priv/pveha/e"
+OWNER_FILE = "priv/pveha/owner"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -147,6 +148,11 @@ class Invariants:
     def forbidden(self) -> bool:
         """Whether its users have paused pveha, or let it only look."""
         return bool(self._forbidden)
+
+    @property
+    def owned(self) -> bool:
+        """Whether the register on the Proxmox cluster names our HACluster, or nobody."""
+        return self._world.newest.files.get(OWNER_FILE, rig.OWNER).strip() == rig.OWNER
 
     def absent_since(self, name: str) -> float | None:
         """Since when the quorate majority has been without a node, if it is."""
@@ -307,6 +313,7 @@ class Invariants:
             leader is not None
             and not leader.wire.kubernetes_down
             and not self._forbidden
+            and self.owned
             and not world.operator_cut
             and not world.deaf
         ):

@@ -144,6 +144,16 @@ def _lease(dice: Dice, about: config.Config) -> Lines:
     return [(0.0, dice.rng.choice(["take lease", "delete lease"]))]
 
 
+def _another_owner(dice: Dice, about: config.Config) -> Lines:
+    """The pveha of another Kubernetes cluster takes the Proxmox cluster over, and ours takes it back; often
+    about when a node is lost."""
+    lines: Lines = [(0.0, "another owner begins"), (dice.seconds(5, 200), "take over another")]
+    if dice.sometimes(0.5):
+        node = dice.node()
+        lines += [(dice.seconds(0, 15), f"power off {node}"), (dice.seconds(60, 300), f"power on {node}")]
+    return lines
+
+
 KINDS: dict[str, Kind] = {
     "operator-path": _operator_path,
     "operator-killed": for_a_while("kill operator {}", "start operator {}", 0, 90, Dice.operator),
@@ -162,6 +172,7 @@ KINDS: dict[str, Kind] = {
     ),
     "watch-deaf": for_a_while("deafen watch {}", "deafen watch {}", 1, 60, Dice.operator),
     "lease-lost": _lease,
+    "another-owner": _another_owner,
     "status-lost": lambda dice, about: [(0.0, "lose status")],
     "cluster-recreated": lambda dice, about: [(0.0, "recreate cluster")],
 }

@@ -194,6 +194,7 @@ class Promises:
             and now - self._leads_since > LEADING_SECONDS
             and not self._truth.forbidden
             and not self._truth.native
+            and self._truth.owned
             and not (leader.wire.kubernetes_down or leader.wire.kubernetes_loses_answers or leader.deaf)
             and leader.wire.stands_still_until < now
             and not (world.operator_cut or world.deaf or world.isolated or world.links_down)

@@ -7,8 +7,11 @@ running event loop, so with `clock.run` a minute takes milliseconds.
 
 import asyncio
 import contextvars
+import json
 import logging
 import re
+import shlex
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -20,10 +23,10 @@ from pveha.control import health, loop, store, supervisor
 from pveha.decide import recall
 from pveha.model import errors, mark, ports, power, specs
 from pveha.model.kubernetes import ClusterKey, Manifest
-from pveha.nodeshell import answers
+from pveha.nodeshell import answers, pveha_node
 from pveha.observe import watcher
 from pveha.report import metrics, status
-from pveha.sim import config, faults, kubernetes, wires, world
+from pveha.sim import config, faults, kubernetes, node_system, wires, world
 from pveha.sim import ports as sim_ports
 
 NAMESPACE = "default"
@@ -32,6 +35,8 @@ KEY = ClusterKey(NAMESPACE, CLUSTER)
 LEASE = f"pveha-{CLUSTER}"
 OWNER = f"{kubernetes.IDENTITY}/{NAMESPACE}/{CLUSTER}"
 """How the HACluster names itself as owner of the Proxmox cluster (S14)."""
+ANOTHER = f"{uuid.UUID(int=9)}/{NAMESPACE}/{CLUSTER}"
+"""How the HACluster of another Kubernetes cluster does."""
 LULL_SECONDS = 1.5
 """After this long without a line in the world's log, polls are skipped."""
 POWER_SECONDS = 30.0
@@ -603,6 +608,20 @@ def _delete(rig: Rig) -> None:
     rig.kubernetes.delete("HACluster", NAMESPACE, CLUSTER)
 
 
+def _another_begins(rig: Rig) -> None:
+    """The pveha of another Kubernetes cluster, told by its people to take the Proxmox cluster over, opens an
+    epoch on the first node that lets it."""
+    words = ["begin", "--owner", ANOTHER, "--take-over", OWNER]
+    command = shlex.join([f"pveha-node/{pveha_node.PROTOCOL}", *words])
+    for name, on in rig.world.machines.items():
+        if on.runs("sshd") and on.runs("pmxcfs") and not rig.world.fs.blocked(name):
+            system = node_system.NodeSystem(rig.world, name, command)
+            answer = pveha_node.main(["serve"], system, command)
+            rig.world.say("another owner", f"begins on {name}: {json.dumps(answer)}")
+            if answer["ok"]:
+                return
+
+
 def _lose_status(rig: Rig) -> None:
     """An etcd restored from a backup knows specs but not what happened since."""
     rig.kubernetes.forget_status("HACluster", NAMESPACE, CLUSTER)
@@ -690,6 +709,12 @@ OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
     ("mode (Observe|Enforce)", "mode Observe|Enforce", lambda rig, mode: _set_spec(mode=mode)(rig)),
     (r"protect (\d+)", "protect VMID", _protect),
     (r"unprotect (\d+)(?:-(\d+))?", "unprotect VMID[-VMID]", _unprotect),
+    ("another owner begins", "another owner begins", _another_begins),
+    (
+        r"take over (\S+)",
+        "take over OWNER|another|none",
+        lambda rig, owner: _annotate(meta.TAKE_OVER_ANNOTATION)(rig, ANOTHER if owner == "another" else owner),
+    ),
     (r"rebind (\S+)", "rebind NODE,...|none", _annotate(meta.REBIND_ANNOTATION)),
     (r"drill (\S+)", "drill NODE,...|none", _annotate(meta.DRILL_ANNOTATION)),
     (r"confirm off (\S+)", "confirm off NODE", _confirm),

@@ -622,6 +622,10 @@ def _another_begins(rig: Rig) -> None:
                 return
 
 
+def _take_over(rig: Rig, owner: str) -> None:
+    _annotate(meta.TAKE_OVER_ANNOTATION)(rig, ANOTHER if owner == "another" else owner)
+
+
 def _lose_status(rig: Rig) -> None:
     """An etcd restored from a backup knows specs but not what happened since."""
     rig.kubernetes.forget_status("HACluster", NAMESPACE, CLUSTER)
@@ -713,7 +717,7 @@ OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
     (
         r"take over (\S+)",
         "take over OWNER|another|none",
-        lambda rig, owner: _annotate(meta.TAKE_OVER_ANNOTATION)(rig, ANOTHER if owner == "another" else owner),
+        _take_over,
     ),
     (r"rebind (\S+)", "rebind NODE,...|none", _annotate(meta.REBIND_ANNOTATION)),
     (r"drill (\S+)", "drill NODE,...|none", _annotate(meta.DRILL_ANNOTATION)),

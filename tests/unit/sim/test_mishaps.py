@@ -26,7 +26,7 @@ def shown(on: rig.Rig) -> str:
     found += [sorted(each.processes) for each in world.machines.values()]
     found += [world.links_down, world.isolated, world.operator_cut, world.deaf, world.lagging]
     found += [world.bmcs.by_name, len(world.bmc_log), world.pdus.outlets, world.pdus.dead, world.storage.cut]
-    found += [tree.resources, tree.rules, tree.guests, tree.commands, len(world.tasks.by_upid)]
+    found += [tree.resources, tree.rules, tree.guests, tree.files, tree.commands, len(world.tasks.by_upid)]
     found += [world.membership.expected, world.membership.unsafe_options, world.membership.qdevice.cut]
     found += [world.membership.qdevice.up, world.guests.refusing, world.guests.failing, world.timings]
     found += [on.triggers, on.standstills, on.moves, on.kubernetes.writes]

@@ -64,6 +64,12 @@ class Scene:
         self.armed = True
         self.storages_offline: set[tuple[str, str]] = set()
         """(node, storage)"""
+        self.local_storages: tuple[str, ...] = ()
+        """Further ones."""
+        self.statuses: dict[int, api.ProtectedVMStatus] = {}
+        """Of ProtectedVMs, by vmid, as they were told."""
+        self.guest_annotations: dict[int, dict[str, str]] = {}
+        self.storage_types: dict[str, str] = {}
         self.crm_lives = True
         self.drop_at_flush: set[str] = set()
         """Services that the CRM forgets in its next round."""
@@ -207,10 +213,14 @@ class Scene:
         }
         storages = tuple(
             cluster.StorageResource(
-                name, store, store == "shared", each.online and (name, store) not in self.storages_offline
+                name,
+                store,
+                store == "shared",
+                each.online and (name, store) not in self.storages_offline,
+                self.storage_types.get(store, ""),
             )
             for name, each in self.nodes.items()
-            for store in ("shared", "local")
+            for store in ("shared", "local", *self.local_storages)
         )
         return cluster.Inventory(nodes, dict(self.guests), storages, self.now)
 
@@ -236,18 +246,24 @@ class Scene:
         return specs.Specs(
             api.HACluster.model_validate({**kind, "metadata": metadata, "spec": self.spec}),
             {name: _object(api.FailoverPolicy, name, spec) for name, spec in self.policies.items()},
-            {
-                f"vm{vmid}": _object(
-                    api.ProtectedVM, f"vm{vmid}", {"clusterRef": {"name": "dc1"}, "vmid": vmid, **spec}
-                )
-                for vmid, spec in self.protected.items()
-            }
+            {f"vm{vmid}": self._written(vmid, spec) for vmid, spec in self.protected.items()}
             | {f"dc1-{vmid}": self._enrolled(vmid, entry) for vmid, entry in self.enrolled.items()}
             | {
                 name: _object(api.ProtectedVM, name, {"clusterRef": {"name": "dc1"}, "vmid": vmid})
                 for name, vmid in self.strangers.items()
             },
         )
+
+    def _written(self, vmid: int, spec: dict[str, Any]) -> api.ProtectedVM:
+        """A ProtectedVM that a user has written."""
+        whole = {"clusterRef": {"name": "dc1"}, "vmid": vmid, **spec}
+        made: api.ProtectedVM = _object(api.ProtectedVM, f"vm{vmid}", whole)
+        if vmid in self.statuses:
+            made = made.model_copy(update={"status": self.statuses[vmid]})
+        if vmid in self.guest_annotations:
+            told = {"annotations": self.guest_annotations[vmid]}
+            made = made.model_copy(update={"metadata": made.metadata.model_copy(update=told)})
+        return made
 
     def _enrolled(self, vmid: int, entry: str) -> api.ProtectedVM:
         spec = {"clusterRef": {"name": "dc1"}, "vmid": vmid, "policyRef": {"name": "gold"}}

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from pveha import bell
-from pveha.act import context, epoch, fence, migrate, power_on, registration, rules, takeover, turns
+from pveha.act import context, epoch, fence, jobs, migrate, power_on, registration, rules, takeover, turns
 from pveha.model import errors, operations, ports
 
 log = logging.getLogger(__name__)
@@ -110,6 +110,8 @@ async def _perform(operation: operations.Operation, with_: context.Context) -> o
             return await registration.edit(operation, with_)
         case operations.EditRules():
             return await rules.edit(operation, with_)
+        case operations.EditJobs():
+            return await jobs.edit(operation, with_)
         case operations.PowerOn():
             return await power_on.power_on(operation, with_)
         case operations.Migrate():

@@ -5,7 +5,7 @@ import asyncio
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from pveha.act import context, fence, witness
+from pveha.act import context, fence, jobs, witness
 from pveha.api.conditions import FailoverReady
 from pveha.model import cluster, errors, guests, mark, node, operations
 
@@ -153,11 +153,13 @@ async def _disown(
     results: Results,
     with_: context.Context,
 ) -> None:
-    """Set the guest's HA resource to ignored with our mark (S7) and hand it on, with a result if that
-    failed."""
-    problem = ""
+    """Disable the replication jobs of a guest that is started from a replica (S19), set its HA resource to
+    ignored with our mark (S7) and hand it on, with a result if that failed."""
+    problem, reason = "", FailoverReady.BUSY
     try:
         async with with_.disowning.turn((int(item.waits != ""), *item.rank)):
+            if item.replica is not None:
+                await _hold(operation, item, with_)
             for attempt in range(DISOWN_TRIES):
                 try:
                     await _mark(operation, item, with_)
@@ -165,13 +167,29 @@ async def _disown(
                 except errors.Conflict:
                     if attempt == DISOWN_TRIES - 1:
                         raise
+    except _NotHeldError as refusal:
+        problem, reason = str(refusal), FailoverReady.REPLICATION_NOT_HELD
     except errors.Refused as refusal:
         problem = str(refusal)
     except errors.PvehaError as error:
         problem = f"not disowned: {error}"
     if problem:
-        results[item.ref] = operations.GuestResult(item.ref, FailoverReady.BUSY, problem)
+        results[item.ref] = operations.GuestResult(item.ref, reason, problem)
     done.put_nowait(item)
+
+
+class _NotHeldError(errors.Refused):
+    """A replication job could not be disabled."""
+
+
+async def _hold(
+    operation: operations.Takeover, item: operations.TakeoverItem, with_: context.Context
+) -> None:
+    """Nothing copies back to the lost node from a guest that is started from a replica (S19)."""
+    try:
+        await jobs.hold(operation, item.ref.vmid, with_)
+    except errors.PvehaError as problem:
+        raise _NotHeldError(f"its replication job could not be disabled: {problem}") from problem
 
 
 async def _mark(

@@ -830,8 +830,40 @@ class FailoverReady(Documented):
     )
     HAS_REPLICATION = (
         "HasReplication",
-        "The guest has replication jobs; taking over such guests is not supported.",
-        "Use shared storage, or leave the guest to Proxmox's own HA.",
+        "The guest has replication jobs, and its policy does not let it be started from a replica.",
+        (
+            "Set the policy's data.require to SharedOrReplicated if what was written since the last sync may "
+            "be lost, or use shared storage."
+        ),
+    )
+    REPLICA_UNKNOWN = (
+        "ReplicaUnknown",
+        "When the guest's replicas were last synced is not known, or they never were.",
+        "Look at `pvesr status` on the guest's node, and at the job's log.",
+    )
+    REPLICA_TOO_OLD = (
+        "ReplicaTooOld",
+        "More would be lost than data.maxDataLossSeconds of the guest's policy allows.",
+        (
+            "Let the replication job run more often, see why it fails, or raise the limit: it has to be the "
+            "job's interval and a minute at least."
+        ),
+    )
+    DATA_LOSS_NOT_ACCEPTED = (
+        "DataLossNotAccepted",
+        (
+            "The guest runs from a replica since its last failover, and its replication jobs stay disabled: "
+            "they would overwrite what the lost node holds newer."
+        ),
+        (
+            "Save what you need of that, then annotate the ProtectedVM with pveha.dev/accept-data-loss and "
+            "the id in the message."
+        ),
+    )
+    REPLICATION_NOT_HELD = (
+        "ReplicationNotHeld",
+        "A replication job of the guest cannot be disabled, without which it is not started from a replica.",
+        "Give the token VM.Replicate on /vms, or do what the message says.",
     )
     NATIVE_RULE_FORBIDS = (
         "NativeRuleForbids",

@@ -117,6 +117,26 @@ class Maintenance(Model):
     live."""
 
 
+class DataRequirement(StrEnum):
+    """Where a guest's disks have to be for pveha to start it on another node."""
+
+    SHARED = "Shared"
+    SHARED_OR_REPLICATED = "SharedOrReplicated"
+
+
+class Data(Model):
+    """What may be lost of a guest's data when its node dies."""
+
+    require: DataRequirement = DataRequirement.SHARED
+    """Shared: nothing, so the guest's disks have to be on shared storage. SharedOrReplicated: a guest on
+    local ZFS is started from the replica that a replication job of Proxmox has made of it on another node.
+    What it wrote since the last sync is missing there."""
+    max_data_loss_seconds: Annotated[int, Field(ge=60, le=604800)] = 900
+    """How long before the node's death the replica may have been synced at most: the interval of the
+    replication job and a minute at least, or the guest is not FailoverReady right before each sync. Proxmox's
+    own HA asks for no age."""
+
+
 class FailoverPolicySpec(Model):
     """How the guests that refer to this policy are treated."""
 
@@ -131,6 +151,8 @@ class FailoverPolicySpec(Model):
     guest_failure: GuestFailure = GuestFailure()
     """What happens when the guest itself fails: Proxmox's own HA does it, with either engine. These limits
     and failback are kept in the HA resources that pveha has made."""
+    data: Data = Data()
+    """What may be lost of the guest's data when its node dies."""
     placement: PolicyPlacement = PolicyPlacement()
     """Which guests run together, and which apart."""
 

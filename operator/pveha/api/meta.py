@@ -48,6 +48,10 @@ CONFIRM_UNPROTECT_ANNOTATION = f"{GROUP}/confirm-unprotect"
 """Set on an HACluster to the number of guests that the condition UnprotectHeld names, to let pveha unprotect
 them."""
 
+ACCEPT_DATA_LOSS_ANNOTATION = f"{GROUP}/accept-data-loss"
+"""Set on a ProtectedVM to the id of its last failover once a person gives up what the lost node holds newer
+than the replica that the guest was started from: its replication jobs run again (rule S19)."""
+
 AUTO_PROTECT_LABEL = f"{GROUP}/auto-protect"
 """On a ProtectedVM that pveha made: the name of the entry of spec.autoProtect that selects its guest."""
 

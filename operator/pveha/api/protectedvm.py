@@ -100,6 +100,16 @@ class GuestStatus(Model):
     container."""
 
 
+class ReplicaStatus(Model):
+    """A replica of the guest's disks."""
+
+    node: Annotated[str, Field(max_length=63)]
+    """The node that has it."""
+    last_sync_time: Time
+    """When the last good sync to it began. A newer one is told a minute, or a tenth of
+    data.maxDataLossSeconds, later at the earliest."""
+
+
 class FailoverPlan(Model):
     """What would happen if the guest's node died now."""
 
@@ -109,6 +119,10 @@ class FailoverPlan(Model):
     """For how long it would be down, with the time that it would wait for guests it depends on: as long as
     in its last failover, else calculated from corosync's timeouts; rounded up to 5 s. Absent if it is kept
     stopped, or a person has to confirm the node's death."""
+
+    recovery_point_time: Time | None = None
+    """What the guest wrote after this would be missing, because it would be started from the replica of the
+    target node. Absent if nothing would be: its disks are on shared storage."""
 
 
 class LastFailover(Model):
@@ -130,6 +144,10 @@ class LastFailover(Model):
     """From the first sign of the loss until it ran again, in whole seconds."""
     engine: Engine | None = None
     """Who started it again: pveha (Fast) or Proxmox's own HA (Native); absent while it does not run."""
+    recovery_point_time: Time | None = None
+    """When the replica was synced that it was started from; absent if its disks are on shared storage."""
+    data_loss_seconds: Annotated[int, Field(ge=0)] | None = None
+    """From that until the lost node was last seen alive: what the guest wrote in this time is missing."""
 
 
 class ProtectedVMStatus(Status):
@@ -139,6 +157,11 @@ class ProtectedVMStatus(Status):
     """Where the guest's configuration is."""
     guest: GuestStatus | None = None
     """The guest as it was when protection began."""
+    replicas: Annotated[
+        tuple[ReplicaStatus, ...], Field(max_length=64, json_schema_extra=list_map("node"))
+    ] = ()
+    """Replicas of a guest whose policy lets it be started from one (data.require), as last told by its
+    node."""
     failover_plan: FailoverPlan | None = None
     """What would happen if the node died now; absent if it would not be recovered by pveha."""
     last_failover: LastFailover | None = None
@@ -166,6 +189,12 @@ class ProtectedVM(Resource):
         ),
         Column("Node", ".status.node"),
         Column("Fails-Over-To", ".status.failoverPlan.targetNode"),
+        Column(
+            "RPO",
+            ".status.failoverPlan.recoveryPointTime",
+            "date",
+            description="What would be lost: so long ago the replica was synced. Empty: nothing",
+        ),
         Column("VMID", ".spec.vmid", "integer"),
         Column("Cluster", ".spec.clusterRef.name"),
         Column("Guest", ".status.guest.name", priority=1),

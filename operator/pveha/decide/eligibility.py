@@ -7,10 +7,11 @@ Proxmox would say it at the start. The conditions are those under which Proxmox 
 
 import dataclasses
 import re
+import types
 from collections.abc import Iterable, Mapping
 
 from pveha.api.conditions import FailoverReady
-from pveha.decide import cpu_models, protection
+from pveha.decide import cpu_models, protection, replicas
 from pveha.model import guests, node, snapshot
 
 SHOWN = 3
@@ -32,11 +33,13 @@ class Place:
 Refusals = tuple[protection.Refusal, ...]
 
 
-def eligibility(guest: node.GuestConfig, place: Place, *, replicated: bool = False) -> Refusals:
-    """Why the guest cannot run at a place that is not its own node, none if it can. `replicated`: its volumes
-    are held to be where its replication job sends them."""
-    bound = () if replicated else bound_to_node(guest, place.shared)
-    missing = () if replicated or bound else _storages(guest, place)
+def eligibility(guest: node.GuestConfig, place: Place, usable: replicas.Usable | None = None) -> Refusals:
+    """Why the guest cannot run at a place that is not its own node, none if it can. `usable`: what replicas
+    there are of its local volumes."""
+    bound = bound_to_node(guest, place.shared, usable)
+    if not bound and usable is not None and _is_local(guest, place.shared) and place.name not in usable.nodes:
+        bound = (usable.refusal,)
+    missing = () if bound else _storages(guest, place)
     equipment = place.equipment
     if equipment is None:
         return (*bound, *missing)
@@ -51,17 +54,25 @@ def eligibility(guest: node.GuestConfig, place: Place, *, replicated: bool = Fal
     )
 
 
-def bound_to_node(guest: node.GuestConfig, shared: frozenset[str]) -> Refusals:
-    """What of the guest is on its node alone, by its configuration."""
+def _is_local(guest: node.GuestConfig, shared: frozenset[str]) -> bool:
+    return not guest.storages <= shared
+
+
+def bound_to_node(
+    guest: node.GuestConfig, shared: frozenset[str], usable: replicas.Usable | None = None
+) -> Refusals:
+    """What of the guest is on its node alone, by its configuration and what replicas there are of it."""
     found = []
     if guest.local_devices:
         devices = ", ".join(sorted(guest.local_devices))
         found.append(
             protection.Refusal(FailoverReady.LOCAL_RESOURCES, f"it is bound to its node by {devices}")
         )
-    if local := sorted(guest.storages - shared):
+    if (local := sorted(guest.storages - shared)) and usable is None:
         text = f"it has volumes on storage {', '.join(local)}, which other nodes do not have"
         found.append(protection.Refusal(FailoverReady.LOCAL_DISK_ONLY, text))
+    elif local and usable is not None and not usable.replicas:
+        found.append(usable.refusal)
     return tuple(found)
 
 
@@ -84,8 +95,12 @@ def shared_storages(seen: snapshot.Snapshot) -> frozenset[str]:
 class Judge:
     """Eligibility of guests as of one snapshot. Guests with the same needs are judged once."""
 
-    def __init__(self, seen: snapshot.Snapshot) -> None:
+    def __init__(
+        self, seen: snapshot.Snapshot, usable: Mapping[int, replicas.Usable] = types.MappingProxyType({})
+    ) -> None:
+        """`usable`: by vmid, the replicas that guests may be started from."""
         self.shared = shared_storages(seen)
+        self.usable = usable
         self._there: dict[str, set[str]] = {}
         for each in seen.inventory.storages if seen.inventory is not None else ():
             if each.available:
@@ -103,41 +118,42 @@ class Judge:
             self._places[name] = Place(name, storages, self.shared, self._equipment.get(name))
         return self._places[name]
 
-    def refusals(self, guest: node.GuestConfig, name: str, *, replicated: bool = False) -> Refusals:
+    def bound(self, guest: node.GuestConfig) -> protection.Refusal | None:
+        """Why the guest can run on no other node, whatever that has, or None."""
+        found = bound_to_node(guest, self.shared, self.usable.get(guest.ref.vmid))
+        return found[0] if found else None
+
+    def refusals(self, guest: node.GuestConfig, name: str) -> Refusals:
         """Why the guest cannot run on a node that is not its own, none if it can."""
-        key = (guest.storages, guest.local_devices, guest.needs, replicated, name)
+        usable = self.usable.get(guest.ref.vmid)
+        key = (guest.storages, guest.local_devices, guest.needs, usable, name)
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = eligibility(guest, self.place(name), replicated=replicated)
+            found = self._known[key] = eligibility(guest, self.place(name), usable)
         return found
 
-    def able(
-        self, guest: node.GuestConfig, names: Iterable[str], *, replicated: bool = False
-    ) -> frozenset[str]:
+    def able(self, guest: node.GuestConfig, names: Iterable[str]) -> frozenset[str]:
         """Those of `names`, none of which is the guest's own node, that can run the guest."""
-        found = self.everywhere(guest, replicated=replicated)
+        found = self.everywhere(guest)
         return frozenset(
             name
             for name in names
-            if name in found
-            or (name not in self._names and not self.refusals(guest, name, replicated=replicated))
+            if name in found or (name not in self._names and not self.refusals(guest, name))
         )
 
-    def everywhere(self, guest: node.GuestConfig, *, replicated: bool = False) -> frozenset[str]:
+    def everywhere(self, guest: node.GuestConfig) -> frozenset[str]:
         """Those of all nodes that Proxmox has listed that can run the guest, its own apart."""
-        key = (guest.storages, guest.local_devices, guest.needs, replicated)
+        key = (guest.storages, guest.local_devices, guest.needs, self.usable.get(guest.ref.vmid))
         found = self._able.get(key)
         if found is None:
             found = self._able[key] = frozenset(
-                name for name in self._names if not self.refusals(guest, name, replicated=replicated)
+                name for name in self._names if not self.refusals(guest, name)
             )
         return found
 
-    def nowhere(
-        self, guest: node.GuestConfig, names: Iterable[str], *, replicated: bool = False
-    ) -> protection.Refusal:
+    def nowhere(self, guest: node.GuestConfig, names: Iterable[str]) -> protection.Refusal:
         """Why none of `names` can run the guest, in one reason and sentence."""
-        return summary({name: self.refusals(guest, name, replicated=replicated) for name in names})
+        return summary({name: self.refusals(guest, name) for name in names})
 
 
 def summary(refusals: Mapping[str, Refusals]) -> protection.Refusal:

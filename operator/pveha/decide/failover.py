@@ -17,6 +17,7 @@ from pveha.decide import (
     readiness,
     recall,
     registration,
+    replicas,
     situation,
     victims,
 )
@@ -136,7 +137,10 @@ def _recovery(dead: str, now: situation.Situation) -> Recovery:
         preempting = victims.choose(now, {dead}, waiting, placed)
     proven = {name for name, verdict in now.verdicts.items() if verdict.state is evidence.State.FENCED}
     items = {
-        guest.vmid: _item(guest, dead, seen.owner, proven=proven)
+        guest.vmid: dataclasses.replace(
+            _item(guest, dead, seen.owner, proven=proven),
+            replica=_replica(guest, planned.targets[guest.vmid], now),
+        )
         for guest in wanted
         if guest.vmid in planned.targets
     }
@@ -158,6 +162,16 @@ def _recovery(dead: str, now: situation.Situation) -> Recovery:
         )
     )
     return Recovery(dead, items, planned.targets, {**refusals, **planned.refusals}, stranded, preempting)
+
+
+def _replica(guest: protection.Protected, target: str, now: situation.Situation) -> operations.Replica | None:
+    """The replica that the guest would be started from there; None: its disks are shared."""
+    usable = now.judge.usable.get(guest.vmid)
+    found = usable.on(target) if usable is not None else None
+    if found is None:
+        return None
+    alive = replicas.alive_at(guest.seen.node, now.seen, now.memo)
+    return operations.Replica(found.synced, max(0.0, alive - found.synced))
 
 
 def _not_now(
@@ -318,6 +332,7 @@ def _expect(
             f"node {takeover.dead} was lost and proven off",
             start,
             None,
+            replica=item.replica,
         )
     return memory.changed(memo, failovers=failovers)
 

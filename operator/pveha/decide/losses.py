@@ -5,9 +5,9 @@ for the status.
 import dataclasses
 from collections.abc import Mapping
 
-from pveha.api import hacluster
+from pveha.api import hacluster, protectedvm
 from pveha.decide import evidence, memory, protection
-from pveha.model import cluster, snapshot
+from pveha.model import cluster, operations, snapshot
 
 TOLD_ANEW_SECONDS = 30.0
 """What the cluster shows of the guests of a node that has just come back is what it told before it went, and
@@ -157,9 +157,21 @@ def finished_by_others(
         if verified or seen.now - found[vmid] >= TOLD_ANEW_SECONDS:
             start = begun.start_time.timestamp()
             failovers[vmid] = memory.Failover(
-                begun.id, begun.from_, begun.to, begun.cause, start, max(start, seen.wall)
+                begun.id,
+                begun.from_,
+                begun.to,
+                begun.cause,
+                start,
+                max(start, seen.wall),
+                replica=_replica(begun),
             )
     return memory.changed(memo, failovers=failovers, found_running=found)
+
+
+def _replica(begun: protectedvm.LastFailover) -> operations.Replica | None:
+    """The replica that an earlier leader has started a guest from."""
+    point = begun.recovery_point_time
+    return operations.Replica(point.timestamp(), begun.data_loss_seconds or 0) if point is not None else None
 
 
 def _runs_at(

@@ -385,7 +385,13 @@ class _Node:
         config = self.now.seen.config(guest.ref.vmid)
         if config is None:
             return ""
-        return eligibility.bound_while_running(config, eligibility.shared_storages(self.now.seen))
+        bound = eligibility.bound_while_running(config, self.now.judge.shared)
+        if bound and guest.ref.vmid in self.now.seen.replicas.jobs:
+            return (
+                "its disks are on local storage, from where pveha does not move it: "
+                f"'qm migrate {guest.ref.vmid} NODE --online --with-local-disks' does"
+            )
+        return bound
 
     def _why_it_waits(self, guest: cluster.GuestResource) -> str:
         config = self.now.seen.config(guest.ref.vmid)

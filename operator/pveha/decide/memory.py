@@ -158,6 +158,8 @@ class Failover:
     completion: float | None
     native: bool = False
     """Proxmox's own HA did it."""
+    replica: operations.Replica | None = None
+    """What it was started from, if its disks are not shared."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -325,6 +327,9 @@ class Memory:
     rules_retry_at: float = 0.0
     rule_problems: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """By name of an HA rule of ours: why Proxmox declined its last change."""
+    jobs_edited_at: float = float("-inf")
+    """When the last change of replication jobs ended: what was read before says nothing about now."""
+    jobs_retry_at: float = 0.0
     manager_timestamp: int = 0
     manager_moved_at: float = float("-inf")
     identities: Mapping[str, str] = dataclasses.field(default_factory=dict)

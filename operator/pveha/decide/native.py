@@ -43,9 +43,8 @@ def unrecoverable(
         return protection.Refusal(FailoverReady.LRM_NOT_ACTIVE, text)
     if guest.config is None:
         return None
-    replicated = guest.vmid in seen.replicas.jobs
-    if not replicated and (bound := eligibility.bound_to_node(guest.config, judge.shared)):
-        return bound[0]
+    if bound := judge.bound(guest.config):
+        return bound
     return _nowhere(guest, guest.config, judge, seen, memo, verdicts)
 
 
@@ -72,10 +71,9 @@ def _nowhere(
     if not keeps_quorum({guest.seen.node}, seen, verdicts):
         text = f"without {guest.seen.node} the others would have no quorum, and native HA would do nothing"
         return protection.Refusal(FailoverReady.NO_TARGET, text)
-    replicated = guest.vmid in seen.replicas.jobs
-    able = judge.able(config, left, replicated=replicated)
+    able = judge.able(config, left)
     if not able:
-        return judge.nowhere(config, left, replicated=replicated)
+        return judge.nowhere(config, left)
     left = able
     managed = seen.ha_config.resources if seen.ha_config is not None else {}
     elsewhere = {

@@ -20,6 +20,8 @@ REFUSED_RETRY_SECONDS = 1.0
 resources that were broken off, for instance because the Lease had not enough time left."""
 BEGIN_RETRY_SECONDS = 5.0
 EDIT_RETRY_SECONDS = 10.0
+JOBS_RETRY_SECONDS = 60.0
+"""After a replication job could not be changed."""
 RULES_RETRY_SECONDS = 60.0
 """After Proxmox has declined an HA rule."""
 
@@ -60,6 +62,9 @@ def fold(
             problems |= {edit.sid: outcome.error for edit in outcome.refused}
             pause = EDIT_RETRY_SECONDS if outcome.refused else REFUSED_RETRY_SECONDS if outcome.error else 0.0
             return memory.changed(memo, edit_problems=problems, edit_retry_at=outcome.at + pause)
+        case operations.EditJobs():
+            pause = JOBS_RETRY_SECONDS if outcome.error else 0.0
+            return memory.changed(memo, jobs_edited_at=outcome.at, jobs_retry_at=outcome.at + pause)
         case operations.EditRules():
             tried = {edit.name for edit in operation.edits}
             declined = {name: text for name, text in memo.rule_problems.items() if name not in tried}

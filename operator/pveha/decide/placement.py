@@ -202,6 +202,9 @@ def _guest(
     for names in bounds:
         if names is not None:
             eligible = names if eligible is None else eligible & names
+    usable = judge.usable.get(asked.vmid)
+    if usable is not None and len(usable.replicas) > 1:
+        affinity = _sum(affinity, dict.fromkeys(usable.preferred, HA_STEP))
     if asked.shunned:
         affinity = _sum(affinity, {asked.shunned: -BEYOND})
     if asked.rather:
@@ -283,8 +286,8 @@ def _refusal(
     """The first that holds: it is bound to its node; no node takes guests; none has what it needs; wishes or
     rules; memory."""
     config, judge, wished = asked.config, question.now.judge, question.now.protected.wished
-    if config is not None and (bound := eligibility.bound_to_node(config, judge.shared)):
-        return bound[0]
+    if config is not None and (bound := judge.bound(config)):
+        return bound
     if not taking:
         return hosts.nobody(question.now, leaving)
     able = judge.able(config, taking) if config is not None else taking

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from pveha.api import protectedvm
 from pveha.decide import (
     adoption,
+    eligibility,
     evidence,
     failover,
     guards,
@@ -166,7 +167,8 @@ def _places(
     demands = []
     for vmid, each in ready.items():
         config = seen.config(vmid)
-        able = now.judge.everywhere(config) if config is not None else frozenset[str]()
+        movable = config is not None and not eligibility.bound_to_node(config, now.judge.shared)
+        able = now.judge.everywhere(config) if config is not None and movable else frozenset[str]()
         demands.append(
             placement.Demand(
                 vmid,

@@ -211,10 +211,12 @@ def unrecoverable(guest: Protected, seen: snapshot.Snapshot, memo: memory.Memory
         return Refusal(FailoverReady.NATIVE_ONLY, "its policy leaves it to Proxmox's own HA")
     if refusal := unmanaged(guest):
         return refusal
-    if guest.vmid in seen.replicas.jobs:
+    shared = guest.policy.data.require is failoverpolicy.DataRequirement.SHARED
+    if shared and guest.vmid in seen.replicas.jobs:
         return Refusal(
             FailoverReady.HAS_REPLICATION,
-            "it has a replication job, which this version does not take over; Proxmox's own HA recovers it",
+            "it has a replication job, and its policy does not let it be started from a replica: set "
+            "data.require of its FailoverPolicy to SharedOrReplicated; Proxmox's own HA recovers it",
         )
     if held := sorted(lock for lock in guest.locks if lock not in CLEARABLE_LOCKS):
         return Refusal(

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from pveha.api import conditions
+from pveha.api import conditions, meta
 from pveha.decide import evidence, memory, quarantine, report_capacity, report_maintenance
 from pveha.decide import told as told_
-from pveha.model import cluster, decision, operations
+from pveha.model import cluster, decision, guests, operations
 
 PREEMPTED = "preempted"
 """Begins the key of what is announced of guests that were stopped for others."""
@@ -76,13 +76,24 @@ def _ended(
                 text = f"{result.ref}{of_node} is on {operation.target} and {result.message}"
                 yield decision.Event("Waiting", text, name=name)
             elif result.reason in ("Running", "Claimed"):
-                yield decision.Event(
-                    "Recovered", f"{result.ref}{of_node} is on {operation.target}", name=name
-                )
+                text = f"{result.ref}{of_node} is on {operation.target}" + _lost(result.ref, operation)
+                yield decision.Event("Recovered", text, name=name)
             else:
                 what = f"{result.ref}{of_node}"
                 text = f"{what} is not yet recovered ({result.reason}): {result.message}"
                 yield decision.Event("NotRecovered", text, True, name)
+
+
+def _lost(ref: guests.GuestRef, operation: operations.Takeover) -> str:
+    """What the guest lacks that was started from a replica."""
+    replica = next((item.replica for item in operation.items if item.ref == ref), None)
+    if replica is None:
+        return ""
+    return (
+        f", from its replica there: the last {replica.lost_seconds:.0f} s of its data are missing, which "
+        f"{operation.dead} may hold. Its replication jobs are disabled until the loss is accepted: annotate "
+        f"its ProtectedVM with {meta.ACCEPT_DATA_LOSS_ANNOTATION}={operation.failure}"
+    )
 
 
 def _once(now: told_.Round) -> Iterable[tuple[str, decision.Event]]:

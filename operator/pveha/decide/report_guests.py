@@ -1,6 +1,6 @@
 """Conditions and statuses of ProtectedVMs and FailoverPolicies."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pveha.api import conditions, failoverpolicy, hacluster, protectedvm
 from pveha.decide import (
@@ -10,6 +10,7 @@ from pveha.decide import (
     placement,
     protection,
     readiness,
+    replicas,
     report_placement,
     sequence,
 )
@@ -81,6 +82,7 @@ def status_of(
         conditions.GuestCondition.PLACEMENT_READY: report_placement.told_of(guest, now),
     }
     generation = pvm.metadata.generation
+    copies = _replicas(guest, now)
     kind: dict[str, str] = {"vm": "VM", "ct": "Container"}
     return protectedvm.ProtectedVMStatus(
         observed_generation=generation,
@@ -93,11 +95,31 @@ def status_of(
                 "identity": now.protected.identities.get(guest.vmid, ""),
             }
         ),
+        replicas=copies,
         failover_plan=_failover_plan(
-            guest, now, told[conditions.GuestCondition.FAILOVER_READY][0], plans, steps
+            guest, now, told[conditions.GuestCondition.FAILOVER_READY][0], plans, steps, copies
         ),
         last_failover=last_failover(guest, now),
     )
+
+
+def _replicas(guest: protection.Protected, now: told_.Round) -> tuple[protectedvm.ReplicaStatus, ...]:
+    """Its replicas, if it may be started from one. What has been told stays until what is known is younger by
+    enough: some jobs sync every minute."""
+    if guest.vmid not in now.seen.replicas.jobs or not replicas.wanted(guest):
+        return ()
+    told = {each.node: each for each in guest.pvm.status.replicas}
+    if guest.pvm.status.node != guest.seen.node:
+        told = {}
+    found = []
+    for each in sorted(replicas.known(guest, now.seen), key=lambda each: each.node):
+        before = told.get(each.node)
+        newer = each.synced - before.last_sync_time.timestamp() if before is not None else 0.0
+        if before is not None and newer < replicas.coarseness(guest):
+            found.append(before)
+        else:
+            found.append(protectedvm.ReplicaStatus(node=each.node, last_sync_time=told_.time(each.synced)))
+    return tuple(found)
 
 
 def _failover_plan(
@@ -106,6 +128,7 @@ def _failover_plan(
     ready: bool | None,
     plans: Mapping[str, placement.Plan],
     steps: Mapping[int, sequence.Step],
+    copies: Collection[protectedvm.ReplicaStatus],
 ) -> protectedvm.FailoverPlan | None:
     """Where it would go. While its node is away, the plan from before: that is what is carried out."""
     away = [name for name, verdict in now.verdicts.items() if verdict.state is not evidence.State.ONLINE]
@@ -116,8 +139,11 @@ def _failover_plan(
     if target is None:
         return None
     step = steps.get(guest.vmid)
+    point = next((each.last_sync_time for each in copies if each.node == target), None)
     return protectedvm.FailoverPlan(
-        target_node=target, expected_downtime_seconds=step.seconds if step is not None else None
+        target_node=target,
+        expected_downtime_seconds=step.seconds if step is not None else None,
+        recovery_point_time=point,
     )
 
 
@@ -139,6 +165,8 @@ def last_failover(guest: protection.Protected, now: told_.Round) -> protectedvm.
             "engine": (hacluster.Engine.NATIVE if done.native else hacluster.Engine.FAST)
             if done.completion is not None
             else None,
+            "recoveryPointTime": told_.time(done.replica.recovery_point) if done.replica else None,
+            "dataLossSeconds": round(done.replica.lost_seconds) if done.replica else None,
         }
     )
 

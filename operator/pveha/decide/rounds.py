@@ -13,6 +13,7 @@ from pveha.decide import (
     failover,
     guards,
     history,
+    holds,
     losses,
     maintenance,
     memory,
@@ -24,6 +25,7 @@ from pveha.decide import (
     readiness,
     recall,
     registration,
+    replicas,
     report_events,
     situation,
     storm,
@@ -92,7 +94,7 @@ def _decide(
     memo = maintenance.follow(seen, spec, memo, verdicts)
     allowed = guards.permission(seen, spec, memo, members, verdicts)
 
-    judge = eligibility.Judge(seen)
+    judge = eligibility.Judge(seen, replicas.usable(seen, spec, memo, protected))
     now = situation.Situation(
         seen, spec, memo, verdicts, protected, judge, situation.promised(seen, protected), ha_unused=False
     )
@@ -114,6 +116,7 @@ def _decide(
     start.extend(_edits(now, allowed, recoveries, startup, start, released))
     mirror = native_rules.mirror(seen, protected, frozenset(named), released)
     start.extend(_rules(now, mirror, allowed, recoveries))
+    start.extend(_jobs(now, allowed))
     if not start and _may_note(seen, memo, allowed) and history.left_unnoted(memo, seen, members, verdicts):
         start.extend(_begin(seen, wanted, memo, members))
     if not start:
@@ -313,6 +316,27 @@ def _rules(
     return [operations.EditRules(f"rules.{memo.epoch or 0}.{int(seen.wall * 1000)}", due)]
 
 
+def _jobs(now: situation.Situation, allowed: guards.Permission) -> list[operations.Operation]:
+    """One operation with all changes of replication jobs that are due, once the last ones are read back."""
+    seen, memo = now.seen, now.memo
+    in_flight = any(
+        isinstance(s.operation, operations.EditJobs) and s.outcome is None for s in seen.operations
+    )
+    owned = memo.epoch is not None or now.spec.recovery.registers_alone
+    since = max(memo.jobs_edited_at, memo.acted_at, memo.quorate_since + recall.CATCH_UP_SECONDS)
+    if (
+        in_flight
+        or not owned
+        or not allowed.finish
+        or seen.now < memo.jobs_retry_at
+        or seen.replicas.answered_at <= since
+        or not recall.is_current(seen, memo)
+    ):
+        return []
+    due = tuple(holds.edits(now))[:MAX_EDITS]
+    return [operations.EditJobs(f"jobs.{memo.epoch or 0}.{int(seen.wall * 1000)}", due)] if due else []
+
+
 def _looking(now: told_.Round, drilled: frozenset[str]) -> decision.Looking:
     seen, memo, verdicts, recoveries, allowed = now.seen, now.memo, now.verdicts, now.recoveries, now.allowed
     suspects = frozenset(
@@ -402,6 +426,8 @@ def _told(now: told_.Round, start: list[operations.Operation], cancel: list[str]
                 told.append(f"move {operation.ref.vmid} from {operation.source} to {operation.target}")
             case operations.EditHA():
                 told.append("; ".join(f"{edit.sid}: {edit.why}" for edit in operation.edits))
+            case operations.EditJobs():
+                told.append("; ".join(f"job {edit.expected.id}: {edit.why}" for edit in operation.edits))
             case operations.EditRules():
                 told.append("; ".join(edit.why for edit in operation.edits))
     told += enrolment.told(now.enrolled)

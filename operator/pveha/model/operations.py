@@ -7,7 +7,7 @@ the next observation is truth.
 import dataclasses
 from collections.abc import Mapping
 
-from pveha.model import cluster, guests, power
+from pveha.model import cluster, guests, power, replication
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,6 +80,16 @@ class Fence:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Replica:
+    """The replica that a guest is to be started from."""
+
+    recovery_point: float
+    """When the last good sync to it began (Unix time)."""
+    lost_seconds: float
+    """From that until the lost node was last seen alive."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class TakeoverItem:
     """One guest of a takeover. `was` is the HA state to restore; `claimed` when its file is at the target
     already."""
@@ -100,6 +110,8 @@ class TakeoverItem:
     """Why it is claimed and not started: what it waits for."""
     rank: tuple[int, ...] = ()
     """Whose is smaller comes first, over all targets."""
+    replica: Replica | None = None
+    """Its disks at the target are a replica: its replication jobs are disabled before it is claimed (S19)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -163,6 +175,24 @@ class EditRules:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class JobEdit:
+    """One change of a replication job."""
+
+    expected: replication.Job
+    desired: replication.Job
+    why: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EditJobs:
+    """Change replication jobs one after the other; what no longer looks as expected is left for the next
+    read."""
+
+    id: str
+    edits: tuple[JobEdit, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class PowerOn:
     """Give a fenced node its power back (`fencing.afterwards`)."""
 
@@ -186,7 +216,7 @@ class Migrate:
     managed: bool
 
 
-Operation = Begin | Fence | Takeover | EditHA | EditRules | Migrate | PowerOn
+Operation = Begin | Fence | Takeover | EditHA | EditRules | EditJobs | Migrate | PowerOn
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -586,8 +586,9 @@ def read_unreplicated(config: Mapping[str, str]) -> set[str]:
     for value in config.values():
         if "replicate=0" in value:
             volume = read_properties(value, "file")
-            if volume.get("replicate") == "0":
-                found.add(printable(volume.get("file", volume.get("volume", ""))).partition(":")[0])
+            source = printable(volume.get("file", volume.get("volume", "")))
+            if volume.get("replicate") == "0" and ":" in source:
+                found.add(source.partition(":")[0])
     return found
 
 

@@ -103,9 +103,9 @@ class Replicas:
         if vmid not in self.points or node not in self.points[vmid] or process.state == "inmigrate":
             return
         own = self.points[vmid][node]
-        newer = {(vmid, other) for other in self.points[vmid] if self.point(vmid, other) > own}
+        others = self.points[vmid].keys() - {node}
+        newer = {(vmid, other) for other in others if self.point(vmid, other) > own}
         self.newer = {each for each in self.newer if each[0] != vmid} | newer
-        self.newer.discard((vmid, node))
         if newer:
             lost = max(self.point(*each) for each in newer) - own
             self._world.say(

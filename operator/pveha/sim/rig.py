@@ -655,6 +655,20 @@ def _confirm(rig: Rig, node: str) -> None:
     rig.world.say("timeline", f"nobody asks whether {node} is off")
 
 
+def _accept(rig: Rig, vmid: str) -> None:
+    """A person gives up what the lost node holds newer, and copies the id of the failover from the status."""
+    found = rig.guest_status(int(vmid))
+    if found.status.last_failover is None:
+        rig.world.say("timeline", f"guest {vmid} has had no failover")
+        return
+    annotations = {meta.ACCEPT_DATA_LOSS_ANNOTATION: found.status.last_failover.id}
+    rig.edit(
+        "ProtectedVM",
+        found.metadata.name,
+        lambda manifest: manifest["metadata"].setdefault("annotations", {}).update(annotations),
+    )
+
+
 _OPERATOR = r"([a-z]+)"
 OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
     (rf"start operator {_OPERATOR}", "start operator NAME", lambda rig, name: rig.operators[name].start()),
@@ -727,6 +741,7 @@ OPERATOR_LINES: tuple[tuple[str, str, Callable[..., object]], ...] = (
         "confirm failure ID,...|none",
         _annotate(meta.CONFIRM_OFF_ANNOTATION),
     ),
+    (r"accept data loss (\d+)", "accept data loss VMID", _accept),
     (r"end quarantine (\S+)", "end quarantine NODE,...|none", _annotate(meta.END_QUARANTINE_ANNOTATION)),
 )
 """Pattern, usage and act of each line."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from decide_scene import GIB, THREE, Scene, condition
 from pveha.api.conditions import FailoverReady, GuestCondition
-from pveha.decide import cpu_models, eligibility, rounds
+from pveha.decide import cpu_models, eligibility, replicas, rounds
 from pveha.decide.protection import Refusal
 from pveha.model import guests, node
 
@@ -162,9 +162,34 @@ def test_what_is_not_known_of_a_node_is_not_held_against_it() -> None:
         assert eligibility.eligibility(guest, dataclasses.replace(PLACE, equipment=equipment)) == ()
 
 
-def test_volumes_of_a_replicated_guest_are_held_to_be_where_its_job_sends_them() -> None:
-    guest = config(storages={"local-zfs"})
-    assert eligibility.eligibility(guest, PLACE, replicated=True) == ()
+OLD = Refusal(FailoverReady.REPLICA_TOO_OLD, "its replica is too old")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "storages", "reasons"),
+    [
+        (("pve2",), {"local"}, []),
+        (("pve2",), {"local", "shared"}, []),
+        (("pve3",), {"local"}, ["ReplicaTooOld"]),
+        ((), {"local"}, ["ReplicaTooOld"]),
+        (("pve2",), {"local", "gone"}, ["StorageUnavailable"]),
+        ((), {"shared"}, []),
+    ],
+)
+def test_local_volumes_are_where_a_replica_may_be_used(
+    nodes: tuple[str, ...], storages: set[str], reasons: list[str]
+) -> None:
+    usable = replicas.Usable(tuple(replicas.Replica(name, 0.0) for name in nodes), OLD)
+    found = eligibility.eligibility(config(storages=storages), PLACE, usable)
+    assert [str(each.reason) for each in found] == reasons
+
+
+def test_devices_bind_a_guest_to_its_node_whatever_its_replicas() -> None:
+    usable = replicas.Usable((replicas.Replica("pve2", 0.0),), OLD)
+    guest = config(storages={"local"}, local_devices={"hostpci0"})
+    assert [each.reason for each in eligibility.eligibility(guest, PLACE, usable)] == [
+        FailoverReady.LOCAL_RESOURCES
+    ]
 
 
 MODELS = [

@@ -125,6 +125,7 @@ def test_an_identity_that_many_machines_share_is_none(tree: Tree, said: str) -> 
 
 
 NOTHING = {
+    "unreplicated": [],
     "networks": [],
     "mappings": [],
     "media": [],
@@ -146,7 +147,7 @@ def test_inventory_reads_the_present_of_every_guest_of_the_cluster(tree: Tree) -
             "name: web1",
             "memory: current=2048",
             "smbios1: base64=1,uuid=9940C7E6-fb4e-4317-bb65-5802dbd6a513",
-            "scsi0: shared:101/vm-101-disk-0.qcow2,size=1G",
+            "scsi0: shared:101/vm-101-disk-0.qcow2,replicate=0,size=1G",
             "scsi1: local-lvm:vm-101-cloudinit,media=cdrom",
             "sockets: 2",
             "cores: 4",
@@ -183,7 +184,7 @@ def test_inventory_reads_the_present_of_every_guest_of_the_cluster(tree: Tree) -
             "net0: name=eth0,bridge=vnet1,hwaddr=BC:24:11:D6:00:7F,type=veth",
             "memory: 512",
             "rootfs: zfs:subvol-102-disk-0,size=8G",
-            "mp1: volume=nfs:102/vm-102-disk-1.raw,mp=/data",
+            "mp1: volume=nfs:102/vm-102-disk-1.raw,mp=/data,replicate=0",
             "mp2: /srv,mp=/srv",
             "mp3: /mnt/all,mp=/all,shared=1",
             "dev0: /dev/ttyUSB0",
@@ -212,6 +213,7 @@ def test_inventory_reads_the_present_of_every_guest_of_the_cluster(tree: Tree) -
             "identity": "9940c7e6-fb4e-4317-bb65-5802dbd6a513",
             "memory_bytes": 2048 * 1024**2,
             "storages": ["efi", "shared"],
+            "unreplicated": ["shared"],
             "lock": None,
             "template": True,
             "local_devices": ["hostpci0", "ide0", "sata0", "serial1", "usb0"],
@@ -239,6 +241,7 @@ def test_inventory_reads_the_present_of_every_guest_of_the_cluster(tree: Tree) -
             "template": False,
             "local_devices": ["dev0", "lxc.mount.entry", "mp2"],
             **NOTHING,
+            "unreplicated": ["nfs"],
             "networks": [{"bridge": "vnet1", "tag": 0, "trunks": False}],
         },
     }

@@ -12,7 +12,7 @@ from pveha.control import saved
 from pveha.decide import explain, recall, rounds
 from pveha.model import snapshot, specs
 from pveha.sim import simulation
-from simulation import stories
+from simulation import observed, stories
 
 
 def before(
@@ -67,6 +67,30 @@ def test_the_command_answers_from_a_file(
     assert command.main(["explain", "nobody", "--file", str(file)]) == 3
     with pytest.raises(SystemExit):
         command.main(["explain", "--file", str(file)])
+
+
+def test_guests_that_nobody_protects_are_native_has_or_stay_down() -> None:
+    story = {
+        "about": "one guest is pveha's, one is registered in Proxmox HA by a person, one runs",
+        "world": {
+            "guests": [
+                {"vmid": 101, "node": "pve2"},
+                {"vmid": 102, "node": "pve2", "protect": False, "ha": "started"},
+                {"vmid": 103, "node": "pve2", "protect": False},
+            ]
+        },
+        "timeline": [{"at": 0, "do": "power off pve2"}],
+        "end": 240,
+        "expect": {"guests": {}},
+    }
+    moments, result = observed.played(story)
+    answer = observed.asked(*observed.calm(moments), "pve2")
+    assert [(row.vmid, row.reason, row.recovered) for row in answer.rows] == [
+        (101, "OK", True),
+        (102, "Native", True),
+        (103, "NotProtected", False),
+    ]
+    assert [row.vmid for row in answer.rows if result.guests[row.vmid]["node"] != "pve2"] == [101, 102]
 
 
 def test_what_keeps_pveha_from_acting_is_told(

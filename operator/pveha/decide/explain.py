@@ -8,9 +8,14 @@ import dataclasses
 from pveha.api import hacluster
 from pveha.api.conditions import ClusterCondition, Connected, FailoverReady, HAHealthy
 from pveha.decide import guards, native, placement, protection, report_cluster, sequence, told
+from pveha.model import cluster
 
 OBSERVES = (
     "mode is Observe: pveha would only say this, and Proxmox's own HA recover those that are registered there"
+)
+UNPROTECTED = "no ProtectedVM names it: create one, or select it by spec.autoProtect"
+UNPROTECTED_NATIVE = (
+    "no ProtectedVM names it: Proxmox's own HA starts it on a node of its choice, if that has all that it needs"
 )
 
 
@@ -161,7 +166,7 @@ def _started(step: sequence.Step | None) -> str:
 def _native(guest: protection.Protected, now: told.Round) -> Row:
     if refusal := native.unrecoverable(guest, now.seen, now.memo, now.verdicts, now.judge):
         return _row(guest, "", None, str(refusal.reason), refusal.message)
-    seconds = native.downtime_seconds(guest, now.seen)
+    seconds = native.downtime_seconds(guest.seen.node, now.seen)
     return _row(guest, "", seconds, "Native", "started by Proxmox's own HA, on a node of its choice")
 
 
@@ -181,23 +186,21 @@ def _row(guest: protection.Protected, target: str, seconds: int | None, reason: 
 
 
 def _unprotected(now: told.Round, down: frozenset[str]) -> list[Row]:
-    """Guests that run there and that nobody protects."""
+    """Guests that run there and that pveha does not protect. Those that somebody has registered in Proxmox HA
+    are its own matter."""
     found = now.seen.inventory.guests.values() if now.seen.inventory is not None else ()
-    return [
-        Row(
-            guest.ref.vmid,
-            "",
-            guest.name,
-            guest.node,
-            "",
-            None,
-            None,
-            "NotProtected",
-            "no ProtectedVM names it: create one, or select it by spec.autoProtect",
-        )
-        for guest in sorted(found, key=lambda each: each.ref.vmid)
-        if guest.node in down
-        and not guest.template
-        and guest.status == "running"
-        and guest.ref.vmid not in now.protected.guests
-    ]
+    managed = now.seen.ha_config.resources if now.seen.ha_config is not None else {}
+    quorate = native.keeps_quorum(down, now.seen, now.verdicts)
+    rows = []
+    for guest in sorted(found, key=lambda each: each.ref.vmid):
+        known = guest.ref.vmid in now.protected.guests
+        if guest.node not in down or guest.template or guest.status != "running" or known:
+            continue
+        resource = managed.get(guest.ref.sid)
+        if quorate and resource is not None and resource.state is cluster.HAState.STARTED:
+            seconds = native.downtime_seconds(guest.node, now.seen)
+            reason, message = "Native", UNPROTECTED_NATIVE
+        else:
+            seconds, reason, message = None, "NotProtected", UNPROTECTED
+        rows.append(Row(guest.ref.vmid, "", guest.name, guest.node, "", None, seconds, reason, message))
+    return rows

@@ -98,10 +98,10 @@ def keeps_quorum(lost: Set[str], seen: snapshot.Snapshot, verdicts: Mapping[str,
     return left * 2 > sum(told.configured.values()) + told.qdevice
 
 
-def downtime_seconds(guest: protection.Protected, seen: snapshot.Snapshot) -> int:
-    """About how long native HA takes to bring the guest back after its node's death."""
+def downtime_seconds(node: str, seen: snapshot.Snapshot) -> int:
+    """About how long native HA takes to bring guests back after a node's death."""
     master = seen.ha_status.master if seen.ha_status is not None else None
-    return DOWNTIME_OF_MASTER_SECONDS if guest.seen.node == master else DOWNTIME_SECONDS
+    return DOWNTIME_OF_MASTER_SECONDS if node == master else DOWNTIME_SECONDS
 
 
 def follow(

@@ -315,7 +315,7 @@ def _native_ready(
     if guest.config is None:
         text = "its configuration has not been read yet, and with it whether other nodes could run it"
         return None, conditions.FailoverReady.DISKS_UNKNOWN, text
-    seconds = native.downtime_seconds(guest, now.seen)
+    seconds = native.downtime_seconds(guest.seen.node, now.seen)
     text = f"Proxmox's own HA would start it on another node, about {seconds} s after its node's death"
     return True, conditions.FailoverReady.NATIVE, text + _age(guest.config, now.seen)
 

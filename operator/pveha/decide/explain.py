@@ -15,7 +15,7 @@ OBSERVES = (
 )
 UNPROTECTED = "no ProtectedVM names it: create one, or select it by spec.autoProtect"
 UNPROTECTED_NATIVE = (
-    "no ProtectedVM names it: Proxmox's own HA starts it on a node of its choice, if that has all that it needs"
+    "no ProtectedVM names it: Proxmox's own HA starts it on a node of its choice, if that has what it needs"
 )
 
 

@@ -314,6 +314,7 @@ FAULTS = (
     Fault("remove node shell NODE", rf"remove node shell {_NODE}", _machine("node_shell", "absent")),
     Fault("downgrade node shell NODE", rf"downgrade node shell {_NODE}", _machine("node_shell", "older")),
     Fault("upgrade node shell NODE", rf"upgrade node shell {_NODE}", _machine("node_shell", "newer")),
+    Fault("halt node shell NODE", rf"halt node shell {_NODE}", _machine("node_shell", "halting")),
     Fault("unbind node shell NODE", rf"unbind node shell {_NODE}", _machine("node_shell", "open")),
     Fault("install node shell NODE", rf"install node shell {_NODE}", _machine("node_shell", "installed")),
     Fault("remove timer NODE", rf"remove timer {_NODE}", _machine("timer", value=False)),

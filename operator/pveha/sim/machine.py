@@ -71,8 +71,9 @@ class Machine:
         self.timer = world.config.repair_timer
         """Whether the timer of `pveha-node repair` is installed."""
         self.node_shell = "installed"
-        """installed, older (another version of the same protocol), newer (one of another protocol); absent,
-        or open: its key is bound to no command. Only the SSH face tells the last two apart."""
+        """installed, older (another version of the same protocol), newer (one of another protocol), halting
+        (within its claims); absent, or open: its key is bound to no command. Only the SSH face tells the last
+        two apart."""
         self.clock_skew = about.clock_skew
         self.power_restore = about.power_restore
         self._next_pid = 1000

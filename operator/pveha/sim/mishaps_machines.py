@@ -177,5 +177,6 @@ KINDS: dict[str, Kind] = {
     "corosync-frozen": for_a_while("freeze corosync {}", "start corosync {}", 2, 120),
     "statd-stopped": service(["pvestatd"], 10, 300, "stop"),
     "node-shell-stopped": service(["sshd"], 2, 120, "stop", "hang"),
+    "node-shell-halts": for_a_while("halt node shell {}", "install node shell {}", 5, 120),
     "clock-wrong": _clock,
 }

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _PVE = "/etc/pve/"
 _RUN = "/run/pveha/"
 HALT_SECONDS = 0.3
-"""How long a program that halts stands still between two looks at the clock: longer than a claim may take from
-its check to the rename (S14)."""
+"""How long a program that halts stands still between two looks at the clock: longer than a claim may take
+from its check to the rename (S14)."""
 
 
 class NodeSystem(pveha_node.System):

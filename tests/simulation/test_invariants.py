@@ -71,6 +71,27 @@ def test_a_member_loses_its_power_with_another_node_of_its_chassis() -> None:
     assert "no live node is fenced: with pve1 a member, pve2, is switched off" in clock.run(story())
 
 
+def test_native_ha_is_not_alone_where_it_is_to_be() -> None:
+    async def story() -> set[str]:
+        recovery = {"engine": "Native", "nodeShell": {"credentialsSecretRef": {"name": "ssh"}}}
+        found = [config.managed(101, "pve1")]
+        on = rig.Rig(config.three_nodes(found, master="pve1"), {"recovery": recovery}, protect=(101,))
+        watching = invariants.Invariants(on)
+        on.world.start()
+        on.start_operator()
+        await on.settle(40.0)
+        send(on, "force_off", "pve2")
+        send(on, "claim", "pve2", vmids=(101,))
+        marked = mark.Comment(mark=mark.Mark(op="t1.0", epoch=1, was=cluster.HAState.STARTED))
+        send(on, "update_ha", "vm:101", resource=cluster.HAResource("vm:101", comment=str(marked)))
+        await on.kill_operator()
+        return {each.text for each in watching.violations if each.rule == "native is left alone"}
+
+    told = "\n".join(sorted(clock.run(story())))
+    for part in ("(101,) are claimed from pve2", "pve2 is switched off", "vm:101 is disowned"):
+        assert part in told
+
+
 def test_the_entry_of_a_protected_guest_or_of_somebody_else_is_removed() -> None:
     async def remove(on: rig.Rig) -> None:
         send(on, "delete_ha", "vm:101")
@@ -486,6 +507,14 @@ def test_a_settled_world_is_written_to() -> None:
     result = clock.run(Disturbed(write, 30.0).run())
     assert rules(result) == {"quiet is quiet"}
     assert rules(clock.run(Disturbed(write, 5000.0).run())) == set()
+
+
+def test_a_guest_goes_to_and_fro() -> None:
+    def move(on: rig.Rig) -> None:
+        here = on.world.guest_file(101).node
+        on.apply(f"migrate guest 101 {'pve3' if here == 'pve1' else 'pve1'}")
+
+    assert rules(clock.run(Disturbed(move, 200.0).run())) == {"nothing bounces"}
 
 
 def test_what_came_right_does_not_stay_so() -> None:

@@ -88,6 +88,8 @@ class _Play:
         self._began = plan.timeline[0][0]
         self._rig.on_effect(self._count)
         self._rig.on_line(self._before)
+        self._left: dict[int, set[str]] = {}
+        """Nodes that guests have left since everything came right."""
         self._later: list[str] = []
         """What mends the world but has to wait for quorum."""
 
@@ -174,6 +176,7 @@ class _Play:
             self._invariants.violated("comes right", problem)
         if problems:
             return
+        world.on_move(self._moved)
         await asyncio.sleep(SLOW_SECONDS)
         effects: list[str] = []
         self._rig.on_effect(
@@ -192,6 +195,14 @@ class _Play:
             self._invariants.violated("quiet is quiet", effect)
         for problem in self._problems():
             self._invariants.violated("stays right", problem)
+
+    def _moved(self, vmid: int, source: str, target: str, by: str) -> None:
+        """In a world that has come right, a guest may find a better place, once."""
+        left = self._left.setdefault(vmid, set())
+        left.add(source)
+        if target in left:
+            what = f"guest {vmid} is back on {target}, which it had left since all was mended, by {by}"
+            self._invariants.violated("nothing bounces", what)
 
     def _is_still_disarmed(self) -> bool:
         """Whether the CRM has taken the command to arm HA and has not obeyed: a round that dies has lost the

@@ -257,6 +257,9 @@ class Capacity(Model):
     """How much more memory than a node has may be in use on it. 0 plans with what nodes have. Raise it only
     if guests use much less than they are configured with, or share pages: a node that runs out of memory
     kills guests."""
+    memory_reserve_mebibytes: Annotated[int, Field(ge=0, le=1_048_576)] = 512
+    """How much memory of each node no guest is planned into: what a guest's process needs beside the guest's
+    own memory, and the node when it has more to do. Raise it for nodes whose caches grow (ZFS, Ceph)."""
     enforcement: CapacityEnforcement = CapacityEnforcement.WARN
     """Warn: a condition and Events tell it. Enforce: pveha also begins no drain after which the nodes that
     are left could not lose so many more. Failovers are never refused."""

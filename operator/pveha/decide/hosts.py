@@ -28,10 +28,11 @@ def _node(name: str, now: situation.Situation, *, accepts: bool) -> problem.Node
     seen, spec = now.seen, now.spec
     resource = seen.inventory.nodes.get(name) if seen.inventory else None
     total, used = (resource.max_memory or 0, resource.used_memory or 0) if resource else (0, 0)
+    reserve = spec.capacity.memory_reserve_mebibytes << 20
     lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
     return problem.Node(
         name,
-        total * (100 + spec.capacity.memory_overcommit_percent) // 100,
+        max(0, total * (100 + spec.capacity.memory_overcommit_percent) // 100 - reserve),
         used_memory=used + now.promised.get(name, 0),
         zone=spec.zone(name) or NO_ZONE,
         rank=0 if lrm is not None and lrm.state == "active" else 1,

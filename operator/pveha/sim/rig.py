@@ -768,6 +768,7 @@ def hacluster(about: config.Config, spec: dict[str, Any]) -> dict[str, Any]:
         "recovery": {"nodeShell": {"credentialsSecretRef": {"name": "ssh"}}},
         "fencing": {"methods": methods},
         **spec,
+        "capacity": {"memoryReserveMebibytes": 0, **spec.get("capacity", {})},
     }
     methods = whole["fencing"].get("methods", methods)
     whole.setdefault("nodes", [_node(node, methods, about) for node in about.nodes])

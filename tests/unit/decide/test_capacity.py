@@ -104,6 +104,11 @@ class TestCondition:
         assert told(a_scene(size=60))[0] == "InsufficientCapacity"
         assert told(a_scene(size=60, memoryOvercommitPercent=20))[0] == "OK"
 
+    def test_a_reserve_that_no_guest_is_planned_into(self) -> None:
+        assert told(a_scene(size=56))[0] == "InsufficientCapacity"
+        assert told(a_scene(size=56, memoryReserveMebibytes=0))[0] == "OK"
+        assert told(a_scene(size=20, memoryReserveMebibytes=40 * 1024))[0] == "InsufficientCapacity"
+
     def test_guests_that_are_not_to_run_or_never_could_elsewhere_do_not_count(self) -> None:
         scene = a_scene(size=60)
         for vmid in (101, 102):

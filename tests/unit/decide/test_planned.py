@@ -69,6 +69,8 @@ def a_scene(dice: random.Random, names: tuple[str, ...]) -> Scene:
 
 
 HOW = ("Required", "Required", "Preferred")
+RESERVE = 512 << 20
+"""The default of spec.capacity.memoryReserveMebibytes."""
 
 
 def an_affinity(dice: random.Random, names: tuple[str, ...]) -> dict[str, object]:
@@ -122,7 +124,7 @@ class Planned:
                 found.append(f"{each.sid} on {target} is against the HA rules")
         for name, node in inventory.nodes.items():
             need = sum(each.memory for each in self.wanted if targets.get(each.vmid) == name)
-            if need > (node.max_memory or 0) - (node.used_memory or 0):
+            if need > (node.max_memory or 0) - (node.used_memory or 0) - RESERVE:
                 found.append(f"{name} has no room for {need // GIB} GiB")
         return found
 

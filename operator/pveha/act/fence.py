@@ -64,7 +64,7 @@ async def fence(operation: operations.Fence, with_: context.Context) -> operatio
             raise errors.Refused(f"{operation.node} answers, so it is not off as was confirmed")
         with_.step("SwitchingOff")
         async with asyncio.timeout(operation.timeout):
-            sent = await _all(_off(method, said, with_) for method in operation.methods)
+            sent = await _all(_off(method, operation, own_epoch, said, with_) for method in operation.methods)
             commanded_at = loop.time()
             with_.step("ReadingBack")
             rows = await _all(
@@ -118,8 +118,15 @@ async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     return cast("list[T]", results)
 
 
-async def _off(method: operations.Method, said: _Said, with_: context.Context) -> bool:
-    """Force one method off, again while its device is busy; False if it read off and did nothing (S2)."""
+async def _off(
+    method: operations.Method,
+    operation: operations.Fence,
+    own_epoch: int,
+    said: _Said,
+    with_: context.Context,
+) -> bool:
+    """Force one method off, again while its device is busy and the survivors confirm the node's absence anew;
+    False if it read off and did nothing (S2)."""
     if method.manual:
         return True
     while True:
@@ -129,6 +136,7 @@ async def _off(method: operations.Method, said: _Said, with_: context.Context) -
             sent = await with_.while_leading(OFF_SECONDS, with_.power.force_off(method.switch))
         except errors.Busy:
             await asyncio.sleep(POLL_SECONDS)
+            await _witness(operation, own_epoch, with_)
             continue
         except errors.OutsideError as problem:
             if not isinstance(problem, errors.Unreachable):

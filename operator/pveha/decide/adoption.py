@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from pveha.api import hacluster
 from pveha.api.conditions import FailoverReady
-from pveha.decide import evidence, failover, hosts, memory, outcomes, protection
+from pveha.decide import evidence, failover, hosts, losses, memory, outcomes, protection
 from pveha.model import cluster, guests, mark, operations, snapshot
 
 LRM_WAIT_SECONDS = 40.0
@@ -271,7 +271,7 @@ def _stale_record(
     if since is None or seen.now - since < STALE_SECONDS:
         return None
     there, here = verdicts.get(record.node), verdicts.get(guest.node)
-    searching = record.state in failover.NATIVE_AHEAD
+    searching = record.state in losses.NATIVE_AHEAD
     gone = there is not None and (there.lost or (searching and there.state is evidence.State.ONLINE))
     if not gone or here is None or here.state is not evidence.State.ONLINE:
         return None

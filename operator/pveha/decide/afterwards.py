@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pveha.api import fencing, hacluster
 from pveha.api.conditions import FailoverReady
-from pveha.decide import evidence, failover, guards, levels, memory, outcomes, preemption, recall
+from pveha.decide import evidence, failover, guards, levels, losses, memory, outcomes, preemption, recall
 from pveha.model import mark, operations, snapshot
 
 AGAIN_SECONDS = 300.0
@@ -83,4 +83,4 @@ def _switched_off(
 def _native_works(name: str, seen: snapshot.Snapshot) -> bool:
     """Whether native HA is recovering anything from the node."""
     services = seen.ha_status.services.values() if seen.ha_status is not None else ()
-    return any(each.node == name and each.state in failover.NATIVE_AHEAD for each in services)
+    return any(each.node == name and each.state in losses.NATIVE_AHEAD for each in services)

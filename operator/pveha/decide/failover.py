@@ -25,8 +25,6 @@ from pveha.model import cluster, operations, snapshot
 
 MANAGER_SILENT_SECONDS = 60.0
 """A CRM silent for this long before the failure may remember anything (S7)."""
-NATIVE_AHEAD = frozenset({"fence", "recovery"})
-"""CRM states in which native HA recovers the guest itself."""
 AWAITED = frozenset(
     {evidence.State.DOWN, evidence.State.ISOLATED, evidence.State.FENCING, evidence.State.FENCED}
 )
@@ -179,7 +177,7 @@ def _not_now(
 ) -> protection.Refusal | None:
     """What speaks against disowning the guest at this moment (S7)."""
     if guest.service is not None and guest.comment.mark is None:
-        if guest.service.state in NATIVE_AHEAD:
+        if guest.service.state in losses.NATIVE_AHEAD:
             return protection.Refusal(
                 FailoverReady.NATIVE_AHEAD, "Proxmox's own HA is already recovering it and is left alone"
             )

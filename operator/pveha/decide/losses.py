@@ -9,6 +9,8 @@ from pveha.api import hacluster, protectedvm
 from pveha.decide import evidence, memory, protection
 from pveha.model import cluster, operations, snapshot
 
+NATIVE_AHEAD = frozenset({"fence", "recovery"})
+"""CRM states in which native HA recovers the guest itself."""
 TOLD_ANEW_SECONDS = 30.0
 """What the cluster shows of the guests of a node that has just come back is what it told before it went, and
 of a guest that has just been moved what its old node told, until its node tells anew: every 10 s."""

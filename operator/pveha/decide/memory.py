@@ -175,8 +175,10 @@ class Loss:
     found_at: float = float("-inf")
     """When a guest that this leader has not seen there was found elsewhere (the loop's time)."""
     uptime: float = 0.0
-    """What the lost node told last of the guest's uptime: a stale word that must not be taken for a new
+    """What was told last of the guest's uptime before it moved: a stale word that must not be taken for a new
     one."""
+    moved_to: str = ""
+    """The node that the guest was last seen to have moved to."""
     ours: str = ""
     """The node on which it ran before native HA had it back: pveha has started it."""
 

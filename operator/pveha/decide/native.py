@@ -169,9 +169,20 @@ def _begun(
             seen.inventory.answered_at,
             uptime=guest.seen.uptime,
         )
+    if known is not None and where.node != known.node:
+        moved = where.node != known.moved_to
+        return dataclasses.replace(known, moved_to=where.node, uptime=guest.seen.uptime) if moved else known
     if known is not None:
-        return None if where.node == known.node and where.state is evidence.State.ONLINE else known
+        again = where.state is evidence.State.SUSPECT and _runs_again(guest, known)
+        there = dataclasses.replace(known, seen_there_at=seen.inventory.answered_at, uptime=guest.seen.uptime)
+        return None if again or where.state is evidence.State.ONLINE else there
     return _missed(guest, seen, memo, verdicts)
+
+
+def _runs_again(guest: protection.Protected, loss: memory.Loss) -> bool:
+    """Whether the guest runs on the node that was lost, which is a member again, for others to see."""
+    ahead = guest.service is not None and guest.service.state in losses.NATIVE_AHEAD
+    return not ahead and guest.seen.status == "running" and guest.seen.uptime != loss.uptime
 
 
 def _missed(
@@ -217,8 +228,8 @@ def _ran_at(
 ) -> float | None:
     """When the guest was started on another node than the lost one (the loop's time), or None.
 
-    Right after a configuration has moved, what is told of the guest is still what the lost node told; and
-    right after its new node has come back, what that one told before it went.
+    Right after a configuration has moved, what is told of the guest is still what the node told that it comes
+    from; and right after its new node has come back, what that one told before it went.
     """
     assert seen.inventory is not None
     here, online_since = seen.inventory.nodes.get(where.node), memo.node(where.node).online_since

@@ -102,6 +102,8 @@ class Invariants:
         self._told: set[str] = set()
         self.copies_of_others: dict[int, str] = {}
         """Guests that came to have two writers, and who but pveha made the second."""
+        self._suspected: set[str] = set()
+        """HA resources of guests held because a process of theirs, which pveha does not know, is there."""
         self.upgrades = upgrades.Upgrades(watched)
         self.words = words.Words(watched, self)
         self._fenced = fenced.Fenced(watched, self)
@@ -432,6 +434,10 @@ class Invariants:
             self.violated("native is left alone", f"{resource.sid} is disowned: {found}")
         if resource.state is cluster.HAState.IGNORED and found is not None and before is None:
             self._new_operation(f"disowning of {resource.sid}")
+        ref = guests.parse_sid(resource.sid)
+        if ref is not None and found is not None and found.hold == "duplicate-suspected":
+            if any(ref.vmid in on.processes for on in self._world.machines.values()):
+                self._suspected.add(resource.sid)
         stopped = resource.state is cluster.HAState.STOPPED
         if present is not None and present.state is cluster.HAState.STARTED and stopped:
             self._stopping(resource, present)
@@ -616,7 +622,7 @@ class Invariants:
         tree = world.newest
         anyway |= frozenset(wanted) if world.fs.forked else frozenset()
         copied = {guests.GuestRef(v, kind).sid for v in self.copies_of_others for kind in guests.GuestKind}
-        anyway |= copied
+        anyway |= copied | self._suspected
         shown = self._rig.cluster_status().status
         doubted = {node.name for node in shown.not_online if node.state == "Unprovable"}
         doubted -= {name for name, on in world.machines.items() if on.powered}

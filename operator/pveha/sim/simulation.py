@@ -135,7 +135,7 @@ class _Play:
             by_hand = line.startswith(("start", "stop", "move"))
             blindly = line.startswith("unlock") and self._is_half_migrated(int(match[1]))
             for sid in (f"vm:{match[1]}", f"ct:{match[1]}"):
-                if sid in self._wanted and (by_hand or blindly):
+                if by_hand or blindly:
                     self._anyway.add(sid)
         elif match := re.fullmatch(r"unprotect (\d+)", line):
             self._anyway |= {f"vm:{match[1]}", f"ct:{match[1]}"}

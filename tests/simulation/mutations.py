@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pveha.act import context, fence, takeover, witness
+from pveha.act import context, fence, jobs, takeover, witness
 from pveha.api import hacluster
 from pveha.control import elector
 from pveha.decide import (
@@ -25,6 +25,7 @@ from pveha.decide import (
     order,
     protection,
     recall,
+    replicas,
 )
 from pveha.model import cluster, operations, power, snapshot
 from pveha.nodeshell import pveha_node
@@ -267,6 +268,17 @@ def never_write_a_rule(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(native_rules, "_edits", lambda ours, wanted: iter(()))
 
 
+def leave_replication_on(patch: pytest.MonkeyPatch) -> None:
+    async def hold(*args: object) -> None:
+        pass
+
+    patch.setattr(jobs, "hold", hold)
+
+
+def believe_an_old_replica(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(replicas, "alive_at", lambda *args: 0.0)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Story:
     """Under what a bug shows soonest, and the rule that it violates."""
@@ -354,6 +366,12 @@ MUTATIONS: Mapping[str, Story] = {
     ),
     "never write an HA rule": Story(
         never_write_a_rule, ("user-edits-our-rule",), "comes right", guest_count=6, fault_count=1
+    ),
+    "forget to disable the replication job": Story(
+        leave_replication_on, ("replica-taken",), "newer data stays", fault_count=2
+    ),
+    "believe an old replica": Story(
+        believe_an_old_replica, ("replica-taken", "syncs-fail"), "young enough", fault_count=4
     ),
     "no storm cooldown": Story(forget_storms, ("double-failure", "power-button"), "no new operation"),
 }

@@ -53,6 +53,12 @@ CRAMPED_SHARE = 0.12
 which some may be stopped for more important ones."""
 CRAMPED_BYTES = 20 << 30
 """Memory of each guest there: more than half of what a node has left for guests."""
+REPLICATED_SHARE = 0.12
+"""Of all runs without such wishes and with memory to spare: guests on local disks that are replicated."""
+DATA_SECONDS = (60, 120, 300, 900, 900)
+"""data.maxDataLossSeconds there."""
+SYNC_SECONDS = (60.0, 60.0, 120.0, 300.0)
+"""Intervals of their replication jobs."""
 POLICY = "ordered"
 """Name of the FailoverPolicy of guests that depend on others, or are in a group."""
 CLOSE_SECONDS = 45.0
@@ -101,6 +107,8 @@ class Plan:
     """After so many seconds fenced nodes are switched on again; None: never."""
     confirmed_seconds: int | None = None
     """How long a person's word that a node is off counts, behind all other methods; None: never."""
+    lost_seconds: int | None = None
+    """data.maxDataLossSeconds of guests that may be started from replicas; None: there are none."""
 
     @property
     def timeline(self) -> list[tuple[float, str]]:
@@ -128,6 +136,7 @@ MENDING = (
     "maintenance off NODE",
     "availability NODE Active",
     "migrations work NODE",
+    "syncs work NODE",
     "starts work NODE",
     "slow api NODE 0",
     "set clock NODE 0",
@@ -153,6 +162,10 @@ def plan(
     engine = "Native" if random.Random(f"engine {seed}").random() < NATIVE_SHARE else "Fast"
     cramped = engine == "Fast" and not wishing and random.Random(f"cramped {seed}").random() < CRAMPED_SHARE
     about = _cramped(about) if cramped else about
+    limit = None
+    if bool(asked & mishaps.OF_REPLICAS) or not (wishing or cramped):
+        limit = _share(seed, "replicated", REPLICATED_SHARE, DATA_SECONDS, bool(asked & mishaps.OF_REPLICAS))
+    about = _replicated(random.Random(f"replicas {seed}"), about) if limit is not None else about
     confirmed = _share(seed, "confirmed", CONFIRMED_SHARE, CONFIRMED_SECONDS, bool(asked & mishaps.OF_WORDS))
     shells, upgrades = mishaps.OF_SHELLS, mishaps.OF_UPGRADES
     upgrading = _share(seed, "mixed", MIXED_SHARE, (shells, shells, upgrades)) or frozenset()
@@ -160,6 +173,7 @@ def plan(
     often = upgrading - upgrades
     often |= mishaps.OF_WORDS if confirmed is not None else frozenset()
     often |= mishaps.OF_CHASSIS if any(node.chassis for node in about.nodes) else frozenset()
+    often |= mishaps.OF_REPLICAS if limit is not None else frozenset()
     drawn = often | (mishaps.OF_QDEVICES if about.qdevice else frozenset())
     drawn |= mishaps.OF_WISHES if wishing else frozenset()
     possible = {
@@ -201,6 +215,9 @@ def plan(
     lines += tuple(line.replace("NODE", name) for name in dice.names for line in UPGRADED)
     own = random.Random(f"wishes of {seed}")
     wishes = _wishes(own, about, protect) if wishing else _ranks(own, protect) if cramped else NO_WISHES
+    if limit is not None:
+        lines += tuple(f"accept data loss {guest.vmid}" for guest in about.guests if guest.replicas)
+        wishes = _with_policy(wishes, [guest.vmid for guest in about.guests if guest.replicas], protect)
     return Plan(
         seed,
         about,
@@ -214,6 +231,7 @@ def plan(
         wishes,
         afterwards,
         confirmed,
+        limit,
     )
 
 
@@ -273,6 +291,28 @@ def _cramped(about: config.Config) -> config.Config:
     memory = most * CRAMPED_BYTES + CRAMPED_BYTES // 2
     nodes = tuple(dataclasses.replace(node, memory=memory) for node in about.nodes)
     return dataclasses.replace(about, nodes=nodes, guests=guests_)
+
+
+def _replicated(rng: random.Random, about: config.Config) -> config.Config:
+    """Most guests are on ZFS of their node, with a replica or two elsewhere."""
+    names = [node.name for node in about.nodes]
+    found = []
+    for guest in about.guests:
+        others = rng.sample([name for name in names if name != guest.node], rng.choice([1, 1, 2]))
+        copies = tuple(
+            config.Replica(name, rng.choice(SYNC_SECONDS), rng.uniform(5.0, 60.0)) for name in others
+        )
+        local = rng.random() < 0.7
+        found.append(dataclasses.replace(guest, storages=("zfs",), replicas=copies) if local else guest)
+    storages = (*about.storages, config.Storage("zfs", shared=False, type="zfspool"))
+    return dataclasses.replace(about, guests=tuple(found), storages=storages)
+
+
+def _with_policy(wishes: Wishes, vmids: Sequence[int], protect: Sequence[int]) -> Wishes:
+    """These guests have POLICY, which lets them be started from replicas."""
+    policy = {"policyRef": {"name": POLICY}}
+    found = {vmid: {**wishes.guests.get(vmid, {}), **policy} for vmid in vmids if vmid in protect}
+    return dataclasses.replace(wishes, guests={**wishes.guests, **found})
 
 
 def _ranks(rng: random.Random, protect: Sequence[int]) -> Wishes:

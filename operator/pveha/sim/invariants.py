@@ -10,7 +10,19 @@ from collections.abc import Iterator
 
 from pveha.api import hacluster, protectedvm
 from pveha.model import cluster, guests, kubernetes, mark
-from pveha.sim import copies, fenced, machine, pmxcfs, promises, rig, succession, upgrades, wires, words
+from pveha.sim import (
+    copies,
+    fenced,
+    lost_data,
+    machine,
+    pmxcfs,
+    promises,
+    rig,
+    succession,
+    upgrades,
+    wires,
+    words,
+)
 
 LATE_SECONDS = 1.5
 """Truth younger than this cannot have been known when a side effect was sent (S5: re-read in the same
@@ -110,6 +122,7 @@ class Invariants:
         self._copies = copies.Copies(watched, self.words)
         self.succession = succession.Succession(watched.world)
         self._promises = promises.Promises(watched, self)
+        self._lost_data = lost_data.LostData(watched, self)
         watched.world.on_change(self._changed)
         watched.world.on_move(self._moved)
         watched.on_effect(self._effect)

@@ -2,13 +2,20 @@
 
 from collections.abc import Sequence
 
-from pveha.sim import mishaps_guests, mishaps_machines, mishaps_operators, mishaps_people
+from pveha.sim import (
+    mishaps_guests,
+    mishaps_machines,
+    mishaps_operators,
+    mishaps_people,
+    mishaps_replicas,
+)
 
 KINDS = {
     **mishaps_machines.KINDS,
     **mishaps_operators.KINDS,
     **mishaps_guests.KINDS,
     **mishaps_people.KINDS,
+    **mishaps_replicas.KINDS,
 }
 """Every kind of fault by name."""
 OF_QDEVICES = frozenset({"qdevice-cut", "qdevice-gone", "history-forked"})
@@ -23,6 +30,8 @@ OF_UPGRADES = frozenset({"proxmox-upgraded"})
 """The kind that begins a run in the middle of an upgrade of Proxmox VE."""
 OF_CHASSIS = frozenset({"chassis-lost"})
 """The kind that is drawn, often, only where two nodes share a chassis."""
+OF_REPLICAS = frozenset(mishaps_replicas.KINDS)
+"""Kinds that are drawn, often, only where guests are on replicated local disks."""
 OF_BMCS = frozenset(kind for kind in KINDS if kind.startswith("bmc-"))
 """Kinds that are drawn only where nodes have BMCs."""
 OF_PDUS = frozenset({"outlet-stuck", "pdu-dead"})
@@ -38,7 +47,7 @@ def possible(kind: str, pdus: Sequence[str], has_bmc: bool) -> bool:
     return not (kind in OF_BMCS and not has_bmc) and not (kind in OF_PDUS and not pdus)
 
 
-SPECIAL = OF_QDEVICES | OF_WISHES | OF_WORDS | OF_SHELLS | OF_UPGRADES | OF_CHASSIS
+SPECIAL = OF_QDEVICES | OF_WISHES | OF_WORDS | OF_SHELLS | OF_UPGRADES | OF_CHASSIS | OF_REPLICAS
 OFTEN = (
     "power-loss",
     "power-loss",

@@ -657,7 +657,11 @@ def _confirm(rig: Rig, node: str) -> None:
 
 def _accept(rig: Rig, vmid: str) -> None:
     """A person gives up what the lost node holds newer, and copies the id of the failover from the status."""
-    found = rig.guest_status(int(vmid))
+    try:
+        found = rig.guest_status(int(vmid))
+    except KeyError:
+        rig.world.say("timeline", f"there was no ProtectedVM of guest {vmid}")
+        return
     if found.status.last_failover is None:
         rig.world.say("timeline", f"guest {vmid} has had no failover")
         return

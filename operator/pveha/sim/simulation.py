@@ -74,8 +74,14 @@ class _Play:
         if plan.wishes.zones:
             self._rig.edit("HACluster", rig.CLUSTER, self._zoned)
         self._invariants = invariants.Invariants(self._rig)
+        limit = plan.lost_seconds
+        data = (
+            {"data": {"require": "SharedOrReplicated", "maxDataLossSeconds": limit}}
+            if limit is not None
+            else {}
+        )
         groups = {"groups": list(plan.wishes.groups)}
-        self._rig.kubernetes.put(rig.policy(chaos.POLICY, **chaos.ORDERED, placement=groups))
+        self._rig.kubernetes.put(rig.policy(chaos.POLICY, **chaos.ORDERED, placement=groups, **data))
         for vmid in sorted({vmid for pair in plan.depends for vmid in pair}):
             after = [{"name": f"vm{other}"} for one, other in plan.depends if one == vmid]
             spec = {"dependsOn": after} if after else {}
@@ -178,11 +184,13 @@ class _Play:
             return
         world.on_move(self._moved)
         await asyncio.sleep(SLOW_SECONDS)
+        # How old replicas are is told whenever one is synced.
+        heard = {"lease", "status"} if self._plan.lost_seconds is not None else {"lease"}
         effects: list[str] = []
         self._rig.on_effect(
             lambda effect: (
                 effects.append(f"{effect.operator}: {effect.verb} {effect.subject}")
-                if effect.verb != "lease"
+                if effect.verb not in heard
                 else None
             )
         )

@@ -20,13 +20,24 @@ STORIES: dict[str, tuple[tuple[float, str], ...]] = {
     "owner-meddles": ((60.0, "power off pve2"), (69.5, "set vm:102 stopped")),
     "planned": ((60.0, "reboot pve2"),),
     "switched-on": ((60.0, "hang node pve2"),),
+    "replicas": (
+        (60.0, "power off pve2"),
+        (120.0, "power on pve2"),
+        *((330.0, f"accept data loss {vmid}") for vmid in (102, 105)),
+    ),
     "confirmed": ((60.0, "kill bmc pve2"), (61.0, "power off pve2"), (76.0, "confirm off pve2")),
 }
-FENCING: Mapping[str, Mapping[str, Any]] = {
+FIELDS: Mapping[str, Mapping[str, Any]] = {
     "switched-on": {"afterwards": 30},
     "confirmed": {"confirmed_seconds": 600},
+    "replicas": {
+        "lost_seconds": 300,
+        "wishes": chaos.Wishes(guests={vmid: {"policyRef": {"name": chaos.POLICY}} for vmid in (102, 105)}),
+    },
 }
-"""Fields of the plans of stories that need more than a BMC for each node."""
+"""Fields of the plans of stories that need more than a BMC for each node and shared storage."""
+REPLICAS = (config.Replica("pve3", 60.0, 30.0), config.Replica("pve1", 120.0, 50.0))
+"""Of the guests of pve2 in the story of that name."""
 
 
 def plan(name: str, *more: tuple[float, str], operators: tuple[str, ...] = ("a",)) -> chaos.Plan:
@@ -39,11 +50,20 @@ def plan(name: str, *more: tuple[float, str], operators: tuple[str, ...] = ("a",
         guest = config.managed(101 + number, f"pve{1 + number % 3}", state, kind=kind, running=number != 1)
         found.append(dataclasses.replace(guest, ha=None) if number in (4, 5) else guest)
     about = config.three_nodes(found, master="pve1")
+    if name == "replicas":
+        local = [
+            dataclasses.replace(guest, storages=("zfs",), replicas=REPLICAS)
+            if guest.node == "pve2"
+            else guest
+            for guest in found
+        ]
+        storages = (*about.storages, config.Storage("zfs", shared=False, type="zfspool"))
+        about = dataclasses.replace(about, guests=tuple(local), storages=storages)
     protect = tuple(guest.vmid for guest in found)
     faults = (chaos.Fault(name, (*STORIES[name], *more)),)
     mended = chaos.mended(about, "", operators)
     whole = chaos.Plan(0, about, operators, protect, faults, MENDED_AT, mended)
-    return dataclasses.replace(whole, **FENCING.get(name, {}))
+    return dataclasses.replace(whole, **FIELDS.get(name, {}))
 
 
 def play(*args: object, **fields: object) -> simulation.Result:
@@ -59,6 +79,7 @@ def told(result: simulation.Result) -> str:
 SAFETY = frozenset(
     {
         "epoch at effect",
+        "newer data stays",
         "no live node is fenced",
         "no old branch",
         "nothing without the Lease",
@@ -66,6 +87,8 @@ SAFETY = frozenset(
         "planned is not dead",
         "rename only while off",
         "what was stopped stays stopped",
+        "where its disks are",
+        "young enough",
     }
 )
 """Rules whose violation could make a second copy, or cut or wake a guest. The others say that everything

@@ -655,6 +655,7 @@ class Invariants:
                 problems.extend(self._guest_problems(sid, present))
         if gone:
             return problems
+        problems.extend(self._lost_data.left_disabled())
         if not world.fs.diverging:
             problems.extend(self._rule_problems())
         up = [name for name, on in world.machines.items() if on.up]

@@ -7,6 +7,7 @@ the guest or its jobs meanwhile ends what is held against pveha.
 """
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pveha.api import failoverpolicy, meta
@@ -92,6 +93,16 @@ class LostData:
             if name == self._from[vmid] and stamp.isdecimal() and float(stamp) >= self._at[vmid] - 60.0:
                 return True
         return False
+
+    def left_disabled(self) -> Iterator[str]:
+        """Replication jobs that are disabled although their guest never left its node."""
+        tree = self._world.newest
+        for job in tree.jobs.values():
+            file, hold = tree.guests.get(job.vmid), job.hold
+            if file is None or hold is None or hold.left or job.removing:
+                continue
+            if file.node == hold.node and self._world.machines[file.node].up:
+                yield f"replication job {job.id} is still disabled for {hold.failure}"
 
     def _disturbed(self, line: str) -> None:
         if found := BY_HAND.match(line + " "):

@@ -254,9 +254,11 @@ class Promises:
         return not ran and self._truth.set_by_user.get(ref.sid, 0.0) >= since
 
     def _bound_by_wish(self, ref: guests.GuestRef) -> bool:
-        """Whether there may be no node for it, because of what is wished or of an HA rule."""
+        """Whether there may be no node for it, because of what is wished, of an HA rule, or of where its
+        replicas are and how old."""
         rules = self._world.newest.rules.values()
-        return ref.vmid in self._rig.wishes or any(ref.sid in rule.sids for rule in rules)
+        bound = ref.vmid in self._rig.wishes or ref.vmid in self._world.replicas.points
+        return bound or any(ref.sid in rule.sids for rule in rules)
 
     def _runs(self, vmid: int, on: str) -> bool:
         process = self._world.machines[on].processes.get(vmid)

@@ -193,7 +193,7 @@ def _not_to_be_held(
         hold = job.hold
         if hold is not None and (hold.left or hold.node != guest.seen.node):
             text = (
-                f"replication job {job.id} is disabled since pveha has started the guest from a replica: "
+                f"replication job {job.id} is disabled since the guest was started from a replica: "
                 f"{hold.node} may hold newer data, which the job would overwrite. To give that up, annotate "
                 f"the ProtectedVM with {ACCEPT_DATA_LOSS_ANNOTATION}={hold.failure}; to keep it, copy it "
                 "first"

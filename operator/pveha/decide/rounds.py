@@ -333,7 +333,7 @@ def _jobs(now: situation.Situation, allowed: guards.Permission) -> list[operatio
         or not recall.is_current(seen, memo)
     ):
         return []
-    due = tuple(holds.edits(now))[:MAX_EDITS]
+    due = tuple(holds.edits(now, may_begin=allowed.begin))[:MAX_EDITS]
     return [operations.EditJobs(f"jobs.{memo.epoch or 0}.{int(seen.wall * 1000)}", due)] if due else []
 
 

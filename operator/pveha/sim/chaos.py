@@ -161,6 +161,7 @@ def plan(
     wishing = random.Random(f"wishes {seed}").random() < WISHING_SHARE
     engine = "Native" if random.Random(f"engine {seed}").random() < NATIVE_SHARE else "Fast"
     cramped = engine == "Fast" and not wishing and random.Random(f"cramped {seed}").random() < CRAMPED_SHARE
+    cramped = cramped and not asked & mishaps.OF_REPLICAS
     about = _cramped(about) if cramped else about
     limit = None
     if bool(asked & mishaps.OF_REPLICAS) or not (wishing or cramped):

@@ -640,6 +640,7 @@ class Invariants:
         doubted = {node.name for node in shown.not_online if node.state == "Unprovable"}
         doubted -= {name for name, on in world.machines.items() if on.powered}
         anyway |= {sid for sid, found in self._rig.marks().items() if found.hold in doubted}
+        anyway |= self._lost_data.held_for_good()
         for sid, found in self._rig.marks().items():
             if not (found.hold and sid in anyway):
                 problems.append(f"{sid} still carries {found}")

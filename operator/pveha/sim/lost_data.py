@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pveha.api import failoverpolicy, meta
-from pveha.model import kubernetes
+from pveha.model import guests, kubernetes
 from pveha.sim import rig
 
 if TYPE_CHECKING:
@@ -93,6 +93,19 @@ class LostData:
             if name == self._from[vmid] and stamp.isdecimal() and float(stamp) >= self._at[vmid] - 60.0:
                 return True
         return False
+
+    def held_for_good(self) -> frozenset[str]:
+        """Guests that no replica can bring back from a node that stays off: nobody fences it for them."""
+        tree, machines = self._world.newest, self._world.machines
+        return frozenset(
+            sid
+            for sid, found in self._rig.marks().items()
+            if (ref := guests.parse_sid(sid)) is not None
+            and ref.vmid in self._world.replicas.points
+            and (file := tree.guests.get(ref.vmid)) is not None
+            and found.hold == file.node
+            and not machines[file.node].powered
+        )
 
     def left_disabled(self) -> Iterator[str]:
         """Replication jobs that are disabled although their guest never left its node."""

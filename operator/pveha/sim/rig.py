@@ -664,8 +664,8 @@ def _accept(rig: Rig, vmid: str) -> None:
         return
     if found.status.last_failover is None:
         rig.world.say("timeline", f"guest {vmid} has had no failover")
-        return
-    annotations = {meta.ACCEPT_DATA_LOSS_ANNOTATION: found.status.last_failover.id}
+    last = found.status.last_failover
+    annotations = {meta.ACCEPT_DATA_LOSS_ANNOTATION: last.id if last is not None else "none-0"}
     rig.edit(
         "ProtectedVM",
         found.metadata.name,

@@ -257,3 +257,21 @@ def test_a_hold_is_in_the_comment_beside_its_owners_text() -> None:
     assert again.comment == "nightly [pveha left=pve2-99]"
     assert again.released() == JOB
     assert replication.Hold("pve-a-1-99").node == "pve-a-1"
+
+
+def test_the_jobs_of_a_guest_that_is_left_to_native_ha_are_disabled_too() -> None:
+    made = scene(ages={"102-0": 700.0}, maxDataLossSeconds=600)
+    assert job_edits(made) == {}
+    assert lose(made) == []
+    failure = made.memory.node("pve2").failure
+    assert job_edits(made) == {}
+    made.replication = dataclasses.replace(made.replication, answered_at=float("-inf"))
+    made.step(20)
+    assert job_edits(made) == {"102-0": JOB.held(replication.Hold(failure))}
+
+
+def test_jobs_are_nothing_to_who_does_not_ask_for_replicas() -> None:
+    made = scene(require="Shared")
+    lose(made)
+    made.step(25)
+    assert job_edits(made) == {}

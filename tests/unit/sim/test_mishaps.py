@@ -24,7 +24,15 @@ def shown(on: rig.Rig) -> str:
         for each in world.machines.values()
     ]
     found += [sorted(each.processes) for each in world.machines.values()]
-    found += [world.links_down, world.isolated, world.operator_cut, world.deaf, world.lagging]
+    found += [
+        world.links_down,
+        world.isolated,
+        world.operator_cut,
+        world.deaf,
+        world.lagging,
+        world.replicas.refusing,
+        tree.jobs,
+    ]
     found += [world.bmcs.by_name, len(world.bmc_log), world.pdus.outlets, world.pdus.dead, world.storage.cut]
     found += [tree.resources, tree.rules, tree.guests, tree.files, tree.commands, len(world.tasks.by_upid)]
     found += [world.membership.expected, world.membership.unsafe_options, world.membership.qdevice.cut]

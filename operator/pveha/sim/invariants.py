@@ -447,13 +447,15 @@ class Invariants:
             self.violated("native is left alone", f"{resource.sid} is disowned: {found}")
         if resource.state is cluster.HAState.IGNORED and found is not None and before is None:
             self._new_operation(f"disowning of {resource.sid}")
-        ref = guests.parse_sid(resource.sid)
-        if ref is not None and found is not None and found.hold == "duplicate-suspected":
-            if any(ref.vmid in on.processes for on in self._world.machines.values()):
-                self._suspected.add(resource.sid)
+        if found is not None and found.hold == "duplicate-suspected" and self._lives(resource.sid):
+            self._suspected.add(resource.sid)
         stopped = resource.state is cluster.HAState.STOPPED
         if present is not None and present.state is cluster.HAState.STARTED and stopped:
             self._stopping(resource, present)
+
+    def _lives(self, sid: str) -> bool:
+        ref = guests.parse_sid(sid)
+        return ref is not None and any(ref.vmid in on.processes for on in self._world.machines.values())
 
     def _stopping(self, resource: cluster.HAResource, present: cluster.HAResource) -> None:
         """Only who is to be stopped, or may be for another guest: with a mark that says so, in an entry of

@@ -1,4 +1,4 @@
-"""A lost node that is a member again, but cannot be asked, starts its guest itself; then somebody moves that."""
+"""A lost node that is a member again, but cannot be asked, starts its guest itself; then that is moved."""
 
 from decide_scene import Scene
 

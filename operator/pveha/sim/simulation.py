@@ -140,9 +140,9 @@ class _Play:
         ):
             by_hand = line.startswith(("start", "stop", "move"))
             blindly = line.startswith("unlock") and self._is_half_migrated(int(match[1]))
-            for sid in (f"vm:{match[1]}", f"ct:{match[1]}"):
-                if by_hand or blindly:
-                    self._anyway.add(sid)
+            if by_hand or blindly:
+                known = self._wanted.keys() | self._rig.world.newest.resources.keys()
+                self._anyway |= {f"vm:{match[1]}", f"ct:{match[1]}"} & known
         elif match := re.fullmatch(r"unprotect (\d+)", line):
             self._anyway |= {f"vm:{match[1]}", f"ct:{match[1]}"}
 

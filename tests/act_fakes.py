@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pveha.act import context, turns
-from pveha.model import cluster, errors, guests, node, operations, power
+from pveha.model import cluster, errors, guests, node, operations, power, replication
 from pveha.sim import clock
 
 VOTES = node.Votes({"pve1": 1, "pve2": 1, "pve3": 1}, 0, 3, 3, frozenset())
@@ -38,6 +38,7 @@ class World:
         """What the next ones raise."""
         self.force_off_sent = True
         self.resources: dict[str, cluster.HAResource] = {}
+        self.jobs: list[replication.Job] = []
         self.digest = 1
         self.before_write: Callable[[str], None] = lambda sid: None
         self.errors: dict[str, Exception] = {}
@@ -96,6 +97,17 @@ class World:
         self.resources.pop(sid, None)
         if resource is not None:
             self.resources[sid] = resource
+
+    async def replication_jobs(self) -> tuple[replication.Job, ...]:
+        await self._note("jobs")
+        return tuple(self.jobs)
+
+    async def replication_job(self, id_: str) -> tuple[replication.Job, str]:
+        return next(job for job in self.jobs if job.id == id_), str(self.digest)
+
+    async def update_replication_job(self, job: replication.Job, digest: str) -> None:
+        await self._note("hold", job.id)
+        self.jobs = [job if each.id == job.id else each for each in self.jobs]
 
     async def start(self, ref: guests.GuestRef, on: str) -> str:
         await self._note("start", ref, on)

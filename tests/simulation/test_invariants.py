@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from pveha.model import cluster, guests, mark
+from pveha.model import cluster, guests, mark, replication
 from pveha.nodeshell import pveha_node
 from pveha.sim import chaos, clock, config, copies, invariants, rig, simulation, upgrades, wires
 
@@ -729,3 +729,76 @@ def test_a_guest_whose_wishes_need_two_nodes_may_lie_still_where_one_is_up(wishi
         return watching.at_end(dict(wanted), frozenset(), gone=True)
 
     assert bool(clock.run(story())) is not wishing
+
+
+def from_a_replica(source: str, target: str, *lines: str, limit: int = 900) -> dict[str, str]:
+    """What is violated once pveha moves a guest on replicated disks, and these lines are done."""
+
+    async def story() -> dict[str, str]:
+        copy = config.Replica("pve3", every_seconds=60.0, synced_ago=200.0)
+        guest = config.managed(101, "pve2", storages=("zfs",), replicas=(copy,))
+        about = config.three_nodes([guest], master="pve1")
+        storages = (*about.storages, config.Storage("zfs", shared=False, type="zfspool"))
+        on = rig.Rig(
+            dataclasses.replace(about, storages=storages),
+            protect=(101,),
+            wishes={101: {"policyRef": {"name": "zfs"}}},
+        )
+        data = {"require": "SharedOrReplicated", "maxDataLossSeconds": limit}
+        on.kubernetes.put(rig.policy("zfs", data=data))
+        watching = invariants.Invariants(on)
+        on.world.start()
+        await asyncio.sleep(20.0)
+        on.apply(f"power off {source}")
+        await asyncio.sleep(10.0)
+        file = on.world.guest_file(101)
+        there = file.path.replace(source, target)
+        on.world.fs.rename("pve1", file.path, there, by="pveha-node claim --epoch 0")
+        on.world.guests.create(on.world.machines[target], on.world.guest_file(101))
+        on.apply(f"power on {source}")
+        for line in lines:
+            on.apply(line)
+        await asyncio.sleep(200.0)
+        return {violation.rule: violation.text for violation in watching.violations}
+
+    return clock.run(story())
+
+
+def test_a_guest_is_moved_where_it_has_no_replica() -> None:
+    assert from_a_replica("pve2", "pve1")["where its disks are"] == (
+        "guest 101 is moved to pve1, which has no replica of it"
+    )
+
+
+def test_a_replica_is_older_than_the_policy_lets_it_be() -> None:
+    assert "young enough" not in from_a_replica("pve2", "pve3", limit=300)
+    assert (
+        "guest 101 is moved to pve3, whose replica lacks 2"
+        in (from_a_replica("pve2", "pve3", limit=120)["young enough"])
+    )
+
+
+def test_newer_data_is_overwritten_before_somebody_has_accepted_that() -> None:
+    assert from_a_replica("pve2", "pve3")["newer data stays"] == (
+        "guest 101: newer data on pve2 is overwritten, and nobody has said so"
+    )
+    assert "newer data stays" not in from_a_replica("pve2", "pve3", "disable replication 101-0")
+    assert "newer data stays" not in from_a_replica("pve2", "pve3", "enable replication 101-0")
+
+
+def test_a_job_stays_disabled_whose_guest_never_left() -> None:
+    async def story() -> list[str]:
+        guest = config.managed(101, "pve2", replicas=(config.Replica("pve3"),))
+        on = rig.Rig(config.three_nodes([guest], master="pve1"), protect=(101,))
+        watching = invariants.Invariants(on)
+        on.world.start()
+        on.start_operator()
+        await on.settle(40.0)
+        jobs = on.world.newest.jobs
+        before = watching.at_end({}, frozenset(), gone=False)
+        jobs["101-0"] = jobs["101-0"].held(replication.Hold("pve2-1"))
+        after = watching.at_end({}, frozenset(), gone=False)
+        await on.kill_operator()
+        return [each for each in after if each not in before]
+
+    assert clock.run(story()) == ["replication job 101-0 is still disabled for pve2-1"]

@@ -9,7 +9,7 @@ import pytest
 from act_fakes import VM, World, a_takeover, an_item, perform, process
 from pveha.act import context, takeover, turns
 from pveha.api.conditions import FailoverReady
-from pveha.model import cluster, errors, guests, mark, operations, power
+from pveha.model import cluster, errors, guests, mark, operations, power, replication
 from pveha.sim import clock
 
 STARTED, STOPPED, IGNORED = cluster.HAState.STARTED, cluster.HAState.STOPPED, cluster.HAState.IGNORED
@@ -63,6 +63,28 @@ def test_a_guest_without_entry_gets_an_owned_one() -> None:
     assert run(on, a_takeover(an_item(registered=None)))[102].reason == "Running"
     comment = mark.parse(on.resources["vm:102"].comment)
     assert (comment.owner, comment.mark) == ("me", mark.Mark(STARTED, "t1.0", 1))
+
+
+FROM_REPLICA = operations.Replica(recovery_point=1000.0, lost_seconds=60.0)
+
+
+def test_the_replication_job_is_disabled_before_a_guest_is_disowned_and_claimed() -> None:
+    on = world()
+    on.jobs = [replication.Job("102-0", 102, a_takeover().target)]
+    assert run(on, a_takeover(an_item(replica=FROM_REPLICA)))[102].reason == "Running"
+    order = [call.split()[0] for call in on.calls if call.split()[0] in ("hold", "update", "claim", "start")]
+    assert order == ["hold", "update", "claim", "start"]
+    assert on.jobs[0].hold == replication.Hold(a_takeover().failure)
+
+
+@pytest.mark.parametrize("call", ["jobs", "hold"])
+def test_a_guest_whose_replication_cannot_be_disabled_is_left_alone(call: str) -> None:
+    on = world()
+    on.jobs = [replication.Job("102-0", 102, a_takeover().target)]
+    on.errors[call] = errors.Forbidden("VM.Replicate")
+    result = run(on, a_takeover(an_item(replica=FROM_REPLICA)))[102]
+    assert (result.reason, "VM.Replicate" in result.message) == (FailoverReady.REPLICATION_NOT_HELD, True)
+    assert on.did("update") == on.did("claim") == []
 
 
 @pytest.mark.parametrize("state", [power.PowerState.ON, power.PowerState.CHANGING])

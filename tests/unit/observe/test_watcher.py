@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -319,5 +320,71 @@ def test_without_node_shell_a_guest_that_moved_has_the_next_turn_and_few_guests_
         seen = observer.snapshot((), 60.0)
         assert seen.configs is not None
         assert seen.configs.guests[100].node == "pve3"
+
+    stage.play(story)
+
+
+def replicated() -> Stage:
+    """Guest 100 of pve1 is replicated to pve2, every minute."""
+    stage = Stage()
+    guests = list(stage.world.config.guests)
+    copy = config.Replica("pve2", every_seconds=60.0, synced_ago=30.0)
+    guests[0] = dataclasses.replace(guests[0], storages=("zfs",), replicas=(copy,))
+    storages = (*stage.world.config.storages, config.Storage("zfs", shared=False, type="zfspool"))
+    about = dataclasses.replace(stage.world.config, guests=tuple(guests), storages=storages)
+    stage.world = world.World(about)
+    stage.hypervisor = Counting(ports.SimHypervisor(stage.world), stage.calls)
+    return stage
+
+
+def test_syncs_are_asked_of_the_nodes_that_hold_replicated_guests_and_of_no_other() -> None:
+    stage = replicated()
+
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(100)
+        (job,) = observer.snapshot((), 0.0).replicas.jobs[100]
+        sync = observer.snapshot((), 0.0).replicas.syncs[job.id]
+        assert (job.target, sync.source, sync.target) == ("pve2", "pve1", "pve2")
+        assert stage.world.wall_now() - sync.last < 90
+        assert stage.calls["replication_syncs"] == stage.calls["replication_syncs pve1"] <= 5
+        assert stage.calls["replication_jobs"] <= 5
+
+    stage.play(story)
+
+
+def test_what_a_node_told_of_its_syncs_stays_when_it_is_gone() -> None:
+    stage = replicated()
+
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(50)
+        before = observer.snapshot((), 0.0).replicas
+        stage.world.power_off("pve1")
+        await asyncio.sleep(100)
+        after = observer.snapshot((), 0.0).replicas
+        assert after.syncs == before.syncs != {}
+        assert after.answered_at > before.answered_at, "the jobs are known to the others"
+
+    stage.play(story)
+
+
+def test_a_job_that_is_gone_takes_what_was_told_of_it_with_it() -> None:
+    stage = replicated()
+
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(50)
+        stage.world.remove_replication("100-0")
+        await asyncio.sleep(100)
+        assert observer.snapshot((), 0.0).replicas.jobs == observer.snapshot((), 0.0).replicas.syncs == {}
+
+    stage.play(story)
+
+
+def test_without_jobs_no_node_is_asked_for_syncs() -> None:
+    stage = Stage()
+
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(100)
+        assert stage.calls["replication_jobs"] <= 5
+        assert stage.calls["replication_syncs"] == 0
 
     stage.play(story)

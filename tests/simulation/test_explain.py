@@ -33,7 +33,10 @@ def before(
     return *found[-1], result
 
 
-@pytest.mark.parametrize(("story", "node"), [("power", "pve2"), ("crm-master", "pve1"), ("network", "pve2")])
+@pytest.mark.parametrize(
+    ("story", "node"),
+    [("power", "pve2"), ("crm-master", "pve1"), ("network", "pve2"), ("replicas", "pve2")],
+)
 def test_guests_go_where_explain_said(story: str, node: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, wanted, result = before(story, monkeypatch)
     now = rounds.understand(seen, wanted, recall.first(wanted.cluster.status))
@@ -67,6 +70,23 @@ def test_the_command_answers_from_a_file(
     assert command.main(["explain", "nobody", "--file", str(file)]) == 3
     with pytest.raises(SystemExit):
         command.main(["explain", "--file", str(file)])
+
+
+def test_what_a_replica_lacks_is_told_by_plan_and_command(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen, wanted, _ = before("replicas", monkeypatch)
+    file = tmp_path / "dc1.json"
+    saved.write(file, seen, wanted)
+    assert command.main(["explain", "pve2", "--file", str(file), "--json"]) == 0
+    rows = {row["vmid"]: row for row in json.loads(capsys.readouterr().out)["guests"]}
+    told = wanted.guests["vm105"].status
+    assert told.failover_plan is not None
+    assert told.failover_plan.recovery_point_time is not None
+    assert f"{told.failover_plan.recovery_point_time:%Y-%m-%dT%H:%M:%SZ}" == rows[105]["recoveryPointTime"]
+    assert 0 < rows[105]["dataLossSeconds"] < 120
+    assert command.main(["explain", "105", "--file", str(file)]) == 0
+    assert f"{rows[105]['dataLossSeconds']} s" in capsys.readouterr().out
 
 
 def test_guests_that_nobody_protects_are_native_has_or_stay_down() -> None:

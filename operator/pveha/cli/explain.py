@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import dataclasses
+import datetime
 import json
 import pathlib
 import sys
@@ -104,6 +105,8 @@ def _as_json(answer: "explain.Explanation") -> dict[str, Any]:
                 "waitsFor": list(row.step.waits) if row.step is not None else [],
                 "staysStopped": row.stopped,
                 "expectedDowntimeSeconds": row.downtime_seconds,
+                "recoveryPointTime": _moment(row.replica.recovery_point) if row.replica is not None else None,
+                "dataLossSeconds": round(row.replica.lost_seconds) if row.replica is not None else None,
                 "recovered": row.recovered,
                 "reason": row.reason,
                 "message": row.message,
@@ -118,13 +121,15 @@ def _as_text(answer: "explain.Explanation") -> str:
     lines = [f"! {each}" for each in answer.obstacles]
     if not answer.rows:
         return "\n".join([*lines, f"No guest runs on {names} or is protected there."])
-    table = [("", "GUEST", "VMID", "FROM", "TO", "WAITS FOR", "BACK AFTER", "")]
+    table = [("", "GUEST", "VMID", "FROM", "TO", "WAITS FOR", "BACK AFTER", "LOSES", "")]
     for row in answer.rows:
         number, waits = (str(row.step.number), row.step.waits) if row.step is not None else ("", ())
         to = row.target or ("(native HA)" if row.recovered else "-")
         name = row.name or row.guest or "-"
         why = f"{row.reason}: {row.message}"
-        cells = (number, name, str(row.vmid), row.source, to, ", ".join(waits) or "-", _back(row), why)
+        loses = f"{row.replica.lost_seconds:.0f} s" if row.replica is not None else "-"
+        after = ", ".join(waits) or "-"
+        cells = (number, name, str(row.vmid), row.source, to, after, _back(row), loses, why)
         table.append(cells)
     last = len(table[0]) - 1
     widths = [max(len(line[column]) for line in table) for column in range(last)]
@@ -136,6 +141,10 @@ def _as_text(answer: "explain.Explanation") -> str:
     back = sum(row.recovered for row in to_run)
     lines.append(f"If {names} died now, {back} of {len(to_run)} guests would run again.")
     return "\n".join(lines)
+
+
+def _moment(timestamp: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(timestamp, datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _back(row: "explain.Row") -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pveha.control import links, store
 from pveha.model import errors, ports, snapshot, specs
@@ -64,6 +64,18 @@ async def look(kubernetes: ports.Kubernetes, about: specs.Specs) -> snapshot.Sna
     return seen
 
 
+def _knows_replicas(seen: snapshot.Snapshot, heard: Collection[str]) -> bool:
+    """Whether each replication job has been told of by the node of its guest, if that answers."""
+    guests = seen.inventory.guests if seen.inventory is not None else {}
+    here = (
+        job.id
+        for vmid, jobs in seen.replicas.jobs.items()
+        for job in jobs
+        if vmid in guests and guests[vmid].node in heard
+    )
+    return seen.replicas.answered_at > float("-inf") and all(id_ in seen.replicas.syncs for id_ in here)
+
+
 def _complete(seen: snapshot.Snapshot, outside: watcher.Outside) -> bool:
     """Whether nothing is outstanding: all has been read, or was tried again in vain."""
     nodes = seen.inventory.nodes if seen.inventory is not None else {}
@@ -79,6 +91,7 @@ def _complete(seen: snapshot.Snapshot, outside: watcher.Outside) -> bool:
         outstanding |= {f"shell/{name}": name not in seen.shells for name in nodes}
     heard = [name for name in nodes if name in seen.probes and seen.probes[name].failed_since is None]
     outstanding |= {f"equipment/{name}": name not in seen.equipment for name in heard}
+    outstanding["replication"] = not _knows_replicas(seen, heard)
     failed = {
         source
         for source, each in seen.problems.items()

@@ -7,8 +7,8 @@ import dataclasses
 
 from pveha.api import hacluster
 from pveha.api.conditions import ClusterCondition, Connected, FailoverReady, HAHealthy
-from pveha.decide import guards, native, placement, protection, report_cluster, sequence, told
-from pveha.model import cluster
+from pveha.decide import guards, native, placement, protection, report_cluster, sequence, situation, told
+from pveha.model import cluster, operations
 
 OBSERVES = (
     "mode is Observe: pveha would only say this, and Proxmox's own HA recover those that are registered there"
@@ -42,6 +42,8 @@ class Row:
     """Its place in the restart order; None: it is not started by pveha."""
     stopped: bool = False
     """Its owner keeps it stopped: it is moved, and stays so."""
+    replica: operations.Replica | None = None
+    """What it would be started from, if its disks are not shared."""
 
     @property
     def recovered(self) -> bool:
@@ -147,7 +149,12 @@ def _fast(there: list[protection.Protected], now: told.Round, down: frozenset[st
         else:
             row = _row(guest, plan.targets[guest.vmid], None, "OK", _started(step))
             seconds = step.seconds if step is not None else None
-            rows.append(dataclasses.replace(row, step=step, downtime_seconds=seconds, stopped=step is None))
+            replica = situation.replica(now, guest, row.target)
+            rows.append(
+                dataclasses.replace(
+                    row, step=step, downtime_seconds=seconds, stopped=step is None, replica=replica
+                )
+            )
     return rows
 
 

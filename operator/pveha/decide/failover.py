@@ -17,7 +17,6 @@ from pveha.decide import (
     readiness,
     recall,
     registration,
-    replicas,
     situation,
     victims,
 )
@@ -137,7 +136,7 @@ def _recovery(dead: str, now: situation.Situation) -> Recovery:
     items = {
         guest.vmid: dataclasses.replace(
             _item(guest, dead, seen.owner, proven=proven),
-            replica=_replica(guest, planned.targets[guest.vmid], now),
+            replica=situation.replica(now, guest, planned.targets[guest.vmid]),
         )
         for guest in wanted
         if guest.vmid in planned.targets
@@ -160,16 +159,6 @@ def _recovery(dead: str, now: situation.Situation) -> Recovery:
         )
     )
     return Recovery(dead, items, planned.targets, {**refusals, **planned.refusals}, stranded, preempting)
-
-
-def _replica(guest: protection.Protected, target: str, now: situation.Situation) -> operations.Replica | None:
-    """The replica that the guest would be started from there; None: its disks are shared."""
-    usable = now.judge.usable.get(guest.vmid)
-    found = usable.on(target) if usable is not None else None
-    if found is None:
-        return None
-    alive = replicas.alive_at(guest.seen.node, now.seen, now.memo)
-    return operations.Replica(found.synced, max(0.0, alive - found.synced))
 
 
 def _not_now(

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 
 from pveha.api import hacluster
-from pveha.decide import eligibility, evidence, memory, protection
-from pveha.model import snapshot
+from pveha.decide import eligibility, evidence, memory, protection, replicas
+from pveha.model import operations, snapshot
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,3 +35,13 @@ def promised(seen: snapshot.Snapshot, protected: protection.Protection) -> dict[
         if starting:
             total[where] = total.get(where, 0) + guest.memory
     return total
+
+
+def replica(now: Situation, guest: protection.Protected, target: str) -> operations.Replica | None:
+    """The replica that a guest would be started from on another node; None: its disks are shared."""
+    usable = now.judge.usable.get(guest.vmid)
+    found = usable.on(target) if usable is not None else None
+    if found is None:
+        return None
+    alive = replicas.alive_at(guest.seen.node, now.seen, now.memo)
+    return operations.Replica(found.synced, max(0.0, alive - found.synced))

@@ -299,7 +299,8 @@ def _replicated(rng: random.Random, about: config.Config) -> config.Config:
     names = [node.name for node in about.nodes]
     found = []
     for guest in about.guests:
-        others = rng.sample([name for name in names if name != guest.node], rng.choice([1, 1, 2]))
+        others = [name for name in names if name != guest.node]
+        others = rng.sample(others, min(len(others), rng.choice([1, 1, 2])))
         copies = tuple(
             config.Replica(name, rng.choice(SYNC_SECONDS), rng.uniform(5.0, 60.0)) for name in others
         )

@@ -7,8 +7,6 @@ from pveha.api.conditions import FailoverReady
 from pveha.decide import evidence, failover, guards, levels, losses, memory, outcomes, preemption, recall
 from pveha.model import mark, operations, snapshot
 
-AGAIN_SECONDS = 300.0
-"""Before a node that has not come back is told to be switched on once more."""
 UNDER_WAY = frozenset({FailoverReady.NATIVE_AHEAD, FailoverReady.BUSY})
 """Refusals of guests that somebody else is recovering from the node at this moment."""
 
@@ -43,12 +41,11 @@ def power_on(
         if recovery is None:
             continue
         methods, since = _switched_off(name, verdict, remembered, seen, spec)
-        last = remembered.power_on_at
         if (
             methods
             and seen.now - since >= wanted.after_seconds
             and seen.now >= remembered.may_land_until
-            and (last is None or seen.now - last >= AGAIN_SECONDS)
+            and seen.now >= remembered.power_on_again_at
             and not remembered.voided
             and not recovery.pending
             and not any(refusal.reason in UNDER_WAY for refusal in recovery.refusals.values())

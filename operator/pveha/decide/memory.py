@@ -68,8 +68,8 @@ class NodeMemory:
     fence_attempts: int = 0
     tried: frozenset[int] = frozenset()
     """Levels that have failed since all of them were last tried."""
-    power_on_at: float | None = None
-    """When it was last told to be switched on after this failure."""
+    power_on_again_at: float = float("-inf")
+    """When it may be told once more to be switched on after this failure."""
     lrm_timestamp: int = 0
     lrm_moved_at: float = float("-inf")
     """When its LRM's timestamp was last seen to move."""

@@ -20,6 +20,10 @@ REFUSED_RETRY_SECONDS = 1.0
 resources that were broken off, for instance because the Lease had not enough time left."""
 BEGIN_RETRY_SECONDS = 5.0
 EDIT_RETRY_SECONDS = 10.0
+POWER_ON_AGAIN_SECONDS = 300.0
+"""Before a node that has not come back is told to be switched on once more, ..."""
+POWER_ON_RETRY_SECONDS = 60.0
+"""... and the same where a device did not take the command."""
 JOBS_RETRY_SECONDS = 60.0
 """After a replication job could not be changed."""
 RULES_RETRY_SECONDS = 60.0
@@ -49,7 +53,8 @@ def fold(
             memo = memory.changed(memo, epoch=max(memo.epoch or 0, outcome.epoch or 0) or None)
             return _fold_fence(memo, operation, outcome)
         case operations.PowerOn():
-            told = dataclasses.replace(memo.node(operation.node), power_on_at=outcome.at)
+            pause = POWER_ON_RETRY_SECONDS if outcome.error else POWER_ON_AGAIN_SECONDS
+            told = dataclasses.replace(memo.node(operation.node), power_on_again_at=outcome.at + pause)
             return memory.changed(memo, nodes={**memo.nodes, operation.node: told})
         case operations.Takeover():
             return _fold_takeover(memo, operation, outcome, seen)

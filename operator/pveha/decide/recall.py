@@ -130,7 +130,7 @@ def _node(
             commanded_by=frozenset(),
             confirmed_at=None,
             refuted="",
-            power_on_at=None,
+            power_on_again_at=float("-inf"),
         )
     elif offline is True and old.offline_since is None:
         new = memory.changed(

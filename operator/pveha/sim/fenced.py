@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 BACK_SECONDS = 5.0
 """Who is a member for a shorter time may not have been seen to be one."""
-AGAIN_SECONDS = 290.0
-"""One who does not come back is told to again after 300 s."""
+AGAIN_SECONDS = 55.0
+"""One who does not come back is told to again after 300 s, or 60 s after a device of his has not answered."""
 SEEN_SECONDS = 15.0
 """What became of HA resources and of the CRM's records so recently need not be known."""
 LATE_SECONDS = 90.0

@@ -78,6 +78,7 @@ class Scene:
         self.operations: list[operations.OperationState] = []
         self.problems: dict[str, snapshot.Problem] = {}
         self.ha_in_use = True
+        self.ceph: cluster.CephMonitors | None = None
         self.certificates: dict[str, float] | None = dict.fromkeys(names, WALL + 700 * 86400)
         self.lease = 60.0
         self.node_status: dict[str, str] = {}
@@ -202,6 +203,7 @@ class Scene:
             problems=dict(self.problems),
             operations=tuple(self.operations),
             certificates=self.certificates,
+            ceph=self.ceph,
         )
 
     def _inventory(self) -> cluster.Inventory:

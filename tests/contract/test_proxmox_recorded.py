@@ -1,6 +1,5 @@
 """What a real Proxmox VE 9.2 cluster answered: every error gets a class, every answer has its shape."""
 
-import collections
 import dataclasses
 import inspect
 import re
@@ -269,6 +268,10 @@ class TestShapes:
 JOB = replication.Job("110-0", 110, "pve2")
 
 
+CEPH = "/cluster/ceph/status"
+"""Recorded, and not in the part of the API's schema that we have."""
+
+
 def canned(method: str, path: str) -> web.Response:
     """The recorded answer to a call of the client."""
     names = {
@@ -287,6 +290,9 @@ def canned(method: str, path: str) -> web.Response:
     }
     if method == "GET" and path in names:
         return server.data(recorded.answer(names[path]).data)
+    if path == CEPH:
+        said = recorded.answer("cluster_ceph_status")
+        return server.problem(said.status or 0, said.reason)
     if method == "GET" and path == "/cluster/replication/110-0":
         return server.data({"id": "110-0", "guest": 110, "target": "pve2", "type": "local", "digest": "d1"})
     if path.startswith("/cluster/ha/resources/") and path.endswith(("/migrate", "/relocate")):
@@ -331,6 +337,7 @@ class TestCalls:
                     hypervisor.update_replication_job(JOB, "d1"),
                 ],
                 "privileges": [hypervisor.privileges()],
+                "ceph_monitors": [hypervisor.ceph_monitors()],
                 "certificates": [hypervisor.certificates()],
                 "create_ha_resource": [hypervisor.create_ha_resource(resource)],
                 "update_ha_resource": [
@@ -374,6 +381,9 @@ class TestCalls:
             await hypervisor.close()
 
         for method, path, fields in node.seen:
+            if path == CEPH:
+                assert (method, fields) == ("GET", {})
+                continue
             template = recorded.template(path)
             known = recorded.schema()[template].get(method)
             assert known, f"{method} {template} is not in the API's schema"
@@ -388,9 +398,7 @@ class TestCalls:
                 value = fields[name]
                 choices = known["parameters"][name].get("enum")
                 assert not choices or value in choices, f"{name}={value}"
-        assert (
-            len(collections.Counter((method, recorded.template(path)) for method, path, _ in node.seen)) >= 15
-        )
+        assert len({(method, recorded.template(path)) for method, path, _ in node.seen if path != CEPH}) >= 15
 
     async def test_a_move_that_ha_rules_forbid_is_refused(self) -> None:
         async def handler(request: web.Request) -> web.StreamResponse:

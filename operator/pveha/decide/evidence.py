@@ -16,6 +16,8 @@ PATH_BROKEN_SECONDS = 30.0
 """A member that is powered on but silent towards us for this long has a broken path to us, nothing worse."""
 ANNOUNCEMENT_SECONDS = 5.0
 """How long a node that has left is called Unconfirmed while the HA state is read once more (S4)."""
+CEPH_SECONDS = 120.0
+"""What was read of Ceph's monitors counts for so long."""
 PLANNED_MODES = frozenset({"restart", "shutdown", "maintenance", "disarm"})
 """LRM modes that announce a node's absence (S4)."""
 
@@ -221,6 +223,8 @@ def _verdict(
         )
     if also := _also_alive(name, spec, seen, memory, members):
         return verdict(State.UNPROVABLE, f"gone, but switching it off would also cut off {also}")
+    if answers and (ceph := _stops_ceph(name, seen)):
+        return verdict(State.UNPROVABLE, f"out of the cluster, but still answering, and {ceph}")
     if answers:
         state, reason = State.ISOLATED, "out of the cluster, but still answering"
         fence_at = since + spec.safety.isolated_grace_seconds
@@ -274,6 +278,18 @@ def _also_alive(
         if answers and (since is None or seen.now - since < spec.safety.isolated_grace_seconds):
             return f"{other}, which still answers"
     return ""
+
+
+def _stops_ceph(name: str, seen: snapshot.Snapshot) -> str:
+    """Why switching a node off that lives would stop Ceph, and with it the guests of all nodes (S20); or an
+    empty string."""
+    ceph = seen.ceph
+    if ceph is None or seen.now - ceph.answered_at > CEPH_SECONDS or not ceph.last_without(name):
+        return ""
+    return (
+        f"without its monitor Ceph would lose its quorum ({len(ceph.quorum)} of {ceph.count} monitors are in "
+        "it): repair Ceph's other monitors, or the node's cluster network"
+    )
 
 
 def _being_fenced(name: str, seen: snapshot.Snapshot) -> bool:

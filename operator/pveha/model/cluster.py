@@ -208,6 +208,21 @@ class TaskStatus:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class CephMonitors:
+    """Ceph's monitors, which Proxmox calls as the nodes that they are on."""
+
+    quorum: frozenset[str]
+    """Those that are in quorum."""
+    count: int
+    """How many there are."""
+    answered_at: float
+
+    def last_without(self, name: str) -> bool:
+        """Whether this one is in quorum, and the others that are would not be a majority."""
+        return name in self.quorum and 2 * (len(self.quorum) - 1) <= self.count
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Privileges:
     """What the token may do: privileges on `/`, `/vms` and `/storage`; and the versions asked beside them."""
 

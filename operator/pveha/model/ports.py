@@ -44,6 +44,10 @@ class Hypervisor(Protocol):
 
     async def privileges(self) -> cluster.Privileges: ...
 
+    async def ceph_monitors(self) -> cluster.CephMonitors | None:
+        """None: the nodes run no Ceph of Proxmox's."""
+        ...
+
     async def certificates(self) -> Mapping[str, float]:
         """By address of the API: when the certificate that it shows now expires (Unix time). Addresses that
         do not answer are left out."""

@@ -73,6 +73,8 @@ class Snapshot:
     """What the token may do; None: not asked yet."""
     certificates: Mapping[str, float] | None = None
     """By address of the API: when the certificate shown there expires (Unix time); None: not looked yet."""
+    ceph: cluster.CephMonitors | None = None
+    """None: there is no Ceph, or it has not told yet."""
     equipment: Mapping[str, node.Equipment] = dataclasses.field(default_factory=dict)
     """What each node has for guests, as far as it has told."""
     replicas: replication.Replication = replication.NOTHING

@@ -97,6 +97,7 @@ class Watcher:
         self._replication = replication.NOTHING
         self._privileges: cluster.Privileges | None = None
         self._certificates: Mapping[str, float] | None = None
+        self._ceph: cluster.CephMonitors | None = None
         self._configs: node.GuestConfigs | None = None
         self._configs_tried: dict[int, float] = {}
         """When each guest's configuration was last asked for through the API."""
@@ -125,6 +126,7 @@ class Watcher:
             self._poll(self._read_rules, lambda: SLOW_SECONDS, "ha_rules"),
             self._poll(self._read_replication, self._replication_pace, "replication"),
             self._poll(self._read_certificates, lambda: HOURLY_SECONDS, "certificates"),
+            self._poll(self._read_ceph, self._ceph_pace, "ceph"),
         ]
         if self._outside.shell is not None:
             self._tasks.append(self._poll(self._read_configs, lambda: SLOW_SECONDS, "configs"))
@@ -175,6 +177,7 @@ class Watcher:
             operations=states,
             privileges=self._privileges,
             certificates=self._certificates,
+            ceph=self._ceph,
             equipment=dict(self._equipment),
             replicas=self._replication,
             agents=dict(self._agents.answers),
@@ -388,6 +391,17 @@ class Watcher:
         old, self._certificates = self._certificates, await self._outside.hypervisor.certificates()
         if old != self._certificates:
             self.news.ring()
+
+    async def _read_ceph(self) -> None:
+        old, self._ceph = self._ceph, await self._outside.hypervisor.ceph_monitors()
+        if (old and old.quorum) != (self._ceph and self._ceph.quorum):
+            self.news.ring()
+
+    def _ceph_pace(self) -> float:
+        """A cluster without Ceph is asked again now and then: it may get one."""
+        if self._ceph is None:
+            return HOURLY_SECONDS
+        return CALM_SECONDS if self._looking.urgent else SLOW_SECONDS
 
     async def _read_power(self, switch: power.Switch) -> None:
         assert self._outside.power is not None

@@ -31,6 +31,8 @@ PRIVILEGES_SECONDS = 300.0
 RECHECK_SECONDS = 15.0
 """For how long missing privileges are believed: somebody may be granting them right now."""
 
+NO_CEPH = ("binary not installed", "configuration not initialized")
+"""What Proxmox says where its nodes run no Ceph."""
 _NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?")
 _JOB_ID = re.compile(r"[1-9][0-9]{2,8}-\d{1,9}")
 _RULE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]+")
@@ -168,6 +170,15 @@ class ProxmoxClient:
         with contextlib.suppress(errors.OutsideError):
             data = await self._transport.root(endpoint, self._probe_seconds).version.get()
             self._versions[endpoint] = shapes.version(data)
+
+    async def ceph_monitors(self) -> cluster.CephMonitors | None:
+        try:
+            data = await self._read(lambda api: api.cluster.ceph.status.get())
+        except errors.Refused as problem:
+            if any(words in str(problem) for words in NO_CEPH):
+                return None
+            raise
+        return shapes.ceph_monitors(data, _now())
 
     async def certificates(self) -> Mapping[str, float]:
         """Shakes hands with every address that is known, and sends nothing."""

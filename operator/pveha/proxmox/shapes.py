@@ -184,6 +184,19 @@ class VersionAnswer(Shape):
     version: str
 
 
+class CephMonmap(Shape):
+    """How many monitors there are."""
+
+    num_mons: int
+
+
+class CephAnswer(Shape):
+    """What Ceph tells of its monitors, of all that it tells of itself."""
+
+    quorum_names: list[str]
+    monmap: CephMonmap
+
+
 class CpuInfo(Shape):
     """The CPUs in `/nodes/NODE/status`; `flags` as in /proc/cpuinfo."""
 
@@ -267,6 +280,7 @@ _REPLICATION_JOB = pydantic.TypeAdapter(ReplicationEntry)
 _SYNCS = pydantic.TypeAdapter(list[SyncEntry])
 _PERMISSIONS = pydantic.TypeAdapter(dict[str, dict[str, Flag]])
 _VERSION = pydantic.TypeAdapter(VersionAnswer)
+_CEPH = pydantic.TypeAdapter(CephAnswer)
 _RUNTIME = pydantic.TypeAdapter(RuntimeAnswer)
 _CONFIG = pydantic.TypeAdapter(dict[str, str | int | float | list[tuple[str, str]]])
 _NODE_STATUS = pydantic.TypeAdapter(NodeStatusAnswer)
@@ -462,6 +476,12 @@ def permissions(data: Any) -> Mapping[str, Mapping[str, bool]]:
 def version(data: Any) -> str:
     """`GET /version`."""
     return _read(_VERSION, data, "/version").version
+
+
+def ceph_monitors(data: Any, answered_at: float) -> cluster.CephMonitors:
+    """`GET /cluster/ceph/status`."""
+    answer = _read(_CEPH, data, "/cluster/ceph/status")
+    return cluster.CephMonitors(frozenset(answer.quorum_names), answer.monmap.num_mons, answered_at)
 
 
 def guest_runtime(data: Any, ref: guests.GuestRef) -> cluster.GuestRuntime:

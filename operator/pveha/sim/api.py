@@ -63,6 +63,7 @@ _HANDLERS: Mapping[str, Handler] = {
     "GET /access/permissions": api_cluster.permissions,
     "GET /cluster/status": api_cluster.status,
     "GET /cluster/resources": api_cluster.resources,
+    "GET /cluster/ceph/status": api_cluster.ceph_status,
     "GET /cluster/tasks": api_cluster.tasks,
     "GET /cluster/replication": api_replication.list_jobs,
     "GET /cluster/replication/{id}": api_replication.get_job,

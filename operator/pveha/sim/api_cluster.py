@@ -56,6 +56,17 @@ async def status(call: api_call.Call) -> object:
     ]
 
 
+async def ceph_status(call: api_call.Call) -> object:
+    """`GET /cluster/ceph/status`, what pveha reads of it."""
+    monitors, quorum = call.world.config.ceph, call.world.ceph_quorum
+    if not monitors:
+        raise api_call.failed("binary not installed: /usr/bin/ceph-mon")
+    if not quorum:
+        raise api_call.failed("got timeout")
+    names = [name for name in monitors if name in quorum]
+    return {"quorum_names": names, "quorum": list(range(len(names))), "monmap": {"num_mons": len(monitors)}}
+
+
 async def nodes(call: api_call.Call) -> object:
     return [
         {**node_entry(call, name), "ssl_fingerprint": call.fingerprints.get(name, "")}

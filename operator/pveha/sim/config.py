@@ -227,6 +227,8 @@ class Config:
     mappings: tuple[Mapping, ...] = ()
     corosync: Corosync = Corosync()
     qdevice: Qdevice | None = None
+    ceph: tuple[str, ...] = ()
+    """Nodes with a monitor of a Ceph that has a network of its own; none: there is no Ceph."""
     timings: Timings = Timings()
     cluster_name: str = "dc1"
     shutdown_policy: str = "conditional"

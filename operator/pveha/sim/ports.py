@@ -205,6 +205,18 @@ class SimHypervisor:
 
         return await self._read(answer)
 
+    async def ceph_monitors(self) -> cluster.CephMonitors | None:
+        if not self._world.config.ceph:
+            return None
+
+        async def answer() -> cluster.CephMonitors:
+            if not (quorum := self._world.ceph_quorum):
+                message = "GET /cluster/ceph/status: 500 got timeout"
+                raise errors.Refused(message)
+            return cluster.CephMonitors(quorum, len(self._world.config.ceph), _now())
+
+        return await self._somewhere(client.READ_SECONDS, lambda at: answer())
+
     async def certificates(self) -> Mapping[str, float]:
         world = self._world
         reached = (name for name, on in world.machines.items() if on.up and world.reachable(name, "api"))

@@ -185,6 +185,9 @@ class WiredHypervisor:
     async def privileges(self) -> cluster.Privileges:
         return await self._wire.read(self._inner.privileges)
 
+    async def ceph_monitors(self) -> cluster.CephMonitors | None:
+        return await self._wire.read(self._inner.ceph_monitors)
+
     async def certificates(self) -> Mapping[str, float]:
         return await self._wire.read(self._inner.certificates)
 

@@ -232,6 +232,13 @@ class World:
         """Whether `witness` shows a storage as available on `node`."""
         return views.storage_available(self, witness, node, store)
 
+    @property
+    def ceph_quorum(self) -> frozenset[str]:
+        """Ceph's monitors that are in quorum; none if no majority lives."""
+        machines = self.machines
+        living = frozenset(name for name in self.config.ceph if machines[name].up and not machines[name].hung)
+        return living if 2 * len(living) > len(self.config.ceph) else frozenset()
+
     # Links
 
     def linked(self, a: str, b: str) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from decide_scene import OFF, ON, THREE, Scene, condition, kinds
 from pveha.decide import rounds
-from pveha.model import node, operations, power, snapshot
+from pveha.model import cluster, node, operations, power, snapshot
 
 UNREACHABLE = None
 
@@ -163,6 +163,27 @@ def test_an_isolated_node_that_misses_one_answer_is_not_cut_at_once() -> None:
     scene.set_answers("pve2", True)
     assert kinds(scene.step(9)) == []
     assert kinds(scene.step(1)) == ["Fence"]
+
+
+@pytest.mark.parametrize(
+    ("quorum", "answers", "age", "expected"),
+    [
+        ({"pve1", "pve2", "pve3"}, True, 0, "Isolated"),
+        ({"pve1", "pve2"}, True, 0, "Unprovable"),
+        ({"pve1", "pve3"}, True, 0, "Isolated"),
+        ({"pve1", "pve2"}, False, 0, "Down"),
+        ({"pve1", "pve2"}, True, 130, "Isolated"),
+    ],
+)
+def test_a_node_that_lives_and_whose_monitor_ceph_needs_is_not_cut(
+    quorum: set[str], answers: bool, age: float, expected: str
+) -> None:
+    scene = Scene().settle()
+    scene.lose("pve2", answers=answers, bmc=ON)
+    scene.ceph = cluster.CephMonitors(frozenset(quorum), 3, scene.now + 1 - age)
+    scene.step()
+    assert state(scene.step(1)) == expected
+    assert (state(scene.step(32)) == "Fencing") is (expected != "Unprovable")
 
 
 def test_a_return_to_the_membership_cancels_the_fence() -> None:

@@ -427,6 +427,24 @@ async def test_certificates_are_seen_without_a_request() -> None:
     assert days == {str(one.address): 1.0}
 
 
+async def test_monitors_of_ceph_and_nodes_without_it() -> None:
+    async def ceph(_: web.Request, __: str) -> web.StreamResponse:
+        return server.data({"quorum_names": ["pve1", "pve3"], "monmap": {"num_mons": 3}, "fsid": "x"})
+
+    async with Node("pve1") as one, using(one) as asking:
+        one.say["/cluster/ceph/status"] = ceph
+        found = await asking.ceph_monitors()
+        assert found is not None
+        assert (found.quorum, found.count) == ({"pve1", "pve3"}, 3)
+        assert (found.last_without("pve1"), found.last_without("pve2")) == (True, False)
+        for sentence in ("binary not installed: /usr/bin/ceph-mon", "pveceph configuration not initialized"):
+            one.say["/cluster/ceph/status"] = failing(500, sentence)
+            assert await asking.ceph_monitors() is None
+        one.say["/cluster/ceph/status"] = failing(500, "got timeout")
+        with pytest.raises(errors.Refused, match="got timeout"):
+            await asking.ceph_monitors()
+
+
 async def test_every_node_is_asked_for_its_version_and_a_silent_one_keeps_its_last() -> None:
     old, now = server.data({"version": "8.4.1"}), server.data({"version": "9.2.11"})
 

@@ -1,6 +1,7 @@
 """The resources on a real API server: what is accepted, what is refused with which sentence, how it shows."""
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from pveha import api
+from pveha.api import protectedvm
 from pveha.devkube.access import KubectlError
 from pveha.devkube.target import Target
 
@@ -219,7 +221,8 @@ GUEST_STATUS = api.ProtectedVMStatus(
     conditions=(condition("Ready", "True", "Protected"), condition("FailoverReady", "False", "NoCapacity")),
     node="pve1",
     guest=api.GuestStatus(kind="VM", name="db", identity="0d4a2d3c"),
-    failover_plan=api.FailoverPlan(target_node="pve2"),
+    replicas=(protectedvm.ReplicaStatus(node="pve2", last_sync_time=NOW),),
+    failover_plan=api.FailoverPlan(target_node="pve2", recovery_point_time=NOW),
     last_failover=api.LastFailover(
         id="f1",
         from_="pve3",
@@ -228,6 +231,8 @@ GUEST_STATUS = api.ProtectedVMStatus(
         start_time=NOW,
         completion_time=NOW,
         downtime_seconds=8,
+        recovery_point_time=NOW,
+        data_loss_seconds=600,
     ),
 )
 CLUSTER_STATUS = api.HAClusterStatus(
@@ -283,6 +288,8 @@ def test_a_condition_needs_its_transition_time(server: Target, examples: str) ->
 def test_what_people_see_of_guests(server: Target, examples: str) -> None:
     write_status(server, examples, "ProtectedVM", "database", GUEST_STATUS)
     rows = {row["NAME"]: row for row in table(server.admin.kubectl("get", "pvm", "-n", examples))}
+    assert re.fullmatch(r"\d+[smhdy]\S*", rows["database"].pop("RPO"))
+    assert rows["wiki"]["RPO"] == "", "nothing would be lost"
     assert {column: value for column, value in rows["database"].items() if column != "AGE"} == {
         "NAME": "database",
         "READY": "True",

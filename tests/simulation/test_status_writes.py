@@ -98,3 +98,33 @@ def test_a_failure_is_told_to_all_others_when_it_is_over() -> None:
         assert max(counts[name] for name in counts.keys() - there) <= 2, counts
 
     on_a_quiet_cluster(story)
+
+
+def test_syncs_every_minute_are_told_every_minute_and_a_half() -> None:
+    """Of guests that may be started from replicas; a tenth of what may be lost is not worth a write."""
+
+    async def run() -> None:
+        copy = config.Replica("pve1", every_seconds=60.0)
+        guests = [
+            config.managed(vmid, "pve2", storages=("zfs",), replicas=(copy,)) for vmid in range(101, 111)
+        ]
+        guests.append(config.managed(111, "pve3"))
+        storages = (*config.Config(()).storages, config.Storage("zfs", shared=False, type="zfspool"))
+        about = config.three_nodes(guests, storages=storages, master="pve1")
+        replicated = range(101, 111)
+        wishes = {vmid: {"policyRef": {"name": "zfs"}} for vmid in replicated}
+        on = rig.Rig(about, protect=range(101, 112), wishes=wishes)
+        on.kubernetes.put(rig.policy("zfs", data={"require": "SharedOrReplicated"}))
+        writes: list[str] = []
+        on.on_effect(lambda effect: writes.append(effect.subject) if effect.verb == "status" else None)
+        on.world.start()
+        on.start_operator()
+        await asyncio.sleep(120)
+        writes.clear()
+        await asyncio.sleep(1800)
+        counts = [writes.count(f"ProtectedVM/vm{vmid}") for vmid in replicated]
+        assert 1800 / 180 <= min(counts) <= max(counts) <= 1800 / 90
+        assert set(writes) == {f"ProtectedVM/vm{vmid}" for vmid in replicated}
+        await on.kill_operator()
+
+    clock.run(run())

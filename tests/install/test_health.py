@@ -87,7 +87,7 @@ NOT_PLAYED = {
     "ProtectedVM Ready": "Observed Invalid ClusterNotFound IsTemplate DependencyIgnored",
     "ProtectedVM PlacementReady": "RuleRefused Observed NotExpressible",
     "ProtectedVM FailoverReady": "FencingManual VlanMissing CommentTooLong DuplicateSuspected Busy "
-    "DependencyNotReady",
+    "DependencyNotReady ReplicationNotHeld",
 }
 """Reasons that no scenario brings about: they need real sockets, Secrets or privileges, or are over before a
 status is written. Health is held to them in `test_every_documented_reason_is_understood`."""

@@ -18,6 +18,7 @@ from pveha.decide import (
     failover,
     guards,
     history,
+    holds,
     hosts,
     levels,
     memory,
@@ -275,6 +276,14 @@ def leave_replication_on(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(jobs, "hold", hold)
 
 
+def take_every_loss_for_accepted(patch: pytest.MonkeyPatch) -> None:
+    class Everything(frozenset[str]):
+        def __contains__(self, failure: object) -> bool:
+            return True
+
+    patch.setattr(holds, "accepted", lambda *args: Everything())
+
+
 def believe_an_old_replica(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replicas, "alive_at", lambda *args: 0.0)
 
@@ -369,6 +378,9 @@ MUTATIONS: Mapping[str, Story] = {
     ),
     "forget to disable the replication job": Story(
         leave_replication_on, ("replica-taken",), "newer data stays", fault_count=2
+    ),
+    "take every loss for accepted": Story(
+        take_every_loss_for_accepted, ("replica-taken",), "newer data stays", fault_count=2
     ),
     "believe an old replica": Story(
         believe_an_old_replica, ("replica-taken", "syncs-fail"), "young enough", fault_count=4

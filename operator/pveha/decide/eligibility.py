@@ -7,7 +7,6 @@ Proxmox would say it at the start. The conditions are those under which Proxmox 
 
 import dataclasses
 import re
-import types
 from collections.abc import Iterable, Mapping
 
 from pveha.api.conditions import FailoverReady
@@ -95,10 +94,8 @@ def shared_storages(seen: snapshot.Snapshot) -> frozenset[str]:
 class Judge:
     """Eligibility of guests as of one snapshot. Guests with the same needs are judged once."""
 
-    def __init__(
-        self, seen: snapshot.Snapshot, usable: Mapping[int, replicas.Usable] = types.MappingProxyType({})
-    ) -> None:
-        """`usable`: by vmid, the replicas that guests may be started from."""
+    def __init__(self, seen: snapshot.Snapshot, usable: replicas.Usables = replicas.nothing) -> None:
+        """`usable`: the replicas that guests may be started from."""
         self.shared = shared_storages(seen)
         self.usable = usable
         self._there: dict[str, set[str]] = {}
@@ -120,13 +117,13 @@ class Judge:
 
     def bound(self, guest: node.GuestConfig) -> protection.Refusal | None:
         """Why the guest can run on no other node, whatever that has, or None."""
-        found = bound_to_node(guest, self.shared, self.usable.get(guest.ref.vmid))
+        found = bound_to_node(guest, self.shared, self.usable(guest.ref.vmid))
         return found[0] if found else None
 
     def refusals(self, guest: node.GuestConfig, name: str) -> Refusals:
         """Why the guest cannot run on a node that is not its own, none if it can."""
-        usable = self.usable.get(guest.ref.vmid)
-        key = (guest.storages, guest.local_devices, guest.needs, usable, name)
+        usable = self.usable(guest.ref.vmid)
+        key = (guest.storages, guest.local_devices, guest.needs, _alike(usable), name)
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = eligibility(guest, self.place(name), usable)
@@ -143,7 +140,7 @@ class Judge:
 
     def everywhere(self, guest: node.GuestConfig) -> frozenset[str]:
         """Those of all nodes that Proxmox has listed that can run the guest, its own apart."""
-        key = (guest.storages, guest.local_devices, guest.needs, self.usable.get(guest.ref.vmid))
+        key = (guest.storages, guest.local_devices, guest.needs, _alike(self.usable(guest.ref.vmid)))
         found = self._able.get(key)
         if found is None:
             found = self._able[key] = frozenset(
@@ -154,6 +151,11 @@ class Judge:
     def nowhere(self, guest: node.GuestConfig, names: Iterable[str]) -> protection.Refusal:
         """Why none of `names` can run the guest, in one reason and sentence."""
         return summary({name: self.refusals(guest, name) for name in names})
+
+
+def _alike(usable: replicas.Usable | None) -> object:
+    """What is the same of guests that are judged the same by their replicas."""
+    return (usable.nodes, usable.refusal) if usable is not None else None
 
 
 def summary(refusals: Mapping[str, Refusals]) -> protection.Refusal:

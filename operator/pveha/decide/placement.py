@@ -202,7 +202,7 @@ def _guest(
     for names in bounds:
         if names is not None:
             eligible = names if eligible is None else eligible & names
-    usable = judge.usable.get(asked.vmid)
+    usable = judge.usable(asked.vmid)
     if usable is not None and len(usable.replicas) > 1:
         affinity = _sum(affinity, dict.fromkeys(usable.preferred, HA_STEP))
     if asked.shunned:

@@ -7,7 +7,8 @@ leads next.
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 
 from pveha.api import failoverpolicy, hacluster
 from pveha.api.conditions import FailoverReady
@@ -55,27 +56,39 @@ class Usable:
         return next((each for each in self.replicas if each.node == name), None)
 
 
-def usable(
+Usables = Callable[[int], Usable | None]
+"""By vmid; None: the guest has no replication jobs, or may not be started from a replica at all."""
+
+
+def usables(
     seen: snapshot.Snapshot,
     spec: hacluster.HAClusterSpec,
     memo: memory.Memory,
     protected: protection.Protection,
-) -> dict[int, Usable]:
-    """By vmid, for the guests with replication jobs that may be started from a replica at all."""
+) -> Usables:
+    """What is usable of each guest, worked out when it is asked for."""
     native = spec.recovery.engine is hacluster.Engine.NATIVE
     local = _local(seen) if seen.replicas.jobs else {}
-    found = {}
-    for vmid, jobs in seen.replicas.jobs.items():
-        guest = protected.guests.get(vmid)
-        if guest is None or guest.config is None:
-            continue
+
+    @functools.cache
+    def usable(vmid: int) -> Usable | None:
+        jobs, guest = seen.replicas.jobs.get(vmid), protected.guests.get(vmid)
+        if jobs is None or guest is None or guest.config is None:
+            return None
         if wanted(guest):
-            found[vmid] = _usable(guest, guest.config, jobs, local, seen, memo, native=native)
-        elif native:
-            text = "its replication jobs lead to none of these nodes"
-            refusal = protection.Refusal(FailoverReady.LOCAL_DISK_ONLY, text)
-            found[vmid] = Usable(tuple(Replica(job.target, 0.0) for job in jobs), refusal)
-    return found
+            return _usable(guest, guest.config, jobs, local, seen, memo, native=native)
+        if not native:
+            return None
+        text = "its replication jobs lead to none of these nodes"
+        refusal = protection.Refusal(FailoverReady.LOCAL_DISK_ONLY, text)
+        return Usable(tuple(Replica(job.target, 0.0) for job in jobs), refusal)
+
+    return usable
+
+
+def nothing(vmid: int) -> Usable | None:
+    """No guest has any."""
+    return None
 
 
 def wanted(guest: protection.Protected) -> bool:
@@ -146,22 +159,27 @@ def _usable(
         )
         return Usable((), protection.Refusal(FailoverReady.REPLICA_UNKNOWN, text))
     limit = guest.policy.data.max_data_loss_seconds
-    alive, youngest = alive_at(guest.seen.node, seen, memo), replicas[0]
-    by_job = next((job.id for job in jobs if job.target == youngest.node), names)
+    alive = alive_at(guest.seen.node, seen, memo)
+    young = tuple(each for each in replicas if alive - each.synced <= limit)
+    return Usable(young, OTHERS if young else _too_old(replicas[0], jobs, limit), coarseness(guest))
+
+
+OTHERS = protection.Refusal(
+    FailoverReady.REPLICA_TOO_OLD,
+    "no replica of it there is young enough (data.maxDataLossSeconds of its policy)",
+)
+
+
+def _too_old(youngest: Replica, jobs: tuple[replication.Job, ...], limit: int) -> protection.Refusal:
+    job = next(job.id for job in jobs if job.target == youngest.node)
     when = datetime.datetime.fromtimestamp(youngest.synced, datetime.UTC)
-    text = (
-        f"its youngest replica (replication job {by_job}, on {youngest.node}) was synced at "
+    return protection.Refusal(
+        FailoverReady.REPLICA_TOO_OLD,
+        f"its youngest replica (replication job {job}, on {youngest.node}) was synced at "
         f"{when:%Y-%m-%dT%H:%M:%SZ}, and its policy lets no more than {limit} s be lost: let the job run "
         "more often, see 'pvesr status' if it fails, or raise data.maxDataLossSeconds, which has to be the "
-        "job's interval and a minute at least"
+        "job's interval and a minute at least",
     )
-    young = tuple(each for each in replicas if alive - each.synced <= limit)
-    if young:
-        others = "no replica of it there is young enough (data.maxDataLossSeconds of its policy)"
-        refusal = protection.Refusal(FailoverReady.REPLICA_TOO_OLD, others)
-    else:
-        refusal = protection.Refusal(FailoverReady.REPLICA_TOO_OLD, text)
-    return Usable(young, refusal, coarseness(guest))
 
 
 def _local(seen: snapshot.Snapshot) -> dict[str, str]:

@@ -94,7 +94,7 @@ def _decide(
     memo = maintenance.follow(seen, spec, memo, verdicts)
     allowed = guards.permission(seen, spec, memo, members, verdicts)
 
-    judge = eligibility.Judge(seen, replicas.usable(seen, spec, memo, protected))
+    judge = eligibility.Judge(seen, replicas.usables(seen, spec, memo, protected))
     now = situation.Situation(
         seen, spec, memo, verdicts, protected, judge, situation.promised(seen, protected), ha_unused=False
     )

@@ -39,7 +39,7 @@ def promised(seen: snapshot.Snapshot, protected: protection.Protection) -> dict[
 
 def replica(now: Situation, guest: protection.Protected, target: str) -> operations.Replica | None:
     """The replica that a guest would be started from on another node; None: its disks are shared."""
-    usable = now.judge.usable.get(guest.vmid)
+    usable = now.judge.usable(guest.vmid)
     found = usable.on(target) if usable is not None else None
     if found is None:
         return None

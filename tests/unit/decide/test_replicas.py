@@ -137,7 +137,8 @@ def test_a_token_that_may_not_disable_jobs_is_told_beforehand() -> None:
     now = rounds.understand(
         dataclasses.replace(made.snapshot(), privileges=lacking), made.specs(), made.memory
     )
-    found = now.judge.usable[102]
+    found = now.judge.usable(102)
+    assert found is not None
     assert (found.replicas, str(found.refusal.reason)) == ((), "ReplicationNotHeld")
 
 

@@ -51,7 +51,8 @@ def follow(
     involved = {guest.name: guest for guest in dependents}
     for guest in dependents:
         involved |= {name: by_name[name] for name in names_of(guest) if name in by_name}
-    if not any(_at_stake(guest, verdicts) for guest in dependents):
+    at_stake = {guest.vmid for guest in dependents if guest.vmid in startable or _at_stake(guest, verdicts)}
+    if not at_stake:
         steady = {
             guest.vmid: guest.seen.node
             for guest in involved.values()
@@ -83,7 +84,7 @@ def follow(
     needed = {
         involved[name].vmid
         for guest in dependents
-        if _at_stake(guest, verdicts) and not memo.guest(guest.sid).verified
+        if guest.vmid in at_stake and not memo.guest(guest.sid).verified
         for name in names_of(guest)
         if name in involved
     }

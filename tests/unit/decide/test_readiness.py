@@ -336,3 +336,18 @@ def test_every_clock_begins_anew_after_a_loss_of_quorum() -> None:
     assert "DependencyOverdue" not in [each.reason for each in events]
     scene.step(20)
     assert 112 in scene.takeovers()
+
+
+def test_who_was_moved_by_hand_from_the_lost_node_waits_as_well() -> None:
+    """Found by seed 32000727: nobody who depends on others was left on a lost node."""
+    scene = Scene()
+    scene.settle()
+    scene.lose("pve1")
+    scene.step(4)
+    scene.move(112, "pve2")
+    scene.set_guest(112, status="stopped")
+    scene.prove("pve1")
+    assert 112 not in started(scene.step())
+    for _ in range(4):
+        assert 112 not in started(scene.step(0.25))
+    assert scene.takeovers()[112].waits

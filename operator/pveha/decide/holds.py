@@ -20,7 +20,7 @@ LOST_SECONDS = 20.0
 def edits(now: situation.Situation, *, may_begin: bool) -> Iterable[operations.JobEdit]:
     """Changes of jobs that are due. To disable one is something new."""
     guests = now.seen.inventory.guests if now.seen.inventory is not None else {}
-    in_flight = now.seen.takeovers() if now.seen.replicas.jobs else {}
+    in_flight = now.seen.takeovers()
     for vmid, jobs in sorted(now.seen.replicas.jobs.items()):
         guest = guests.get(vmid)
         if guest is None or vmid in in_flight:

@@ -67,8 +67,10 @@ def usables(
     protected: protection.Protection,
 ) -> Usables:
     """What is usable of each guest, worked out when it is asked for."""
+    if not seen.replicas.jobs:
+        return nothing
     native = spec.recovery.engine is hacluster.Engine.NATIVE
-    local = _local(seen) if seen.replicas.jobs else {}
+    local = _local(seen)
 
     @functools.cache
     def usable(vmid: int) -> Usable | None:

@@ -319,6 +319,8 @@ def _rules(
 def _jobs(now: situation.Situation, allowed: guards.Permission) -> list[operations.Operation]:
     """One operation with all changes of replication jobs that are due, once the last ones are read back."""
     seen, memo = now.seen, now.memo
+    if not seen.replicas.jobs:
+        return []
     in_flight = any(
         isinstance(s.operation, operations.EditJobs) and s.outcome is None for s in seen.operations
     )

@@ -80,6 +80,9 @@ class Sync:
     """Unix time at which the last good sync began; 0: there was none."""
     failures: int = 0
     """Failed tries since."""
+    by_its_clock: float = 0.0
+    """`last` as the node told it, if that has been set right; a node whose clock is ahead would have its
+    replicas younger than they are."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

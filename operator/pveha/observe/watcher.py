@@ -376,12 +376,26 @@ class Watcher:
             if isinstance(answer, BaseException):
                 raise answer
             left = {id_: sync for id_, sync in syncs.items() if sync.source != name}
-            syncs = left | {sync.job: sync for sync in answer}
+            syncs = left | {sync.job: self._set_right(sync) for sync in answer}
         known = {job.id for each in jobs.values() for job in each}
         syncs = {id_: sync for id_, sync in syncs.items() if id_ in known}
         self._replication = replication.Replication(jobs, syncs, asked_at)
         if (old.jobs, old.syncs) != (jobs, syncs):
             self.news.ring()
+
+    def _set_right(self, sync: replication.Sync) -> replication.Sync:
+        """A sync by our clock, if its node's is ahead. What was told before gets no younger."""
+        if not sync.last:
+            return sync
+        shell, now = self._shells.get(sync.source), self._wall_now()
+        ahead = 0
+        if shell is not None and shell.time is not None:
+            ahead = max(0, int(shell.time - (now - (self._loop.time() - shell.answered_at))))
+        last = min(sync.last - ahead, now)
+        old = self._replication.syncs.get(sync.job)
+        if old is not None and (old.source, old.by_its_clock) == (sync.source, sync.last):
+            last = min(last, old.last)
+        return dataclasses.replace(sync, last=last, by_its_clock=sync.last)
 
     def _replication_pace(self) -> float:
         """Which nodes are to be asked is known once the guests are."""

@@ -282,6 +282,8 @@ class _Likeness:
     def _replicas(self, vmid: int) -> Iterable[config.Replica]:
         for job in self._seen.replicas.jobs.get(vmid, ()):
             sync = self._seen.replicas.syncs.get(job.id)
+            if job.disabled:
+                self._assume(f"replication job {job.id}, which is disabled, runs every 15 minutes")
             if sync is not None and sync.last:
                 yield config.Replica(job.target, synced_ago=max(0.0, self._seen.wall - sync.last))
             else:

@@ -74,7 +74,7 @@ class Replicas:
                 tree.jobs[job.id] = job
                 self.every[job.id] = replica.every_seconds
                 began = self._world.now() - replica.synced_ago
-                state = State(replica.node, self._wall(began), self._wall(began))
+                state = State(replica.node, self._wall(began, guest.node), self._wall(began, guest.node))
                 state.next_sync = state.last_sync + replica.every_seconds
                 self.states[guest.node, job.id] = state
                 points = self.points.setdefault(guest.vmid, {guest.node: self._world.now()})
@@ -82,9 +82,10 @@ class Replicas:
         if tree.jobs:
             self._world.later(ROUND_SECONDS, self._round)
 
-    def _wall(self, at: float) -> float:
-        """Unix time; Proxmox keeps whole seconds."""
-        return float(int(self._world.config.start_timestamp + at))
+    def _wall(self, at: float, node: str) -> float:
+        """Unix time, as the node's clock has it; Proxmox keeps whole seconds."""
+        skew = self._world.machines[node].clock_skew
+        return float(int(self._world.config.start_timestamp + at + skew))
 
     # What copies hold
 
@@ -130,7 +131,7 @@ class Replicas:
         swapped = [job for job in tree.jobs.values() if (job.vmid, job.target) == (vmid, target)]
         for job in swapped:
             self._swap(job, target, source, tree)
-            self.states[target, job.id] = State(source, self._wall(self._world.now()))
+            self.states[target, job.id] = State(source, self._wall(self._world.now(), target))
         if not swapped:
             del points[source]
 
@@ -166,7 +167,7 @@ class Replicas:
                 state = self.states.setdefault((name, job.id), State(job.target))
                 if state.target != job.target:
                     state = self.states[name, job.id] = State(job.target)
-                if self._world.wall_now() >= state.next_sync:
+                if self._world.wall_now(name) >= state.next_sync:
                     on.later(SYNC_SECONDS, self._sync, name, job, state, self._world.now())
 
     def _swap(self, job: replication.Job, source: str, target: str, tree: "pmxcfs.Tree") -> None:
@@ -178,7 +179,7 @@ class Replicas:
     def _sync(self, name: str, job: replication.Job, state: State, began: float) -> None:
         """The end of a sync."""
         world, target = self._world, self._world.machines[job.target]
-        state.last_try = self._wall(began)
+        state.last_try = self._wall(began, name)
         points = self.points.get(job.vmid, {})
         here = name in points
         if (

@@ -390,3 +390,33 @@ def test_without_jobs_no_node_is_asked_for_syncs() -> None:
         assert stage.calls["replication_syncs"] == 0
 
     stage.play(story)
+
+
+@pytest.mark.parametrize("ahead", [-500.0, 0.0, 500.0])
+def test_a_clock_that_is_ahead_makes_no_replica_younger(ahead: float) -> None:
+    stage = replicated()
+    stage.world.machines["pve1"].clock_skew = ahead
+
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(200)
+        sync = observer.snapshot((), 0.0).replicas.syncs["100-0"]
+        truth = stage.world.config.start_timestamp + stage.world.replicas.points[100]["pve2"]
+        assert sync.last <= truth + 1
+        assert sync.last >= truth - 100 + min(ahead, 0.0)
+
+    stage.play(story)
+
+
+def test_a_clock_that_is_set_right_makes_no_older_sync_younger() -> None:
+    stage = replicated()
+    stage.world.machines["pve1"].clock_skew = 500.0
+
+    async def story(observer: watcher.Watcher) -> None:
+        await asyncio.sleep(100)
+        before = observer.snapshot((), 0.0).replicas.syncs["100-0"]
+        stage.world.replicas.refusing.add("pve2")
+        stage.world.machines["pve1"].clock_skew = 0.0
+        await asyncio.sleep(200)
+        assert observer.snapshot((), 0.0).replicas.syncs["100-0"].last == before.last
+
+    stage.play(story)

@@ -338,10 +338,14 @@ def read_owner(system: System) -> str | None:
         return None
 
 
-def read_corosync(text: str) -> dict[str, Any]:
-    """corosync.conf: sections become dicts, repeated sections (`node`) lists of dicts."""
+def read_corosync(system: System) -> dict[str, Any]:
+    """corosync.conf: sections become dicts, repeated sections (`node`) lists of dicts; empty if unreadable."""
     top: dict[str, Any] = {}
     stack = [top]
+    try:
+        text = system.read_text("/etc/pve/corosync.conf")
+    except OSError:
+        return top
     for line in (each.strip() for each in text.splitlines()):
         if line.startswith("#"):
             continue
@@ -357,16 +361,12 @@ def read_corosync(text: str) -> dict[str, Any]:
     return top
 
 
-def read_votes(system: System) -> dict[str, Any]:
+def read_votes(system: System, conf: dict[str, Any]) -> dict[str, Any]:
     """Votes configured and live (S6). What cannot be read is 0, which no check takes for enough.
 
     A QDevice without `votes` has one less than all nodes; with its algorithm `test` it votes for every part
     at once (corosync-qdevice(8) and its source).
     """
-    try:
-        conf = read_corosync(system.read_text("/etc/pve/corosync.conf"))
-    except OSError:
-        conf = {}
     configured = {
         node.get("name") or node.get("ring0_addr", ""): _number(node.get("quorum_votes", "1"))
         for nodelist in conf.get("nodelist{", [])
@@ -386,12 +386,8 @@ def read_votes(system: System) -> dict[str, Any]:
     }
 
 
-def read_totem(system: System) -> dict[str, int]:
+def read_totem(conf: dict[str, Any]) -> dict[str, int]:
     """How corosync notices a loss, in milliseconds; `consensus` 0: not set, 1.2 times the token's timeout."""
-    try:
-        conf = read_corosync(system.read_text("/etc/pve/corosync.conf"))
-    except OSError:
-        conf = {}
     totem: dict[str, Any] = next(iter(conf.get("totem{", [])), {})
     return {
         "token": _number(totem.get("token", "")) or TOKEN_MS,
@@ -895,18 +891,18 @@ Options = Mapping[str, list[str]]
 
 
 def status(system: System, _: Options) -> dict[str, Any]:
-    membership = read_membership(system)
+    membership, corosync = read_membership(system), read_corosync(system)
     return {
         "version": VERSION,
         "node": system.hostname(),
         "quorate": membership.quorate,
         "members": dict(membership.online),
-        "votes": read_votes(system),
+        "votes": read_votes(system, corosync),
         "identities": read_identities(system),
         "newest_epoch": newest_epoch(system),
         "owner": read_owner(system),
         "time": system.wall_clock(),
-        "totem": read_totem(system),
+        "totem": read_totem(corosync),
         "timer": read_timer(system),
     }
 

@@ -287,7 +287,7 @@ class Watcher:
         while True:
             asked_at = self._loop.time()
             rung = self._membership_changed.rung
-            old = self._probes.get(name, snapshot.Probe(asked_at, float("-inf"), None))
+            old = self._probes.get(name) or snapshot.Probe(asked_at, float("-inf"), None)
             try:
                 view = await self._outside.hypervisor.membership(name)
             except Exception as problem:

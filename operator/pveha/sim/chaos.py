@@ -21,7 +21,7 @@ FIRST_FAULT_SECONDS = 45.0
 SPAN_SECONDS = 1500.0
 """Faults begin within this time after the first one; whatever lasts longer is mended at its end."""
 FEWEST_FAULTS = 10
-MOST_FAULTS = 12
+MOST_FAULTS = 11
 ORDERED = {"startup": {"readyTimeoutSeconds": 90, "delaySeconds": 5}}
 """The FailoverPolicy of guests that others depend on in random runs."""
 AUTO_PROTECT = [{"name": "auto", "tags": [mishaps_people.AUTO_TAG]}]

@@ -339,7 +339,7 @@ def read_owner(system: System) -> str | None:
 
 
 def read_corosync(system: System) -> dict[str, Any]:
-    """corosync.conf: sections become dicts, repeated ones (`node`) lists of them; empty if it cannot be read."""
+    """corosync.conf: sections become dicts, repeated ones (`node`) lists of them; empty if not readable."""
     top: dict[str, Any] = {}
     stack = [top]
     try:

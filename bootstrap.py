@@ -175,8 +175,8 @@ def run(command: "list[str]") -> int:
 def lanes(pytest_arguments: "list[str]") -> "list[dict[str, list[str]]]":
     """Checks that run one after the other, in lanes that run side by side.
 
-    Without arguments of their own the tests run in two processes: those with an API server mostly wait and are
-    done first, the others compute, and give way to them.
+    Without arguments of their own the tests run in two processes: those with an API server mostly wait, and
+    are done first; the others compute, and give way to them.
     """
     if pytest_arguments:
         return [{**LINTERS, "tests": ["pytest", *pytest_arguments]}]

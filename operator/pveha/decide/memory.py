@@ -173,7 +173,7 @@ class Loss:
     seen_there_at: float | None = None
     """When the guest was last seen on the lost node (the loop's time); None: not by this leader."""
     found_at: float = float("-inf")
-    """When a guest that this leader has not seen there was found elsewhere (the loop's time)."""
+    """When the guest was found elsewhere, where it is now (the loop's time)."""
     uptime: float = 0.0
     """What was told last of the guest's uptime before it moved: a stale word that must not be taken for a new
     one."""

@@ -170,8 +170,9 @@ def _begun(
             uptime=guest.seen.uptime,
         )
     if known is not None and where.node != known.node:
-        moved = where.node != known.moved_to
-        return dataclasses.replace(known, moved_to=where.node, uptime=guest.seen.uptime) if moved else known
+        if where.node == known.moved_to:
+            return known
+        return dataclasses.replace(known, moved_to=where.node, uptime=guest.seen.uptime, found_at=seen.now)
     if known is not None:
         again = where.state is evidence.State.SUSPECT and _runs_again(guest, known)
         there = dataclasses.replace(known, seen_there_at=seen.inventory.answered_at, uptime=guest.seen.uptime)

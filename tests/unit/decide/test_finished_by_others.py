@@ -64,6 +64,17 @@ def test_elsewhere_it_was_native_ha() -> None:
     assert done.completion_time is not None
 
 
+def test_elsewhere_not_by_what_the_node_told_that_it_was_moved_from_again() -> None:
+    """Found by seed 610043."""
+    scene = Restarted(BEGUN)
+    scene.move(102, "pve3")
+    scene.step(losses.TOLD_ANEW_SECONDS - 2)
+    scene.move(102, "pve1")
+    assert scene.last().completion_time is None
+    for _ in range(10):
+        assert scene.last().completion_time is None
+
+
 def test_elsewhere_not_by_what_its_old_node_told_before_native_ha_moved_it_there() -> None:
     scene = Restarted(BEGUN)
     scene.move(102, "pve2")

@@ -30,6 +30,8 @@ class Startup:
 
 
 NOTHING = Startup()
+MAY_RUN = frozenset({evidence.State.ONLINE, evidence.State.FENCED})
+"""States of a guest's node in which nothing but the guest itself keeps it from running."""
 
 
 def follow(
@@ -89,7 +91,14 @@ def follow(
         if name in involved
     }
     awaited = {vmid: each for vmid, each in memo.awaited.items() if vmid in needed - waiting}
-    for name in planned.awaited:
+    counted = {
+        name
+        for name, guest in involved.items()
+        if guest.vmid in needed - waiting
+        and (where := verdicts.get(guest.seen.node)) is not None
+        and where.state in MAY_RUN
+    }
+    for name in planned.awaited | counted:
         vmid = involved[name].vmid
         awaited[vmid] = _awaited(memo.awaited.get(vmid), graph[name].ready, seen.now)
     asked = frozenset(

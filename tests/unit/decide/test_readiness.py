@@ -351,3 +351,14 @@ def test_who_was_moved_by_hand_from_the_lost_node_waits_as_well() -> None:
     for _ in range(4):
         assert 112 not in started(scene.step(0.25))
     assert scene.takeovers()[112].waits
+
+
+def test_the_time_of_who_cannot_be_recovered_runs_from_the_proof_for_those_that_come_later_too() -> None:
+    """Found by seed 33000377: vm112 was in the middle of a migration."""
+    scene = Scene({"readyTimeoutSeconds": 90})
+    scene.set_config(101, storages=frozenset({"local"}))
+    scene.services["vm:112"] = cluster.ServiceStatus("migrate", "pve2", "pve1")
+    scene.lose_and_prove()
+    assert 112 not in started(scene.step(100))
+    scene.services["vm:112"] = cluster.ServiceStatus("started", "pve1")
+    assert 112 in started(scene.step())

@@ -38,6 +38,7 @@ class Node:
     booted_at: float = -5000.0
     used: int = 8 * GIB
     """Bytes of its 64 GiB."""
+    cpus: float | None = 16
 
 
 class Scene:
@@ -209,7 +210,12 @@ class Scene:
     def _inventory(self) -> cluster.Inventory:
         nodes = {
             name: cluster.NodeResource(
-                name, each.online, 64 * GIB, each.used, self.now - each.booted_at if each.online else None
+                name,
+                each.online,
+                64 * GIB,
+                each.used,
+                self.now - each.booted_at if each.online else None,
+                each.cpus,
             )
             for name, each in self.nodes.items()
         }

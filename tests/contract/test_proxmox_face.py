@@ -25,6 +25,7 @@ WORLD = config.three_nodes(
         config.Guest(101, "pve1", kind=guests.GuestKind.CONTAINER, running=False),
         config.managed(102, "pve2"),
         config.Guest(103, "pve3", storages=("zfs",), replicas=(config.Replica("pve1", synced_ago=100),)),
+        config.Guest(104, "pve3", kind=guests.GuestKind.CONTAINER, cores=0, running=False),
     ),
     storages=(*config.Config(()).storages, config.Storage("zfs", shared=False, type="zfspool")),
     rules=(RULE,),
@@ -103,13 +104,14 @@ class TestBoth:
         assert (web.ref, web.node, web.status, web.name) == (VM, "pve1", "stopped", "web")
         assert web.tags == {"gold"}
         assert (web.template, web.lock, web.ha_state) == (False, None, None)
-        assert web.max_memory == 2 * config.GIB
+        assert (web.max_memory, web.max_cpu) == (2 * config.GIB, 2)
+        assert found.guests[104].max_cpu == 16, "a container that nothing limits may use all of its node"
         assert found.guests[101].ref.kind is guests.GuestKind.CONTAINER
         assert (found.guests[102].status, found.guests[102].ha_state) == ("running", "started")
         assert {name: node.online for name, node in found.nodes.items()} == dict.fromkeys(
             ("pve1", "pve2", "pve3"), True
         )
-        assert all(node.max_memory == 64 * config.GIB for node in found.nodes.values())
+        assert {(node.max_memory, node.max_cpu) for node in found.nodes.values()} == {(64 * config.GIB, 16)}
         assert {(each.storage, each.shared, each.available) for each in found.storages} == {
             ("shared", True, True),
             ("local", False, True),
@@ -387,7 +389,7 @@ class TestBoth:
         world.stop_pmxcfs("pve3")
         with pytest.raises(errors.Unreachable):
             await hypervisor.membership("pve3")
-        assert set((await hypervisor.inventory()).guests) == {100, 101, 102, 103}
+        assert set((await hypervisor.inventory()).guests) == {100, 101, 102, 103, 104}
         world.stop_pvedaemon("pve2")
         with pytest.raises(errors.Unreachable):
             await hypervisor.guest_runtime(MANAGED, "pve2")

@@ -196,11 +196,19 @@ class TestShapes:
         assert found.guests[100].status == "running"
         assert found.guests[100].tags == {"ha", "k8s"}
 
+    def test_nodes_and_guests_have_cpus(self) -> None:
+        found = shapes.inventory(recorded.answer("cluster_resources_steady").data, 0)
+        assert {name: each.max_cpu for name, each in found.nodes.items()} == dict.fromkeys(
+            ("pve1", "pve2", "pve3"), 2
+        )
+        assert {each.max_cpu for each in found.guests.values()} == {1}
+
     def test_after_five_minutes_they_have_lost_names_and_sizes(self) -> None:
         found = shapes.inventory(recorded.answer("dead5min_cluster_resources").data, 0)
-        assert found.nodes["pve2"].max_memory is None
+        assert (found.nodes["pve2"].max_memory, found.nodes["pve2"].max_cpu) == (None, None)
         lost = found.guests[110]
-        assert (lost.status, lost.name, lost.max_memory, lost.template) == ("unknown", "", 0, False)
+        assert (lost.status, lost.name, lost.template) == ("unknown", "", False)
+        assert (lost.max_memory, lost.max_cpu) == (0, 0)
         assert {each.node for each in found.storages if not each.available} == {"pve2"}
         assert {each.type for each in found.storages} == {"dir"}
 

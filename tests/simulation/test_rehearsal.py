@@ -107,7 +107,9 @@ def facts(seen: snapshot.Snapshot) -> dict[str, Any]:
     assert configs is not None
     assert resources is not None
     return {
-        "nodes": {name: (each.online, each.max_memory) for name, each in inventory.nodes.items()},
+        "nodes": {
+            name: (each.online, each.max_memory, each.max_cpu) for name, each in inventory.nodes.items()
+        },
         "guests": inventory.guests,
         "storages": sorted(inventory.storages, key=lambda each: (each.node, each.storage)),
         "configs": configs.guests,

@@ -750,8 +750,8 @@ class FailoverReady(Documented):
     )
     NO_CAPACITY = (
         "NoCapacity",
-        "No other node has the memory for it.",
-        "Add memory or a node, or stop or move guests.",
+        "No other node has the memory for it, or the CPUs (where spec.capacity.cpuAllocationRatio is given).",
+        "Add memory, CPUs or a node, stop or move guests, or raise the ratio.",
     )
     NO_TARGET = (
         "NoTarget",

@@ -260,6 +260,9 @@ class Capacity(Model):
     memory_reserve_mebibytes: Annotated[int, Field(ge=0, le=1_048_576)] = 512
     """How much memory of each node no guest is planned into: what a guest's process needs beside the guest's
     own memory, and the node when it has more to do. Raise it for nodes whose caches grow (ZFS, Ceph)."""
+    cpu_allocation_ratio: Annotated[int, Field(ge=1, le=64)] | None = None
+    """How many vCPUs of running guests each CPU of a node may carry: 1 overcommits nothing, 4 is usual.
+    Without it CPUs are no limit."""
     enforcement: CapacityEnforcement = CapacityEnforcement.WARN
     """Warn: a condition and Events tell it. Enforce: pveha also begins no drain after which the nodes that
     are left could not lose so many more. Failovers are never refused."""

@@ -97,19 +97,27 @@ def extent(answer: admission.Admission) -> str:
     return f"not exact: of {answer.combinations} {what} some were only looked over"
 
 
-def after(asked: problem.Problem, targets: Mapping[int, str], sizes: Mapping[int, int]) -> problem.Problem:
-    """The problem once guests have been moved to their targets; `sizes` are their bytes of memory."""
+def after(
+    asked: problem.Problem, targets: Mapping[int, str], sizes: Mapping[int, int], cpus: Mapping[int, float]
+) -> problem.Problem:
+    """The problem once guests have been moved to their targets; `sizes` are their bytes of memory, `cpus`
+    their vCPUs, where these count."""
     there = {guest.vmid for guest in asked.guests if not guest.stays}
     guests = tuple(
         dataclasses.replace(guest, node=targets[guest.vmid]) if guest.vmid in targets else guest
         for guest in asked.guests
     )
-    more: dict[str, int] = {}
+    more: dict[str, tuple[int, float]] = {}
     for vmid, target in targets.items():
         if vmid not in there:
-            more[target] = more.get(target, 0) + sizes[vmid]
+            memory_, cpu = more.get(target, (0, 0.0))
+            more[target] = memory_ + sizes[vmid], cpu + cpus.get(vmid, 0.0)
     nodes = tuple(
-        dataclasses.replace(node, used_memory=node.used_memory + more[node.name])
+        dataclasses.replace(
+            node,
+            used_memory=node.used_memory + more[node.name][0],
+            used_cpu=node.used_cpu + more[node.name][1],
+        )
         if node.name in more
         else node
         for node in asked.nodes

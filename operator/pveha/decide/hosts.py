@@ -1,6 +1,6 @@
 """Which nodes take guests, and what they have for them."""
 
-from collections.abc import Set
+from collections.abc import Iterable, Mapping, Set
 
 from pveha.api import hacluster
 from pveha.api.conditions import FailoverReady
@@ -19,25 +19,58 @@ NO_ZONE = "-"
 
 def nodes(now: situation.Situation, leaving: Set[str]) -> tuple[problem.Node, ...]:
     """All nodes, of which none of `leaving` and none that is `excluded` takes guests."""
+    cpus = _cpus_in_use(now)
     return tuple(
-        _node(name, now, accepts=name not in leaving and not excluded(name, now)) for name in now.verdicts
+        _node(name, now, cpus.get(name, 0.0), accepts=name not in leaving and not excluded(name, now))
+        for name in now.verdicts
     )
 
 
-def _node(name: str, now: situation.Situation, *, accepts: bool) -> problem.Node:
+def _node(name: str, now: situation.Situation, used_cpu: float, *, accepts: bool) -> problem.Node:
     seen, spec = now.seen, now.spec
     resource = seen.inventory.nodes.get(name) if seen.inventory else None
     total, used = (resource.max_memory or 0, resource.used_memory or 0) if resource else (0, 0)
     reserve = spec.capacity.memory_reserve_mebibytes << 20
+    cpus = (resource.max_cpu or 0.0) if resource else 0.0
     lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None
     return problem.Node(
         name,
         max(0, total * (100 + spec.capacity.memory_overcommit_percent) // 100 - reserve),
+        cpu=cpus * (spec.capacity.cpu_allocation_ratio or 0),
         used_memory=used + now.promised.get(name, 0),
+        used_cpu=used_cpu,
         zone=spec.zone(name) or NO_ZONE,
         rank=0 if lrm is not None and lrm.state == "active" else 1,
         accepts=accepts,
     )
+
+
+def cpus(now: situation.Situation, vmids: Iterable[int]) -> dict[int, float]:
+    """vCPUs of guests; empty where CPUs are no limit."""
+    if now.spec.capacity.cpu_allocation_ratio is None or now.seen.inventory is None:
+        return {}
+    found = now.seen.inventory.guests
+    return {vmid: now.seen.cpus_of(found[vmid]) for vmid in vmids if vmid in found}
+
+
+def _cpus_in_use(now: situation.Situation) -> Mapping[str, float]:
+    """vCPUs per node of the guests that run there or are on their way there; empty where CPUs are no
+    limit."""
+    seen, total = now.seen, dict[str, float]()
+    found = seen.inventory.guests if seen.inventory is not None else {}
+    counted = cpus(now, found)
+    taken = seen.takeovers() if counted else {}
+    for vmid, each in counted.items():
+        guest, protected = found[vmid], now.protected.guests.get(vmid)
+        if vmid in taken:
+            where = {taken[vmid].target}
+        else:
+            starting = protected is not None and protected.comment.mark is not None
+            here = guest.node if guest.status != "stopped" or starting else ""
+            where = {here, situation.heading(guest, seen, now.memo)} - {""}
+        for name in where:
+            total[name] = total.get(name, 0.0) + each
+    return total
 
 
 def excluded(name: str, now: situation.Situation) -> str:

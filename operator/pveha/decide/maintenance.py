@@ -41,7 +41,6 @@ ARRIVED_SECONDS = 20.0
 10 s)."""
 MANAGER_SILENT_SECONDS = 30.0
 """A CRM flushes every 10 s: one that has been silent for longer takes up no command."""
-MOVING_STATES = frozenset({"migrate", "relocate"})
 
 
 class Standing(enum.Enum):
@@ -153,7 +152,7 @@ def in_motion(guest: cluster.GuestResource, seen: snapshot.Snapshot) -> bool:
     if service is None:
         return guest.lock == "migrate"
     arrived = guest.node == service.target and guest.lock is None and guest.status == "running"
-    return service.state in MOVING_STATES and not arrived
+    return service.state in situation.MOVING_STATES and not arrived
 
 
 def _on_the_books(name: str, seen: snapshot.Snapshot) -> list[cluster.GuestResource]:
@@ -243,12 +242,8 @@ def _promised(now: situation.Situation, memo: memory.Memory) -> dict[str, int]:
     """Bytes of memory per node that guests on their way there will use, those that are moved included."""
     total = dict(now.promised)
     assert now.seen.inventory is not None
-    for vmid, guest in now.seen.inventory.guests.items():
-        move, service = memo.moves.get(vmid), now.seen.service(guest.ref.sid)
-        target = move.target if move is not None and (move.sent_at or move.arrived_at) else ""
-        if not target and service is not None and service.state in MOVING_STATES:
-            target = service.target or ""
-        if target:
+    for guest in now.seen.inventory.guests.values():
+        if target := situation.heading(guest, now.seen, memo):
             total[target] = total.get(target, 0) + now.seen.memory_of(guest)
     return total
 
@@ -341,7 +336,7 @@ class _Node:
         able = protection.recoverable(protected.guests.values(), seen, self.now.memo)
         each = placement.ask_each(self.now, able)
         sizes = {vmid: self.now.seen.memory_of(seen.inventory.guests[vmid]) for vmid in targets}
-        emptied = capacity.after(each.question.asked, targets, sizes)
+        emptied = capacity.after(each.question.asked, targets, sizes, hosts.cpus(self.now, targets))
         about = f"drain/{self.name}"
         found = capacity.assess(about, emptied, spec, self.now.memo, self.now.verdicts, protected.guests)
         if not found.too_few and found.answer is None:

@@ -1,8 +1,8 @@
 """Where the guests of a lost or drained node go: what the engine (`placing`) is asked, and what its answer
 means.
 
-A guest needs what it has on its node (`eligibility`), memory, and a node that takes guests (`hosts`); users
-wish (`wishes`), and so do the rules that Proxmox's own HA would keep (`ha_rules`, S12).
+A guest needs what it has on its node (`eligibility`), memory and CPUs, and a node that takes guests
+(`hosts`); users wish (`wishes`), and so do the rules that Proxmox's own HA would keep (`ha_rules`, S12).
 """
 
 import dataclasses
@@ -161,13 +161,17 @@ def ask(
 ) -> Question:
     """The engine's problem.
 
-    `locations` are those of the guests that stay, by service id. What nodes have in use is measured, with
-    the guests in `demands` that run there.
+    `locations` are those of the guests that stay, by service id. What nodes have in use, memory measured and
+    CPUs as configured, is with the guests in `demands` that run there.
     """
     rules, wished = now.seen.ha_rules, now.protected.wished
     by_vmid = {each.vmid: each for each in demands}
     of_guest = ha_rules.by_guest(rules)
-    guests = [_guest(each, of_guest.get(each.sid, ()), now.judge, wished) for each in by_vmid.values()]
+    cpus = hosts.cpus(now, by_vmid)
+    guests = [
+        _guest(each, cpus.get(vmid, 0.0), of_guest.get(each.sid, ()), now.judge, wished)
+        for vmid, each in by_vmid.items()
+    ]
     groups, native = _groups(by_vmid, rules, wished)
     if staying := {vmid for group in groups for vmid in group.vmids if vmid not in by_vmid}:
         at = {_vmid(sid): where for sid, where in locations.items()}
@@ -176,9 +180,17 @@ def ask(
     for each in by_vmid.values():
         if each.node:
             counted[each.node] = counted.get(each.node, 0) + each.memory
+    counted_cpu: dict[str, float] = {}
+    for vmid, cpu in cpus.items():
+        where = by_vmid[vmid].node
+        counted_cpu[where] = counted_cpu.get(where, 0.0) + cpu
     if counted:
         nodes = tuple(
-            dataclasses.replace(node, used_memory=node.used_memory - counted[node.name])
+            dataclasses.replace(
+                node,
+                used_memory=node.used_memory - counted[node.name],
+                used_cpu=node.used_cpu - counted_cpu.get(node.name, 0.0),
+            )
             if node.name in counted
             else node
             for node in nodes
@@ -188,6 +200,7 @@ def ask(
 
 def _guest(
     asked: Demand,
+    cpu: float,
     rules: Collection[cluster.HARule],
     judge: eligibility.Judge,
     wished: wishes.Wishes,
@@ -213,6 +226,7 @@ def _guest(
         asked.vmid,
         asked.memory,
         asked.node,
+        cpu=cpu,
         priority=asked.priority,
         eligible=eligible,
         affinity=affinity,
@@ -284,7 +298,7 @@ def _refusal(
     taking: frozenset[str],
 ) -> protection.Refusal:
     """The first that holds: it is bound to its node; no node takes guests; none has what it needs; wishes or
-    rules; memory."""
+    rules; memory or CPUs."""
     config, judge, wished = asked.config, question.now.judge, question.now.protected.wished
     if config is not None and (bound := judge.bound(config)):
         return bound

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 
 from pveha.api import hacluster
 from pveha.decide import eligibility, evidence, memory, protection, replicas
-from pveha.model import operations, snapshot
+from pveha.model import cluster, operations, snapshot
+
+MOVING_STATES = frozenset({"migrate", "relocate"})
+"""Of a service that the CRM moves."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,6 +38,14 @@ def promised(seen: snapshot.Snapshot, protected: protection.Protection) -> dict[
         if starting:
             total[where] = total.get(where, 0) + guest.memory
     return total
+
+
+def heading(guest: cluster.GuestResource, seen: snapshot.Snapshot, memo: memory.Memory) -> str:
+    """The node that a guest is being moved to, or has just been moved to; empty: none."""
+    move, service = memo.moves.get(guest.ref.vmid), seen.service(guest.ref.sid)
+    if move is not None and move.target and (move.sent_at or move.arrived_at):
+        return move.target
+    return (service.target or "") if service is not None and service.state in MOVING_STATES else ""
 
 
 def replica(now: Situation, guest: protection.Protected, target: str) -> operations.Replica | None:

@@ -28,7 +28,7 @@ class MembershipView:
 @dataclasses.dataclass(frozen=True, slots=True)
 class NodeResource:
     """A node's entry in `/cluster/resources`. Memory is in bytes; None where a node that is not online hides
-    it."""
+    it, and its CPUs."""
 
     name: str
     online: bool
@@ -36,6 +36,7 @@ class NodeResource:
     used_memory: int | None
     uptime: float | None = None
     """Seconds since boot."""
+    max_cpu: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class GuestResource:
     pool: str | None = None
     uptime: float = dataclasses.field(default=0.0, compare=False)
     """Seconds since its process was started, as last reported; stale like `status`."""
+    max_cpu: float = 0.0
+    """CPUs it may use at most: of a container without a limit those of its node. 0 where they are hidden."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

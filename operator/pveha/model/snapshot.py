@@ -107,6 +107,11 @@ class Snapshot:
         config = self.config(guest.ref.vmid)
         return config.memory_bytes if config is not None else guest.max_memory
 
+    def cpus_of(self, guest: cluster.GuestResource) -> float:
+        """vCPUs, as configured if that is known; at least one, also of a container without a limit."""
+        config = self.config(guest.ref.vmid)
+        return max(1.0, config.cores if config is not None else guest.max_cpu)
+
     @property
     def ha_rules(self) -> tuple[cluster.HARule, ...]:
         """The HA rules that Proxmox applies, as far as they were read."""

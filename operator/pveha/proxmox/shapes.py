@@ -47,11 +47,12 @@ class MemberEntry(Shape):
 
 
 class NodeEntry(Shape):
-    """A node in `/cluster/resources`; one that is not online hides its memory."""
+    """A node in `/cluster/resources`; one that is not online hides its size."""
 
     type: Literal["node"]
     node: str
     status: str
+    maxcpu: float | None = None
     maxmem: int | None = None
     mem: int | None = None
     uptime: float | None = None
@@ -65,6 +66,7 @@ class GuestEntry(Shape):
     node: str
     status: str
     name: str = ""
+    maxcpu: float = 0
     maxmem: int = 0
     template: Flag = False
     lock: str | None = None
@@ -330,7 +332,7 @@ def inventory(data: Any, answered_at: float) -> cluster.Inventory:
     return cluster.Inventory(
         nodes={
             each.node: cluster.NodeResource(
-                each.node, each.status == "online", each.maxmem, each.mem, each.uptime
+                each.node, each.status == "online", each.maxmem, each.mem, each.uptime, each.maxcpu
             )
             for each in entries
             if isinstance(each, NodeEntry)
@@ -348,6 +350,7 @@ def inventory(data: Any, answered_at: float) -> cluster.Inventory:
                 tags=frozenset(_listed(each.tags)),
                 pool=each.pool or None,
                 uptime=each.uptime,
+                max_cpu=each.maxcpu,
             )
             for each in entries
             if isinstance(each, GuestEntry)

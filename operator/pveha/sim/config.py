@@ -109,6 +109,7 @@ class Guest:
     name: str = ""
     memory: int = 2 * GIB
     cores: int = 2
+    """0: nothing limits it; containers only."""
     storages: tuple[str, ...] = ("shared",)
     running: bool = True
     ha: cluster.HAResource | None = None

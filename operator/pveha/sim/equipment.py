@@ -98,7 +98,7 @@ class Equipment:
                 f"Installed QEMU version '{qemu}.0' is too old to run machine type '{machine}', "
                 f"please upgrade node '{node}'"
             )
-        if int(guestfile.value(text, "cores") or 1) * int(guestfile.value(text, "sockets") or 1) > cpus:
+        if guestfile.vcpus(text) > cpus:
             return f"MAX {cpus} vcpus allowed per VM on this node"
         for mapping in guestfile.mappings(text):
             if node not in self.mappings.get(mapping, ()):

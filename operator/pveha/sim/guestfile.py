@@ -64,6 +64,11 @@ class Network:
     trunks: bool
 
 
+def vcpus(text: str) -> int:
+    """CPUs that a guest is given; 0: nothing says it, and a container may use all of its node."""
+    return int(value(text, "cores") or 0) * int(value(text, "sockets") or 1)
+
+
 def networks(text: str) -> list[Network]:
     """Network devices that are on a bridge."""
     found = []
@@ -103,7 +108,8 @@ def parse_path(path: str) -> tuple[guests.GuestRef, str] | None:
 def render(guest: config.Guest) -> str:
     """The configuration file of a guest as Proxmox writes it."""
     lines = {"name" if guest.kind is guests.GuestKind.VM else "hostname": guest.name}
-    lines["cores"] = str(guest.cores)
+    if guest.cores:
+        lines["cores"] = str(guest.cores)
     lines["memory"] = str(guest.memory >> 20)
     if guest.lock:
         lines["lock"] = guest.lock

@@ -516,6 +516,7 @@ class SimHypervisor:
                 None if stale else on.about.memory,
                 views.used_memory(world, name) if online else None,
                 on.uptime if online else None,
+                None if stale else on.about.cpus,
             )
         storages = tuple(
             cluster.StorageResource(
@@ -555,6 +556,7 @@ class SimHypervisor:
             frozenset(about.tags),
             pool,
             int(views.guest_uptime(self._world, at, file)),
+            views.guest_cpus(self._world, file),
         )
 
 

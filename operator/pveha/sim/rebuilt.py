@@ -4,6 +4,7 @@ What a snapshot does not tell is assumed, and each assumption is a sentence for 
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 
 from pveha import api
@@ -124,7 +125,7 @@ class _Likeness:
         return dataclasses.replace(
             default,
             memory=told.max_memory or default.memory,
-            cpus=(has.cpus if has is not None else None) or 256,
+            cpus=int(told.max_cpu or 0) or (has.cpus if has is not None else None) or 256,
             votes=votes,
             has_bmc=has_bmc,
             bmc_uuid=config.stable_uuid(f"stranger to {name}") if stranger else None,
@@ -253,7 +254,7 @@ class _Likeness:
     def _guest(self, told: cluster.GuestResource) -> config.Guest:
         about = self._configs.get(told.ref.vmid)
         if about is None:
-            self._assume(f"guest {told.ref} asks for nothing but memory: its configuration was not read")
+            self._assume(f"guest {told.ref} asks for memory and CPUs only: its configuration was not read")
         vm = told.ref.kind is guests.GuestKind.VM
         resource = self._ha.resources.get(told.ref.sid)
         return config.Guest(
@@ -262,7 +263,7 @@ class _Likeness:
             told.ref.kind,
             told.name,
             about.memory_bytes if about is not None else told.max_memory,
-            max(1, about.cores) if about is not None else 1,
+            about.cores if about is not None else math.ceil(told.max_cpu),
             tuple(sorted(about.storages)) if about is not None else (),
             running=told.status == "running",
             ha=self._resource(resource) if resource is not None else None,

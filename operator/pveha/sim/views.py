@@ -94,6 +94,12 @@ def node_status(world: "worlds.World", witness: str, node: str) -> str:
     return "online"
 
 
+def guest_cpus(world: "worlds.World", file: guestfile.GuestFile) -> int:
+    """CPUs that a guest may use."""
+    every = world.machines[file.node].about.cpus if file.ref.kind is guests.GuestKind.CONTAINER else 1
+    return guestfile.vcpus(file.text) or every
+
+
 def used_memory(world: "worlds.World", node: str) -> int:
     """Memory in use on a node: the host's own 2 GiB and its processes' guests. One that is dead has told that
     when it was last asked."""

@@ -148,18 +148,32 @@ def _no_capacity(arrangement: State, g: int, nodes: list[int]) -> Why:
     rivals = [
         each
         for n in nodes
+        if _had_room(arrangement, g, n)
         for each in arrangement.lodgers.get(n, ())
-        if index.level[each] <= index.level[g] and arrangement.bare[n] >= index.memory[g]
+        if index.level[each] <= index.level[g]
     ]
     outranked = (
         "; guests of the same or a higher priority that fail over too take what was free" if rivals else ""
     )
+    memory = any(index.memory[g] > arrangement.memory[n] for n in nodes)
+    cpu = any(index.cpu[g] > arrangement.cpu[n] for n in nodes)
+    wanted = [f"{index.memory[g] // MIB} MiB"] if memory else []
+    wanted += [_cpus(index.cpu[g] / MILLI)] if cpu else []
+    more = "memory, CPUs" if memory and cpu else "memory" if memory else "CPUs"
     return Why(
         Reason.NO_CAPACITY,
-        f"it needs {index.memory[g] // MIB} MiB, and of {_names([index.nodes[n].name for n in nodes])} "
-        f"none has that: {_shortage(needs)}{outranked}; free that there, or add memory or a node",
+        f"it needs {' and '.join(wanted)}, and of {_names([index.nodes[n].name for n in nodes])} "
+        f"none has {'both' if memory and cpu else 'that'}: {_shortage(needs)}{outranked}; free that there, "
+        f"or add {more} or a node",
         needs,
     )
+
+
+def _had_room(arrangement: State, g: int, n: int) -> bool:
+    """Whether there was room for `g` while nobody was placed."""
+    index = arrangement.index
+    cpu = arrangement.cpu[n] + sum(index.cpu[each] for each in arrangement.lodgers.get(n, ()))
+    return arrangement.bare[n] >= index.memory[g] and cpu >= index.cpu[g]
 
 
 def _needs(arrangement: State, g: int, nodes: list[int]) -> Needs:
@@ -177,8 +191,12 @@ def _needs(arrangement: State, g: int, nodes: list[int]) -> Needs:
 
 def _shortage(needs: Needs) -> str:
     lacks = [f"about {needs.memory // MIB} MiB"] if needs.memory else []
-    lacks += [f"{needs.cpu:g} cores"] if needs.cpu else []
+    lacks += [_cpus(needs.cpu)] if needs.cpu else []
     return f"{needs.node} is nearest, it lacks {' and '.join(lacks)}"
+
+
+def _cpus(number: float) -> str:
+    return f"{number:g} CPU" if number == 1 else f"{number:g} CPUs"
 
 
 def _names(names: list[str]) -> str:

@@ -126,7 +126,31 @@ def test_no_capacity_for_want_of_cpu() -> None:
     nodes = [node("pve1", 8), node("pve2", 8, cpu=2.0)]
     made = planned(nodes, [guest(100, 1, cpu=1.5), guest(101, 1, "pve2", cpu=1.0)])
     assert reason(made, 100)[0] is why.Reason.NO_CAPACITY
-    assert "pve2 is nearest, it lacks 0.5 cores" in made.left[100].sentence
+    assert made.left[100].sentence == (
+        "it needs 1.5 CPUs, and of pve2 none has that: pve2 is nearest, it lacks 0.5 CPUs; free that there, "
+        "or add CPUs or a node"
+    )
+    assert made.left[100].needs == why.Needs("pve2", 0, 0.5)
+
+
+def test_no_capacity_for_want_of_memory_here_and_cpu_there() -> None:
+    nodes = [node("pve1", 8), node("pve2", 1), node("pve3", 8, cpu=1.0)]
+    made = planned(nodes, [guest(100, 2, cpu=2.0)])
+    assert made.left[100].sentence == (
+        "it needs 2048 MiB and 2 CPUs, and of pve2, pve3 none has both: pve3 is nearest, it lacks 1 CPU; "
+        "free that there, or add memory, CPUs or a node"
+    )
+
+
+def test_whom_others_took_only_memory_from_is_not_told_of_them() -> None:
+    nodes = [node("pve1", 8), node("pve2", 8, cpu=2.0)]
+    others = "guests of the same or a higher priority that fail over too take what was free"
+    made = planned(nodes, [guest(100, 1, cpu=4.0), guest(101, 1, cpu=1.0)])
+    assert made.left.keys() == {100}
+    assert others not in made.left[100].sentence
+    made = planned(nodes, [guest(100, 1, cpu=2.0), guest(101, 2, cpu=1.0, priority=9)])
+    assert made.left.keys() == {100}
+    assert others in made.left[100].sentence
 
 
 def test_no_eligible_node() -> None:

@@ -66,6 +66,8 @@ def follow(
         return Startup(circles=circles), memory.changed(memo, awaited={}, steady=steady)
     if storm.lacks_quorum(seen, memo):
         memo = memory.changed(memo, awaited={})
+    still = {guest.vmid for guest in involved.values() if _goes_on(guest, verdicts)}
+    memo = memory.changed(memo, steady={vmid: on for vmid, on in memo.steady.items() if vmid in still})
     graph = {}
     for name, guest in involved.items():
         unready = _unready(guest, seen, memo, verdicts, guest.vmid in in_flight)
@@ -194,6 +196,12 @@ def _is_online(name: str, verdicts: Mapping[str, evidence.Verdict]) -> bool:
 def _has_agent(guest: protection.Protected) -> bool:
     vm = guest.ref.kind is guests.GuestKind.VM
     return vm and guest.config is not None and guest.config.agent
+
+
+def _goes_on(guest: protection.Protected, verdicts: Mapping[str, evidence.Verdict]) -> bool:
+    """Whether nothing says that the guest has stopped running where it is."""
+    where = verdicts.get(guest.seen.node)
+    return guest.seen.status == "running" and where is not None and not where.lost
 
 
 def _is_steady(guest: protection.Protected, memo: memory.Memory) -> bool:

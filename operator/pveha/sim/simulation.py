@@ -133,7 +133,9 @@ class _Play:
             self._invariants.set_by_user[sid] = self._rig.world.now()
             present = self._rig.world.newest.resources.get(sid)
             wanted = self._wanted.get(sid)
-            if present is not None and wanted is not None and self._rig.world.writable:
+            if present is not None and mark.parse(present.comment).preempted:
+                self._anyway.add(sid)
+            elif present is not None and wanted is not None and self._rig.world.writable:
                 self._wanted[sid] = dataclasses.replace(wanted, state=state)
         elif match := re.fullmatch(
             r"(?:(?:start|stop|migrate|unlock|lock|crash) guest|move config) (\d+).*", line
@@ -205,10 +207,12 @@ class _Play:
             self._invariants.violated("stays right", problem)
 
     def _moved(self, vmid: int, source: str, target: str, by: str) -> None:
-        """In a world that has come right, a guest may find a better place, once."""
+        """In a world that has come right, a guest may find a better place, once; or go back, where its owner
+        wants failback."""
         left = self._left.setdefault(vmid, set())
         left.add(source)
-        if target in left:
+        resource = self._rig.world.newest.resources.get(self._rig.world.guest_file(vmid).ref.sid)
+        if target in left and not (resource is not None and resource.failback):
             what = f"guest {vmid} is back on {target}, which it had left since all was mended, by {by}"
             self._invariants.violated("nothing bounces", what)
 

@@ -362,3 +362,23 @@ def test_the_time_of_who_cannot_be_recovered_runs_from_the_proof_for_those_that_
     assert 112 not in started(scene.step(100))
     scene.services["vm:112"] = cluster.ServiceStatus("started", "pve1")
     assert 112 in started(scene.step())
+
+
+def test_who_was_restarted_by_native_ha_meanwhile_is_not_taken_to_have_run_all_the_time() -> None:
+    """Found by seed 34000966: the node of vm101 was away for a while as well."""
+    scene = Scene({"delaySeconds": 30}, agent=False)
+    scene.move(101, "pve3")
+    scene.services["vm:101"] = cluster.ServiceStatus("started", "pve3")
+    scene.set_guest(101, uptime=500)
+    scene.settle()
+    scene.lose("pve1")
+    scene.step(4)
+    scene.prove("pve1")
+    scene.services["vm:112"] = cluster.ServiceStatus("migrate", "pve2", "pve1")
+    scene.set_guest(101, status="stopped", uptime=0)
+    scene.step(1)
+    scene.set_guest(101, status="running", uptime=1)
+    scene.services["vm:112"] = cluster.ServiceStatus("started", "pve1")
+    assert 112 not in started(scene.step())
+    scene.step(0.25)
+    assert scene.takeovers()[112].waits == "waits for vm101 to be ready (it has to run for 30 s)"

@@ -140,6 +140,10 @@ def _play(task: Task) -> list[simulation.Result]:
 
 def _played(task: Task, seed: int) -> simulation.Result:
     """The garbage of a run is collected once, at its end: that is a twentieth of the time."""
-    result = simulation.play(chaos.plan(seed, task.kinds, task.nodes, task.guests))
+    try:
+        result = simulation.play(chaos.plan(seed, task.kinds, task.nodes, task.guests))
+    except Exception as error:
+        error.add_note(f"in the run of seed {seed}")
+        raise
     gc.collect()
     return dataclasses.replace(result, log=())

@@ -131,10 +131,11 @@ class Crm:
 
     def _end_round(self, round_: "_Round", view: tuple[int, frozenset[str]]) -> None:
         """A round ends a moment after it has read the resources: what changed meanwhile is not in it, and one
-        that has lost quorum meanwhile can write nothing."""
+        that has lost quorum or its pmxcfs meanwhile can write nothing."""
         world, name, tree = self._world, self._node.name, round_.tree
         version, ring = view
-        works = self._node.runs("pve-ha-crm") and self.state == "master" and world.membership.quorate(name)
+        runs = self._node.runs("pve-ha-crm") and self._node.runs("pmxcfs")
+        works = runs and self.state == "master" and world.membership.quorate(name)
         if not works or world.fs.trees[name] is not tree or world.membership.rings[name] != ring:
             return
         try:

@@ -260,6 +260,10 @@ class Migration:
         return there and at_home and world.equipment.obstacle(file, target) is None
 
     def begin(self) -> None:
+        """Lock the configuration, which a start in progress does not let go of before its end."""
+        if self._ref.vmid in self._source.starting:
+            self._source.later(self._world.timings.migrate_setup, self.begin)
+            return
         file = self._file
         word = "VM" if self._ref.kind is guests.GuestKind.VM else "CT"
         if file is None or file.node != self._source.name:

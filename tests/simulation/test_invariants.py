@@ -511,10 +511,12 @@ def test_a_settled_world_is_written_to() -> None:
 
 def test_a_guest_goes_to_and_fro() -> None:
     def move(on: rig.Rig) -> None:
-        here = on.world.guest_file(101).node
-        on.apply(f"migrate guest 101 {'pve3' if here == 'pve1' else 'pve1'}")
+        target = "pve3" if on.world.guest_file(101).node == "pve1" else "pve1"
+        on.sending(wires.Effect("a", "migrate", target, vmids=(101,)))
+        on.apply(f"migrate guest 101 {target}")
 
-    assert rules(clock.run(Disturbed(move, 200.0).run())) == {"nothing bounces"}
+    found = rules(clock.run(Disturbed(move, 200.0).run()))
+    assert found == {"nothing bounces", "only what is drained moves"}
 
 
 def test_what_came_right_does_not_stay_so() -> None:

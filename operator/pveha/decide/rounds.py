@@ -294,7 +294,7 @@ def _rules(
     recoveries: Mapping[str, failover.Recovery],
 ) -> list[operations.Operation]:
     """One operation with all changes of HA rules that are due, once the last ones are read back, under the
-    same guards as registration."""
+    same guards as registration, and while no node may be on the way to another state, the quorum with it."""
     seen, memo = now.seen, now.memo
     in_flight = any(
         isinstance(s.operation, operations.EditRules) and s.outcome is None for s in seen.operations
@@ -309,6 +309,7 @@ def _rules(
         seen.now < memo.rules_retry_at
         or seen.rule_config.answered_at <= since
         or _recovering(now.verdicts, recoveries)
+        or any(verdict.state in evidence.PASSING for verdict in now.verdicts.values())
         or not recall.is_current(seen, memo)
     ):
         return []

@@ -42,6 +42,8 @@ class Fenced:
         """When each of the nodes that are away first had no power."""
         self._back: dict[str, float] = {}
         """When each node last had power."""
+        self._misled: dict[str, float] = {}
+        """When the BMC of a node last told of another machine: it may have seemed to have power since."""
         self._on: dict[tuple[str, str], tuple[object, float]] = {}
         """When a node was last switched on by a method since it left, and by the leader of which term."""
         self._hanging: dict[str, float] = {}
@@ -72,6 +74,9 @@ class Fenced:
             return
         world, now = self._world, self._world.now()
         for name, on in world.machines.items():
+            bmc = world.bmcs.by_name.get(name)
+            if bmc is not None and bmc.machine != name:
+                self._misled[name] = now
             if on.powered:
                 self._back[name] = now
             else:
@@ -116,7 +121,7 @@ class Fenced:
             and bmc.alive
             and bmc.machine == name
             and self._obeyed(name)
-            and self._back[name] <= self._off[name] + LANDS_SECONDS
+            and max(self._back[name], self._misled.get(name, 0.0)) <= self._off[name] + LANDS_SECONDS
             and not (bmc.refuses or bmc.lies or bmc.delay or bmc.dies_with_node)
             and world.pdus.fed(name)
             and now - max(self._off[name], self._dark.get(name, now)) > pause

@@ -120,7 +120,7 @@ class Invariants:
         self.words = words.Words(watched, self)
         self._fenced = fenced.Fenced(watched, self)
         self._copies = copies.Copies(watched, self.words)
-        self.succession = succession.Succession(watched.world)
+        self.succession = succession.Succession(watched.world, self.absent_since)
         self._promises = promises.Promises(watched, self)
         self._lost_data = lost_data.LostData(watched, self)
         watched.world.on_change(self._changed)

@@ -96,6 +96,8 @@ class _Play:
         self._rig.on_line(self._before)
         self._left: dict[int, set[str]] = {}
         """Nodes that guests have left since everything came right."""
+        self._sent: set[int] = set()
+        """Guests that operators have moved since then."""
         self._later: list[str] = []
         """What mends the world but has to wait for quorum."""
 
@@ -185,6 +187,7 @@ class _Play:
         if problems:
             return
         world.on_move(self._moved)
+        self._rig.on_effect(lambda effect: self._sent.update(effect.vmids))
         await asyncio.sleep(SLOW_SECONDS)
         # How old replicas are is told whenever one is synced.
         heard = {"lease", "status"} if self._plan.lost_seconds is not None else {"lease"}
@@ -207,12 +210,10 @@ class _Play:
             self._invariants.violated("stays right", problem)
 
     def _moved(self, vmid: int, source: str, target: str, by: str) -> None:
-        """In a world that has come right, a guest may find a better place, once; or go back, where its owner
-        wants failback."""
+        """In a world that has come right, pveha may find a better place for a guest, once."""
         left = self._left.setdefault(vmid, set())
         left.add(source)
-        resource = self._rig.world.newest.resources.get(self._rig.world.guest_file(vmid).ref.sid)
-        if target in left and not (resource is not None and resource.failback):
+        if target in left and vmid in self._sent:
             what = f"guest {vmid} is back on {target}, which it had left since all was mended, by {by}"
             self._invariants.violated("nothing bounces", what)
 

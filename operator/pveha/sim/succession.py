@@ -6,6 +6,7 @@ ready is asked of its process.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from pveha.model import cluster, guests, kubernetes, mark
@@ -29,8 +30,10 @@ class _Manifest:
 class Succession:
     """Follows manifests and judges starts."""
 
-    def __init__(self, about: world.World) -> None:
+    def __init__(self, about: world.World, absent_since: Callable[[str], float | None]) -> None:
         self._world = about
+        self._absent_since = absent_since
+        """Since when a node is out of the quorate membership, if it is: what runs there nobody sees."""
         self._manifests: dict[str, _Manifest] = {}
         self._startups: dict[str, dict[str, Any]] = {}
         """`spec.startup` of the policies."""
@@ -127,7 +130,11 @@ class Succession:
             if now - end <= KNOWN_SECONDS and (ran_before or self._was_ready(file, each, now, startup)):
                 return ""
         unready_since = max(
-            (each.end for each in intervals if each.end and self._was_ready(file, each, each.end, startup)),
+            (
+                min(each.end, self._absent_since(each.node) or each.end)
+                for each in intervals
+                if each.end and self._was_ready(file, each, each.end, startup)
+            ),
             default=0.0,
         )
         limit = startup.get("readyTimeoutSeconds", 300)

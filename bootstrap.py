@@ -52,7 +52,7 @@ import tomllib  # noqa: E402  exists since Python 3.11, so only after the check 
 ROOT = Path(__file__).resolve().parent
 LOCK = ROOT / "requirements.lock"
 LINTERS = {"ruff": ["ruff", "check", "."], "mypy": ["mypy"], "import-linter": ["lint-imports"]}
-CLUSTER_TESTS = "tests/cluster"
+CLUSTER_TESTS, SCENARIOS = "tests/cluster", "tests/scenarios"
 TAIL_LINES = 60  # of a check that failed, told again at the end: logs are read from there
 
 
@@ -181,8 +181,8 @@ def lanes(pytest_arguments: "list[str]") -> "list[dict[str, list[str]]]":
     if pytest_arguments:
         return [{**LINTERS, "tests": ["pytest", *pytest_arguments]}]
     return [
-        {"cluster-tests": ["pytest", CLUSTER_TESTS], **LINTERS},
-        {"tests": ["nice", "pytest", "tests", f"--ignore={CLUSTER_TESTS}"]},
+        {"cluster-tests": ["pytest", CLUSTER_TESTS], **LINTERS, "scenarios": ["pytest", SCENARIOS]},
+        {"tests": ["nice", "pytest", "tests", f"--ignore={CLUSTER_TESTS}", f"--ignore={SCENARIOS}"]},
     ]
 
 

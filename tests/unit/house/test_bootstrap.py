@@ -131,8 +131,9 @@ def test_one_failing_check_fails_the_run(
 def test_lanes_hold_every_test_and_every_linter() -> None:
     linters = list(bootstrap.LINTERS.values())
     whole = [command for lane in bootstrap.lanes([]) for command in lane.values()]
-    cluster, others = ["pytest", "tests/cluster"], ["nice", "pytest", "tests", "--ignore=tests/cluster"]
-    assert sorted(whole) == sorted([cluster, others, *linters])
+    apart = ["tests/cluster", "tests/scenarios"]
+    others = ["nice", "pytest", "tests", *(f"--ignore={each}" for each in apart)]
+    assert sorted(whole) == sorted([others, *(["pytest", each] for each in apart), *linters])
     some = [command for lane in bootstrap.lanes(["-k", "elector"]) for command in lane.values()]
     assert sorted(some) == sorted([*linters, ["pytest", "-k", "elector"]])
 

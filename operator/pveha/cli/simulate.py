@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
         "--nodes",
         type=int,
         metavar="N",
-        help="nodes of each random cluster (default: 3 to 5); an even number has a QDevice",
+        help="nodes of each random cluster; an even number has a QDevice (default: 3 to 5, now and then 2)",
     )
     parser.add_argument("--guests", type=int, metavar="N", help="guests of each (default: 2 to 6)")
     parser.add_argument(

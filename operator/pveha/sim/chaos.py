@@ -38,6 +38,9 @@ CONFIRMED_SECONDS = (60, 60, 600)
 """... which counts for so long."""
 CHASSIS_SHARE = 0.15
 """Of all runs with four nodes or more, in which two share a chassis: who switches one off cuts both."""
+QDEVICE_SHARE = 0.08
+"""Of all runs, with so many nodes and a QDevice: ..."""
+EVEN = (2, 4)
 LOCKS_SHARE = 0.2
 """Of all runs, on a shared storage where a dead client's lock lives on, for so many seconds."""
 LOCKS = (("nfs", 90.0), ("rbd", 30.0))
@@ -156,6 +159,8 @@ def plan(
     """The plan of a seed. `kinds` empty: all that the data centre can have."""
     rng = random.Random(seed)
     asked = frozenset(kinds)
+    even = EVEN[1:] if asked & mishaps.OF_CHASSIS else EVEN
+    nodes = nodes or _share(seed, "qdevice", QDEVICE_SHARE, even, bool(asked & mishaps.OF_QDEVICES))
     about = _data_centre(rng, seed, nodes, guest_count, asked)
     dice = Dice(rng, [node.name for node in about.nodes], [guest.vmid for guest in about.guests])
     wishing = random.Random(f"wishes {seed}").random() < WISHING_SHARE
@@ -371,8 +376,8 @@ def _data_centre(
     guest_count: int | None,
     asked: frozenset[str] = frozenset(),
 ) -> config.Config:
-    """One that can have the kinds of faults that are asked for. An even number of nodes that is asked for
-    gets a QDevice."""
+    """One that can have the kinds of faults that are asked for. An even number of nodes that is given has a
+    QDevice."""
     count = nodes or rng.choice([4, 4, 5] if asked & mishaps.OF_CHASSIS else [3, 3, 3, 4, 5])
     names = [f"pve{number}" for number in range(1, count + 1)]
     found = []

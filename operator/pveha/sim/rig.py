@@ -26,7 +26,7 @@ from pveha.model.kubernetes import ClusterKey, Manifest
 from pveha.nodeshell import answers, pveha_node
 from pveha.observe import watcher
 from pveha.report import metrics, status
-from pveha.sim import config, faults, kubernetes, node_system, wires, world
+from pveha.sim import config, faults, kubernetes, lulls, node_system, wires, world
 from pveha.sim import ports as sim_ports
 
 NAMESPACE = "default"
@@ -37,12 +37,8 @@ OWNER = f"{kubernetes.IDENTITY}/{NAMESPACE}/{CLUSTER}"
 """How the HACluster names itself as owner of the Proxmox cluster (S14)."""
 ANOTHER = f"{uuid.UUID(int=9)}/{NAMESPACE}/{CLUSTER}"
 """How the HACluster of another Kubernetes cluster does."""
-LULL_SECONDS = 1.5
-"""After this long without a line in the world's log, polls are skipped."""
 POWER_SECONDS = 30.0
 """Between two reads of a healthy node's power."""
-LEFT_OUT = 4
-"""Slow polls that are left out one after the other, at most."""
 LIST_EVERY_SECONDS = 60.0
 """Between two listings of a replica, which correct what its watch has missed."""
 
@@ -85,8 +81,7 @@ class Replica:
         self._life += 1
         self.deaf = False
         old, self.wire = self.wire, wires.Wire(self.name, self._rig.sending, self._rig.sent)
-        self.wire.linger = self._rig.lull.pass_by if self._rig.lull else None
-        self.wire.leave_out = self._rig.lull.leave_out if self._rig.lull else None
+        self.wire.lull = self._rig.lull
         self.wire.kubernetes_down = old.kubernetes_down
         self.wire.kubernetes_loses_answers = old.kubernetes_loses_answers
         self.store = store.Store()
@@ -190,63 +185,6 @@ class Replica:
             )
 
 
-class Lull:
-    """The time in which nothing is told of a world: polls need not be made in it.
-
-    What changes without a line (the times that the CRM and LRMs write) is seen when the poll comes that
-    was put off.
-    """
-
-    def __init__(self, about: world.World) -> None:
-        self._world = about
-        self._waiting: list[asyncio.Future[None]] = []
-        self._lines = 0
-        self._last = 0.0
-        about.on_change(self._look)
-
-    async def pass_by(self, seconds: float) -> None:
-        """Return when something is told, or after `seconds`; at once if something was told lately."""
-        self._look()
-        if self._world.now() - self._last < LULL_SECONDS:
-            return
-        loop = asyncio.get_running_loop()
-        happens: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(seconds, _finish, happens)
-        self._waiting.append(happens)
-        try:
-            await happens
-        finally:
-            timer.cancel()
-
-    async def leave_out(self, source: str, age: float) -> None:
-        """Let the period of a slow poll pass up to LEFT_OUT times, while nothing has been told or done in the
-        `age` seconds before and since."""
-        period = watcher.EQUIPMENT_SECONDS if source == "equipment/" else watcher.SLOW_SECONDS
-        since = self._world.now() - age
-        for _ in range(LEFT_OUT):
-            self._look()
-            if self._last >= since:
-                return
-            await asyncio.sleep(period)
-
-    def stir(self) -> None:
-        """Something is done, whatever is told of it."""
-        self._last = self._world.now()
-
-    def _look(self) -> None:
-        if len(self._world.log) == self._lines:
-            return
-        self._lines, self._last = len(self._world.log), self._world.now()
-        for happens in self._waiting:
-            _finish(happens)
-        self._waiting.clear()
-
-
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
 class Rig:
     """A world, an API server's twin with manifests for it, and operators to start, stop and kill."""
 
@@ -274,7 +212,7 @@ class Rig:
         self.effects = 0
         """Side effects sent so far."""
         self.operators = {name: Replica(self, name) for name in operators}
-        self.lull = Lull(self.world) if skip_polls else None
+        self.lull = lulls.Lull(self.world) if skip_polls else None
         self.triggers: list[tuple[int, float, str]] = []
         """Lines to be done after so many more side effects, Leases and statuses apart, and so many
         seconds."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from pveha.model import cluster, errors, guests, kubernetes, node, ports, power, replication
+from pveha.sim import lulls
 
 T = TypeVar("T")
 KUBERNETES_SECONDS = 5.0
@@ -50,11 +51,8 @@ class Wire:
         self.cut_off = False
         self.kubernetes_down = False
         self.kubernetes_loses_answers = False
-        self.linger: Callable[[float], Awaitable[None]] | None = None
-        """Waits until something happens in the world, at most so long; None: no poll is put off."""
-        self.leave_out: Callable[[str, float], Awaitable[None]] | None = None
-        """Lets the periods of a source pass, one after the other, while nothing has happened in some seconds
-        before and since; None: no poll is left out."""
+        self.lull: lulls.Lull | None = None
+        """None: no poll is put off or left out."""
         self._heard: dict[str, float] = {}
         """When a task's last slow poll was sent, if it was answered."""
         self.stands_still_until = float("-inf")
@@ -76,18 +74,22 @@ class Wire:
         """A read that an observer's task (one whose name begins with one of `names`) makes again and again:
         while nothing happens in the world, it may as well come up to `seconds` later."""
         task = asyncio.current_task()
-        if self.linger is not None and task is not None and task.get_name().startswith(tuple(names)):
-            await self.linger(seconds)
+        if self.lull is not None and task is not None and task.get_name().startswith(tuple(names)):
+            await self.lull.pass_by(seconds)
         return await self.read(call)
+
+    def nothing_since(self, at: float) -> bool:
+        """Whether nothing can have changed since loop time `at`."""
+        return self.lull is not None and self.lull.lasts_since(at)
 
     async def slow_poll(self, call: Callable[[], Awaitable[T]], name: str) -> T:
         """The same with one that is made every half a minute or less often: while nothing happens some that
         follow an answer are left out, and the others come when they are due."""
         task = asyncio.current_task()
         source = task.get_name() if task is not None else ""
-        if self.leave_out is not None and source in self._heard:
+        if self.lull is not None and source in self._heard:
             age = asyncio.get_running_loop().time() - self._heard.pop(source)
-            await self.leave_out(name, age)
+            await self.lull.leave_out(name, age)
         asked_at = asyncio.get_running_loop().time()
         result = await self.read(call)
         if source.startswith(name):
@@ -151,11 +153,21 @@ class WiredHypervisor:
     def __init__(self, wire: Wire, inner: ports.Hypervisor) -> None:
         self._wire = wire
         self._inner = inner
+        self._told: dict[str, cluster.MembershipView] = {}
 
     async def membership(self, witness: str) -> cluster.MembershipView:
-        return await self._wire.poll(
-            lambda: self._inner.membership(witness), ("membership ",), MEMBERSHIP_SECONDS
-        )
+        """A node that has answered in a lull would say the same again while that lasts."""
+        told = self._told.pop(witness, None)
+
+        async def ask() -> cluster.MembershipView:
+            if told is not None and self._wire.nothing_since(told.answered_at):
+                now = asyncio.get_running_loop().time()
+                return cluster.MembershipView(witness, told.quorate, told.online, told.addresses, now)
+            return await self._inner.membership(witness)
+
+        view = await self._wire.poll(ask, ("membership ",), MEMBERSHIP_SECONDS)
+        self._told[witness] = view
+        return view
 
     async def inventory(self) -> cluster.Inventory:
         return await self._wire.poll(self._inner.inventory, ("inventory",), 10.0)

@@ -1,0 +1,72 @@
+"""The time in which nothing is told of a world: polls need not be made in it."""
+
+import asyncio
+
+from pveha.observe import watcher
+from pveha.sim import world
+
+LULL_SECONDS = 1.5
+"""After this long without a line in the world's log, polls are skipped."""
+LEFT_OUT = 4
+"""Slow polls that are left out one after the other, at most."""
+
+
+class Lull:
+    """What changes without a line (the times that the CRM and LRMs write) is seen when the poll comes that
+    was put off."""
+
+    def __init__(self, about: world.World) -> None:
+        self._world = about
+        self._waiting: list[asyncio.Future[None]] = []
+        self._lines = 0
+        self._last = float("-inf")
+        about.on_change(self._look)
+
+    async def pass_by(self, seconds: float) -> None:
+        """Return when something is told, or after `seconds`; at once if something was told lately."""
+        if not self.lasts_since(_now() - LULL_SECONDS):
+            return
+        loop = asyncio.get_running_loop()
+        happens: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _finish, happens)
+        self._waiting.append(happens)
+        try:
+            await happens
+        finally:
+            timer.cancel()
+
+    async def leave_out(self, source: str, age: float) -> None:
+        """Let the period of a slow poll pass up to LEFT_OUT times, while nothing has been told or done in the
+        `age` seconds before and since."""
+        period = watcher.EQUIPMENT_SECONDS if source == "equipment/" else watcher.SLOW_SECONDS
+        since = _now() - age
+        for _ in range(LEFT_OUT):
+            if not self.lasts_since(since):
+                return
+            await asyncio.sleep(period)
+
+    def lasts_since(self, at: float) -> bool:
+        """Whether nothing has been told or done at loop time `at` or later."""
+        self._look()
+        return self._last < at
+
+    def stir(self) -> None:
+        """Something is done, whatever is told of it."""
+        self._last = _now()
+
+    def _look(self) -> None:
+        if len(self._world.log) == self._lines:
+            return
+        self._lines, self._last = len(self._world.log), _now()
+        for happens in self._waiting:
+            _finish(happens)
+        self._waiting.clear()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -28,6 +28,8 @@ AWAITED = frozenset(
     {evidence.State.DOWN, evidence.State.ISOLATED, evidence.State.FENCING, evidence.State.FENCED}
 )
 """States of a lost node whose proof may still come before native HA begins."""
+PROVABLE = AWAITED | {evidence.State.FENCE_FAILED}
+"""The same for a guest that native HA does not recover: its node is fenced until that succeeds."""
 LRM_BUSY = frozenset({"migrate", "relocate", "request_stop", "request_start_balance"})
 """CRM states in which a live LRM works on the guest."""
 
@@ -142,17 +144,17 @@ def _recovery(dead: str, now: situation.Situation) -> Recovery:
         if guest.vmid in planned.targets
     }
     refusal = protection.provable(dead, now.spec, memo)
-    provable = now.verdicts[dead].state in AWAITED and (
-        refusal is None or refusal.reason is FailoverReady.FENCING_MANUAL
-    )
+    state = now.verdicts[dead].state
+    provable = refusal is None or refusal.reason is FailoverReady.FENCING_MANUAL
     stranded = frozenset(
         guest.vmid
         for guest in protected.guests.values()
         if provable
         and (
-            _waits_for_proof(guest, dead, memo)
+            (state in PROVABLE and _waits_for_proof(guest, dead, memo))
             or (
-                _stranded(guest, {dead})
+                state in AWAITED
+                and _stranded(guest, {dead})
                 and not protection.unrecoverable(guest, seen, memo)
                 and not _not_now(guest, dead, seen, memo)
             )
@@ -379,19 +381,25 @@ def _resume(
 
 
 def doubted_source(vmid: int, memo: memory.Memory, verdicts: Mapping[str, evidence.Verdict]) -> str:
-    """The lost node that a claimed guest came from whose proof has been voided since, or an empty string."""
+    """The lost node that a claimed guest came from whose proof has been voided since, and that no other level
+    has proven off, or an empty string."""
     begun = memo.failovers.get(vmid)
     if begun is None or not memo.node(begun.dead).voided:
         return ""
     where = verdicts.get(begun.dead)
-    return "" if where is not None and where.state is evidence.State.ONLINE else begun.dead
+    known = where is not None and where.state in (evidence.State.ONLINE, evidence.State.FENCED)
+    return "" if known else begun.dead
 
 
 def _waits_for_proof(guest: protection.Protected, dead: str, memo: memory.Memory) -> bool:
-    """Whether a guest that an earlier leader had claimed is not started because `dead`, which the CRM names
-    and which this leader has not proven off, may still run it (S17)."""
+    """Whether a guest that was claimed is not started because `dead`, which is not proven off (any more), may
+    still run it: native HA is held back from it (S11), or an earlier leader had claimed it and the CRM names
+    `dead` (S17)."""
     ours = guest.comment.mark is not None and guest.comment.mark.op != ""
     ignored = guest.registered is not None and guest.registered.state is cluster.HAState.IGNORED
+    if guest.comment.mark is not None and guest.comment.mark.hold == dead:
+        to_run = protection.wanted_state(guest) is cluster.HAState.STARTED
+        return ignored and to_run and guest.seen.node != dead
     named = guest.service is not None and dead in (guest.service.node, guest.service.target)
     blocked = memo.guest(guest.sid).problem == FailoverReady.NODE_SHELL_UNREACHABLE
     return ours and ignored and named and blocked and guest.seen.node != dead

@@ -296,6 +296,20 @@ def test_a_held_guest_that_its_owner_disables_is_his_once_the_crm_has_dropped_it
     assert (edit.desired.state, mark.parse(edit.desired.comment).mark) == (DISABLED, None)
 
 
+def test_a_node_for_which_a_claimed_guest_is_held_is_fenced_until_that_succeeds() -> None:
+    """The guest runs nowhere, and nothing else is left on the node whose proof was voided (seed 60001539)."""
+    scene = held(misplaced=False)
+    node = dataclasses.replace(scene.memory.node("pve2"), proof=None)
+    scene.memory = dataclasses.replace(scene.memory, nodes={**scene.memory.nodes, "pve2": node})
+    scene.nodes["pve2"].bmc = ON
+    fences = 0
+    for _ in range(120):
+        if "Fence" in kinds(scene.step(0.5)):
+            scene.end(operations.Fence, epoch=3 + fences, error="no answer")
+            fences += 1
+    assert fences >= 2
+
+
 def unprovable(lrm: str) -> tuple[Scene, rounds.Decision]:
     scene = Scene().settle()
     scene.nodes["pve2"].lrm_state = lrm

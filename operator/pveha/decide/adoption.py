@@ -318,24 +318,26 @@ def _release(
 ) -> operations.Edit | None:
     """End a hold when its node is back, or proven off, or when a person has set another state.
 
-    A guest that we had moved before it was held, and that the CRM still has where it was, is given back like
-    any other that we have moved (S8)."""
+    A guest that the CRM still has on another node than its file is on is given back like any that we have
+    moved (S8), also in mid-migration: the LRM of a node that has booted since knows of none, and reports an
+    error that only a person ends."""
     assert comment.mark is not None
     where = verdicts.get(comment.mark.hold)
     over = where is not None and (
         where.state in (evidence.State.ONLINE, evidence.State.FENCED)
         or (native and where.lost and where.reads_off)
     )
-    if resource.state is cluster.HAState.IGNORED and not over:
+    ignored = resource.state is cluster.HAState.IGNORED
+    if ignored and not over:
         return None
-    misplaced = guest is not None and _misplaced(sid, guest.node, seen, verdicts)
-    if misplaced and resource.state is not cluster.HAState.IGNORED:
+    if not ignored and guest is not None and _misplaced(sid, guest.node, seen, verdicts):
         return _again(sid, resource, comment, seen, memo)
     why = f"{comment.mark.hold} is no longer in doubt"
-    if misplaced:
+    record = seen.service(sid)
+    if ignored and guest is not None and record is not None and record.node != guest.node:
         repair = mark.Mark(comment.mark.was, op=REPAIR, epoch=memo.epoch or 0)
         waiting = dataclasses.replace(resource, comment=str(comment.with_mark(repair)))
         return operations.Edit(sid, resource, waiting, f"{why}: it waits for the CRM to drop it")
-    state = comment.mark.was if resource.state is cluster.HAState.IGNORED else resource.state
+    state = comment.mark.was if ignored else resource.state
     freed = dataclasses.replace(resource, state=state, comment=str(comment.with_mark(None)))
     return operations.Edit(sid, resource, freed, why)

@@ -197,7 +197,8 @@ class Lrm:
     # Services
 
     def _manage(self, tree: pmxcfs.Tree, sid: str, service: pmxcfs.Service) -> None:
-        """Bring one service nearer to what its record says."""
+        """Bring one service nearer to what its record says. A migration whose file has moved is a success for
+        who did it; an LRM that has started since finds the guest on the wrong node (PVE/HA/LRM.pm)."""
         ref = guests.parse_sid(sid)
         if ref is None or sid in self._workers:
             return
@@ -224,7 +225,7 @@ class Lrm:
                 self._report(sid, service, SUCCESS)
         elif service.state in ("migrate", "relocate") and service.uid not in self._results:
             if misplaced:
-                self._report(sid, service, SUCCESS if file and file.node == service.target else WRONG_NODE)
+                self._report(sid, service, WRONG_NODE)
             elif service.state == "relocate" and running:
                 self._work(sid, service, world.guests.stop(name, ref, shutdown=True), self._moved_or_stopped)
             else:

@@ -131,3 +131,23 @@ def test_an_lrm_that_lost_its_lock_takes_it_again_though_nothing_is_left_to_do()
     told = [str(event) for event in ran.log if event.subject in ("pve2", "lrm pve2")]
     assert any("lost its lock" in line for line in told)
     assert not any("watchdog" in line for line in told)
+
+
+def test_a_migration_that_its_source_has_forgotten_ends_in_an_error() -> None:
+    """The file has moved, and the source boots before the CRM has heard of it: its LRM asks where the file is
+    before it asks what is to be done (PVE/HA/LRM.pm, exec_resource_agent), and the CRM gives up."""
+    about = config.three_nodes([config.managed(102, "pve2")], master="pve1")
+
+    async def script(running: world.World) -> None:
+        running.on_move(lambda *_: running.later(0.4, lose_and_boot, running))
+        faults.apply(running, "migrate vm:102 pve3")
+        await asyncio.sleep(230)
+
+    def lose_and_boot(running: world.World) -> None:
+        running.power_off("pve2")
+        running.power_on("pve2")
+
+    ran = sim_worlds.play(world.World(about), script)
+    service = ran.newest.manager.services["vm:102"]
+    assert (service.state, service.node) == ("error", "pve2")
+    assert ran.state_of_guests()[102] == {"node": "pve3", "state": "running"}

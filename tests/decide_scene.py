@@ -329,9 +329,10 @@ class Scene:
     def prove(self, name: str) -> None:
         """The fence in flight ends with a proof."""
         methods = self._fence().methods
-        proof = operations.Proof(name, self.now - 3.5, self.now - 3.2, self.now, methods)
+        proof = operations.Proof(name, self.now - 3.2, self.now, methods)
+        commanded = {each.switch.method: self.now - 3.5 for each in methods if not each.manual}
         epoch = (self.memory.epoch or 0) + 1
-        self.end(operations.Fence, epoch=epoch, commanded_at=self.now - 3.5, proof=proof)
+        self.end(operations.Fence, epoch=epoch, commanded=commanded, proof=proof)
 
     def _fence(self) -> operations.Fence:
         return next(

@@ -87,15 +87,15 @@ async def fence(operation: operations.Fence, with_: context.Context) -> operatio
     except asyncio.CancelledError:
         return said.outcome("cancelled", own_epoch)
     first_off, last_off = max(first for first, _ in rows), min(last for _, last in rows)
-    proof = operations.Proof(operation.node, commanded_at, first_off, last_off, operation.methods)
-    return operations.Outcome(loop.time(), epoch=own_epoch, commanded_at=commanded_at, proof=proof)
+    proof = operations.Proof(operation.node, first_off, last_off, operation.methods)
+    return operations.Outcome(loop.time(), epoch=own_epoch, commanded=said.commanded, proof=proof)
 
 
 class _Said:
-    """What was sent to which device, and what of it was acknowledged."""
+    """What was sent to which device, and what of it nobody acknowledged."""
 
     def __init__(self) -> None:
-        self.acknowledged_at: float | None = None
+        self.commanded: dict[str, float] = {}
         self.open: set[power.Switch] = set()
 
     def outcome(self, error: str, own_epoch: int) -> operations.Outcome:
@@ -104,7 +104,7 @@ class _Said:
             now,
             error=error,
             epoch=own_epoch,
-            commanded_at=self.acknowledged_at,
+            commanded=self.commanded,
             may_land=bool(self.open),
         )
 
@@ -132,6 +132,7 @@ async def _off(
     while True:
         await with_.ready(2 * OFF_SECONDS)
         said.open.add(method.switch)
+        said.commanded[method.switch.method] = asyncio.get_running_loop().time()
         try:
             sent = await with_.while_leading(OFF_SECONDS, with_.power.force_off(method.switch))
         except errors.Busy:
@@ -141,9 +142,9 @@ async def _off(
         except errors.OutsideError as problem:
             if not isinstance(problem, errors.Unreachable):
                 said.open.discard(method.switch)
+                del said.commanded[method.switch.method]
             raise
         said.open.discard(method.switch)
-        said.acknowledged_at = asyncio.get_running_loop().time()
         return sent
 
 

@@ -69,9 +69,12 @@ def _switched_off(
         return tuple(each for each in proof.methods if not each.manual), proof.first_off_at
     if not (verdict.lost and verdict.reads_off):
         return (), 0.0
-    told_at = max(remembered.commanded_at or 0.0, remembered.may_land_until - outcomes.MAY_LAND_SECONDS)
+    commanded = {
+        name: each.commanded_at for name, each in remembered.methods.items() if each.commanded_at is not None
+    }
+    told_at = max([*commanded.values(), remembered.may_land_until - outcomes.MAY_LAND_SECONDS])
     known = [each for level in levels.levels(seen, spec, name, remembered) for each in level.methods]
-    used = tuple(each for each in known if each.switch.method in remembered.commanded_by)
+    used = tuple(each for each in known if each.switch.method in commanded)
     read_on = max((remembered.method(each.switch.method).on_read_at for each in used), default=0.0)
     since = max([told_at, *(each.off_since for each in used if each.off_since is not None)])
     return (used if read_on <= told_at + outcomes.MAY_LAND_SECONDS else ()), since

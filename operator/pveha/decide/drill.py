@@ -47,7 +47,9 @@ def _seen(
     """Whether the last outlet went off, then the node was missed, and nothing else happened."""
     node = nodes[name]
     lost_at, probe = node.offline_since, seen.probes.get(name)
-    if lost_at is None or seen.now - lost_at < AFTER_SECONDS or node.commanded_at is not None:
+    if lost_at is None or seen.now - lost_at < AFTER_SECONDS:
+        return False
+    if any(each.commanded_at is not None for each in node.methods.values()):
         return False
     if probe is None or probe.failed_since is None or evidence.planned(name, seen.ha_status):
         return False

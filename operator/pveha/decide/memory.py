@@ -29,6 +29,8 @@ class MethodMemory:
     """When it last did."""
     on_read_at: float = float("-inf")
     """When it last read anything else."""
+    commanded_at: float | None = None
+    """When it was last told to switch its node off, acknowledged or not, since the node went offline."""
 
 
 _UNKNOWN_METHOD = MethodMemory()
@@ -50,10 +52,6 @@ class NodeMemory:
     """By name of the fencing method."""
     failure: str = ""
     """Id of the loss being handled: set when it goes offline, kept until it is back."""
-    commanded_at: float | None = None
-    """When it was last told to be switched off."""
-    commanded_by: frozenset[str] = frozenset()
-    """By which methods, those included that nobody acknowledged."""
     may_land_until: float = float("-inf")
     """Until when a forced off that nobody acknowledged may still be carried out (S15)."""
     confirmed_at: float | None = None

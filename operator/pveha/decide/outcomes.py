@@ -92,19 +92,13 @@ def _fold_fence(
     if old.failure != operation.failure:
         return memory.changed(memo, nodes={**memo.nodes, operation.node: old})
     used = frozenset(method.switch.method for method in operation.methods if not method.manual)
-    if outcome.commanded_at is not None:
-        old = dataclasses.replace(old, commanded_at=outcome.commanded_at, commanded_by=used)
-    elif outcome.may_land:
-        old = dataclasses.replace(old, commanded_by=old.commanded_by | used)
+    commanded = {
+        name: dataclasses.replace(old.method(name), commanded_at=at) for name, at in outcome.commanded.items()
+    }
+    old = dataclasses.replace(old, methods={**old.methods, **commanded})
     voided = any(old.method(name).voided for name in used)
     if outcome.proof is not None and not voided:
-        new = dataclasses.replace(
-            old,
-            proof=outcome.proof,
-            fence_error="",
-            returned_at=None,
-            commanded_at=outcome.proof.commanded_at,
-        )
+        new = dataclasses.replace(old, proof=outcome.proof, fence_error="", returned_at=None)
     else:
         attempts = old.fence_attempts + 1
         level = frozenset({operation.level})

@@ -126,8 +126,6 @@ def _node(
             fence_error="",
             fence_attempts=0,
             tried=frozenset(),
-            commanded_at=None,
-            commanded_by=frozenset(),
             confirmed_at=None,
             refuted="",
             power_on_again_at=float("-inf"),
@@ -194,6 +192,8 @@ def _method(
     """Follow one method: bind it while its node is online (S1), and note since when it reads off."""
     reading = seen.power.get(power.Switch(name, method.name))
     new = memory.changed(old, voided="") if rebind else old
+    if member:
+        new = memory.changed(new, commanded_at=None)
     if not method.tells_who:
         drilled = new.drill != "" and new.drill == fencing.device(method, entry)
         return _off_since(memory.changed(new, bound=drilled), reading)
@@ -265,7 +265,7 @@ def _shows_life(proof: operations.Proof, name: str, seen: snapshot.Snapshot, nod
 def _void_by_others(
     nodes: Mapping[str, memory.NodeMemory], seen: snapshot.Snapshot, spec: hacluster.HAClusterSpec
 ) -> dict[str, memory.NodeMemory]:
-    """Void the methods by which we commanded a node off if another one dropped right after, unannounced
+    """Void every method by which we commanded a node off if another one dropped right after, unannounced
     (S1)."""
     dropped = [
         (name, node.offline_since)
@@ -278,17 +278,15 @@ def _void_by_others(
     for name, node in nodes.items():
         configured = spec.node(name)
         also = configured.also_cuts_off if configured is not None else ()
-        for other, at in dropped:
-            if (
-                other != name
-                and other not in also
-                and not node.voided
-                and node.commanded_by
-                and node.commanded_at is not None
-                and 0 <= at - node.commanded_at <= CONTRADICTION_WINDOW_SECONDS
-            ):
-                after = f"{at - node.commanded_at:.0f} s after {name} was switched off"
-                result[name] = node.void(f"{other} dropped out {after}", node.commanded_by)
+        for method, known in node.methods.items():
+            told_at = known.commanded_at
+            if told_at is None or known.voided:
+                continue
+            for other, at in dropped:
+                after = at - told_at
+                if other not in (name, *also) and 0 <= after <= CONTRADICTION_WINDOW_SECONDS:
+                    why = f"{other} dropped out {after:.0f} s after {name} was switched off"
+                    result[name] = result[name].void(why, [method])
     return result
 
 

@@ -100,8 +100,8 @@ def _once(now: told_.Round) -> Iterable[tuple[str, decision.Event]]:
     for name, verdict in now.verdicts.items():
         if verdict.path_broken:
             yield f"path/{name}", decision.Event("PathBroken", f"node {name}: {verdict.reason}", True)
-        if why := now.memo.node(name).voided:
-            yield f"voided/{name}", decision.Event("FencingContradicted", why, True)
+        for why in {each.voided: None for each in now.memo.node(name).methods.values() if each.voided}:
+            yield f"voided/{name}/{why}", decision.Event("FencingContradicted", why, True)
     for name, why in quarantine.reasons(now.memo, now.spec).items():
         yield f"quarantine/{name}", decision.Event("NodeQuarantined", f"node {name}: {why}", True)
     for guest in now.protected.guests.values():

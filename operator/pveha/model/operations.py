@@ -45,7 +45,6 @@ class Proof:
     after the forced off was answered."""
 
     node: str
-    commanded_at: float
     first_off_at: float
     last_off_at: float
     methods: tuple[Method, ...] = ()
@@ -240,8 +239,8 @@ class Outcome:
     epoch: int | None = None
     owner: str | None = None
     """The present owner, when it is not us."""
-    commanded_at: float | None = None
-    """When the forced off was first acknowledged, whatever came of it (or None)."""
+    commanded: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """By fencing method: when a forced off was last sent, whatever came of it, unless it was refused."""
     may_land: bool = False
     """A forced off was sent that nobody acknowledged: it may still be carried out (S15). Of a takeover: it
     was cancelled while claims may have been under way."""

@@ -275,7 +275,7 @@ def test_two_nodes_are_fenced_one_after_the_other_and_claims_wait_for_the_new_ep
     first = scene.operations[0].operation
     assert isinstance(first, operations.Fence)
     scene.memory = dataclasses.replace(scene.memory)
-    proof = operations.Proof(first.node, scene.now - 40, scene.now - 40, scene.now)
+    proof = operations.Proof(first.node, scene.now - 40, scene.now)
     scene.end(operations.Fence, epoch=2, proof=proof)
     assert kinds(scene.step(0.1)) == ["Fence"]
     assert kinds(scene.step(0.1)) == []

@@ -91,7 +91,7 @@ def finish(scene: Scene, successful: bool) -> None:
     for state in [each for each in scene.operations if each.outcome is None]:
         match state.operation:
             case operations.Fence() as fence if successful:
-                proof = operations.Proof(fence.node, scene.now - 4, scene.now - 4, scene.now)
+                proof = operations.Proof(fence.node, scene.now - 4, scene.now)
                 scene.end(operations.Fence, epoch=(scene.memory.epoch or 0) + 1, proof=proof)
             case operations.Takeover() as takeover if successful:
                 done = tuple(operations.GuestResult(item.ref, "Running") for item in takeover.items)

@@ -5,6 +5,7 @@ under attributes end up as descriptions in the CRDs and in docs/reference.md, so
 the field.
 """
 
+import functools
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -104,13 +105,15 @@ class Matches:
     pattern: str
     message: str
 
-    def check(self, value: str) -> str:
-        if re.fullmatch(self.pattern, value) is None:
-            raise PydanticCustomError("matches", "{reason}", {"reason": self.message})
-        return value
-
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self.check, handler(source))
+        matches = re.compile(self.pattern).fullmatch
+
+        def check(value: str) -> str:
+            if matches(value) is None:
+                raise PydanticCustomError("matches", "{reason}", {"reason": self.message})
+            return value
+
+        return core_schema.no_info_after_validator_function(check, handler(source))
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
@@ -159,6 +162,7 @@ Fingerprint = Annotated[
 ]
 
 
+@functools.lru_cache(maxsize=4096)
 def _rfc3339(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="seconds")[:-6] + "Z"
 

@@ -55,6 +55,7 @@ def conditions(
 ) -> tuple[meta.Condition, ...]:
     """Conditions of one object; `wall` is the time of this round (the writer keeps older ones that hold)."""
     statuses: dict[bool | None, str] = {True: "True", False: "False", None: "Unknown"}
+    moment = time(wall)
     return tuple(
         meta.Condition.model_validate(
             {
@@ -62,7 +63,7 @@ def conditions(
                 "status": statuses[status],
                 "reason": str(reason),
                 "message": message,
-                "lastTransitionTime": time(wall),
+                "lastTransitionTime": moment,
                 "observedGeneration": generation,
             }
         )

@@ -1,6 +1,7 @@
 """Guest configuration files as pmxcfs holds them: one text per guest, in one node's folder."""
 
 import dataclasses
+import functools
 import re
 
 from pveha.model import guests
@@ -49,6 +50,7 @@ class GuestFile:
         )
 
 
+@functools.lru_cache(maxsize=4096)
 def value(text: str, key: str) -> str:
     """The value of a key in a configuration's first section, or ""."""
     match = re.search(rf"^{key}: *(.*)$", text.split("\n[", 1)[0], re.MULTILINE)

@@ -1,7 +1,10 @@
 """The time in which nothing is told of a world: polls need not be made in it."""
 
 import asyncio
+import bisect
+import dataclasses
 
+from pveha.model import snapshot
 from pveha.observe import watcher
 from pveha.sim import world
 
@@ -12,14 +15,18 @@ LEFT_OUT = 4
 
 
 class Lull:
-    """What changes without a line (the times that the CRM and LRMs write) is seen when the poll comes that
-    was put off."""
+    """Times are the loop's, whose beginning is the world's.
+
+    What changes without a line (the times that the CRM and LRMs write) is seen when the poll comes that was
+    put off.
+    """
 
     def __init__(self, about: world.World) -> None:
         self._world = about
         self._waiting: list[asyncio.Future[None]] = []
         self._lines = 0
         self._last = float("-inf")
+        self._stirred = float("-inf")
         about.on_change(self._look)
 
     async def pass_by(self, seconds: float) -> None:
@@ -45,6 +52,26 @@ class Lull:
                 return
             await asyncio.sleep(period)
 
+    def make_up(self, seen: snapshot.Snapshot) -> None:
+        """Put into a snapshot what nodes would have told of their membership if they had been asked all the
+        time: the same as before, as of now, or of the moment at which the lull has ended."""
+        views, probes = dict(seen.views), dict(seen.probes)
+        for name, view in seen.views.items():
+            at = self._ended(view.answered_at)
+            if at > view.answered_at and probes[name].failed_since is None:
+                views[name] = dataclasses.replace(view, answered_at=at)
+                probes[name] = snapshot.Probe(at, at, None)
+        object.__setattr__(seen, "views", views)
+        object.__setattr__(seen, "probes", probes)
+
+    def _ended(self, since: float) -> float:
+        """Up to when nothing has been told or done after loop time `since`, at most now."""
+        self._look()
+        if self._last < since:
+            return _now()
+        first = bisect.bisect_left(self._world.log, since, key=lambda event: event.at)
+        return since if self._stirred >= since else self._world.log[first].at
+
     def lasts_since(self, at: float) -> bool:
         """Whether nothing has been told or done at loop time `at` or later."""
         self._look()
@@ -52,12 +79,12 @@ class Lull:
 
     def stir(self) -> None:
         """Something is done, whatever is told of it."""
-        self._last = _now()
+        self._last = self._stirred = _now()
 
     def _look(self) -> None:
         if len(self._world.log) == self._lines:
             return
-        self._lines, self._last = len(self._world.log), _now()
+        self._lines, self._last = len(self._world.log), max(self._last, self._world.log[-1].at)
         for happens in self._waiting:
             _finish(happens)
         self._waiting.clear()

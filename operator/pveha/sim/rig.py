@@ -174,7 +174,7 @@ class Replica:
                 key,
                 wanted,
                 self._rig.outside(self.wire, shell=shell),
-                lambda seen: None,
+                self._rig.lull.make_up if self._rig.lull else lambda seen: None,
                 changed,
                 leadership,
                 reporter,

@@ -12,7 +12,7 @@ from pveha.sim import chaos, clock, copies, invariants, rig, wires
 PATIENCE_SECONDS = 900.0
 """How long a mended world may take until everything is as it should be."""
 LOOK_SECONDS = 20.0
-SLOW_SECONDS = 960.0
+SLOW_SECONDS = 930.0
 """What goes by the clock alone is over then: the storm cooldown (300 s), planned absences (600 s)."""
 QUIET_SECONDS = 60.0
 """In a settled world nothing is written for so long, ..."""

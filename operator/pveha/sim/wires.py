@@ -15,8 +15,9 @@ T = TypeVar("T")
 KUBERNETES_SECONDS = 5.0
 """Deadline of the real client's requests."""
 
-MEMBERSHIP_SECONDS = 2.5
-"""How much later a node may be asked for its membership: what it told must not be called old meanwhile."""
+MEMBERSHIP_SECONDS = 30.0
+"""How much later a node may be asked for its membership: what it would have told is made up for
+(`lulls.Lull.make_up`)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,10 +78,6 @@ class Wire:
         if self.lull is not None and task is not None and task.get_name().startswith(tuple(names)):
             await self.lull.pass_by(seconds)
         return await self.read(call)
-
-    def nothing_since(self, at: float) -> bool:
-        """Whether nothing can have changed since loop time `at`."""
-        return self.lull is not None and self.lull.lasts_since(at)
 
     async def slow_poll(self, call: Callable[[], Awaitable[T]], name: str) -> T:
         """The same with one that is made every half a minute or less often: while nothing happens some that
@@ -153,21 +150,11 @@ class WiredHypervisor:
     def __init__(self, wire: Wire, inner: ports.Hypervisor) -> None:
         self._wire = wire
         self._inner = inner
-        self._told: dict[str, cluster.MembershipView] = {}
 
     async def membership(self, witness: str) -> cluster.MembershipView:
-        """A node that has answered in a lull would say the same again while that lasts."""
-        told = self._told.pop(witness, None)
-
-        async def ask() -> cluster.MembershipView:
-            if told is not None and self._wire.nothing_since(told.answered_at):
-                now = asyncio.get_running_loop().time()
-                return cluster.MembershipView(witness, told.quorate, told.online, told.addresses, now)
-            return await self._inner.membership(witness)
-
-        view = await self._wire.poll(ask, ("membership ",), MEMBERSHIP_SECONDS)
-        self._told[witness] = view
-        return view
+        return await self._wire.poll(
+            lambda: self._inner.membership(witness), ("membership ",), MEMBERSHIP_SECONDS
+        )
 
     async def inventory(self) -> cluster.Inventory:
         return await self._wire.poll(self._inner.inventory, ("inventory",), 10.0)

@@ -62,6 +62,7 @@ def follow(
             and guest.comment.mark is None
             and guest.vmid not in memo.losses
             and _is_online(guest.seen.node, verdicts)
+            and not _moved_from(guest)
         }
         return Startup(circles=circles), memory.changed(memo, awaited={}, steady=steady)
     if storm.lacks_quorum(seen, memo):
@@ -204,6 +205,14 @@ def _goes_on(guest: protection.Protected, verdicts: Mapping[str, evidence.Verdic
     return guest.seen.status == "running" and where is not None and not where.lost
 
 
+def _moved_from(guest: protection.Protected) -> str:
+    """The node on which the CRM still has the guest while its file is elsewhere, or an empty string: a
+    migration of it has not ended, and its status may be what that node told last (S16, S17)."""
+    if guest.comment.mark is not None or guest.service is None or guest.service.node == guest.seen.node:
+        return ""
+    return guest.service.node
+
+
 def _is_steady(guest: protection.Protected, memo: memory.Memory) -> bool:
     """Whether it has run where it is since before the failure."""
     return memo.steady.get(guest.vmid) == guest.seen.node and guest.comment.mark is None
@@ -228,6 +237,9 @@ def _unready(
         return ""
     if _has_agent(guest):
         return _silent(guest, seen, memo)
+    source = _moved_from(guest)
+    if source in verdicts and verdicts[source].lost:
+        return f"its migration from {source}, which is lost, has not ended"
     delay = guest.policy.startup.delay_seconds
     return f"it has to run for {delay} s" if _runs_for(guest, seen, memo) < delay else ""
 

@@ -382,3 +382,57 @@ def test_who_was_restarted_by_native_ha_meanwhile_is_not_taken_to_have_run_all_t
     assert 112 not in started(scene.step())
     scene.step(0.25)
     assert scene.takeovers()[112].waits == "waits for vm101 to be ready (it has to run for 30 s)"
+
+
+class MidMigration(Scene):
+    """vm101 is on its way from pve1 to pve2 when pve1 is lost: its file has moved, and the cluster still
+    shows what pve1 told of it."""
+
+    def __init__(self, *, agent: bool) -> None:
+        super().__init__(agent=agent)
+        self.settle()
+        self.services["vm:101"] = cluster.ServiceStatus("migrate", "pve1", target="pve2")
+        self.step(5)
+        self.move(101, "pve2")
+        self.set_guest(101, uptime=500)
+        self.step()
+        self.lose("pve1")
+        self.step(4)
+        self.prove("pve1")
+
+
+def test_who_is_in_mid_migration_from_a_lost_node_is_not_known_to_run_until_its_agent_answers() -> None:
+    """Found by seeds 70000472 and 70000692: what was left on pve2 was paused."""
+    scene = MidMigration(agent=True)
+    assert started(scene.step()) == [111]
+    scene.step(0.25)
+    assert scene.takeovers()[112].waits == f"waits for vm101 to be ready ({SILENT})"
+    scene.carry_out()
+    scene.answer()
+    assert started(scene.step(0.25)) == [112]
+
+
+def test_without_an_agent_until_the_crm_has_it_on_the_lost_node_no_more() -> None:
+    scene = MidMigration(agent=False)
+    assert started(scene.step()) == [111]
+    scene.step(0.25)
+    unended = "its migration from pve1, which is lost, has not ended"
+    assert scene.takeovers()[112].waits == f"waits for vm101 to be ready ({unended})"
+    scene.carry_out()
+    assert not started(scene.step(5))
+    scene.services["vm:101"] = cluster.ServiceStatus("started", "pve2")
+    assert started(scene.step(0.25)) == [112]
+
+
+def test_who_has_arrived_before_the_loss_has_run_all_the_time() -> None:
+    scene = Scene()
+    scene.settle()
+    scene.services["vm:101"] = cluster.ServiceStatus("migrate", "pve1", target="pve2")
+    scene.move(101, "pve2")
+    scene.step(5)
+    scene.services["vm:101"] = cluster.ServiceStatus("started", "pve2")
+    scene.step(5)
+    scene.lose("pve1")
+    scene.step(4)
+    scene.prove("pve1")
+    assert sorted(started(scene.step())) == [111, 112]

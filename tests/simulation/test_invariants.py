@@ -445,6 +445,25 @@ def test_who_arms_ha_arms_it_again_if_the_crm_has_lost_the_command() -> None:
     assert rules(result) == set()
 
 
+def test_what_an_owner_writes_where_the_cluster_does_not_go_on_from_is_not_wanted_any_more() -> None:
+    """Seed 70000271: votes that a person has lowered make a node quorate that the others have left behind. He
+    disables a guest there, and the node then joins the others, which have gone on without it."""
+    result = play(
+        (60.0, "cut network pve1"),
+        (90.0, "set vm:103 stopped"),
+        (91.0, "crash guest 102 pve2"),
+        (200.0, "expected votes 1"),
+        (200.1, "set vm:102 disabled"),
+        (200.2, "expected votes 0"),
+        calm_at=210.0,
+        unmanaged=101,
+    )
+    assert any("HA resource vm:102: disabled" in line for line in result.log)
+    assert result.guests[102]["state"] == "running"
+    assert result.guests[103]["state"] == "stopped"
+    assert rules(result) == set()
+
+
 def test_a_process_that_leads_again_begins_a_new_term() -> None:
     """It remembers nothing of what it saw before, so what it owes is counted anew."""
 
@@ -519,18 +538,18 @@ def test_a_guest_goes_to_and_fro() -> None:
     assert found == {"nothing bounces", "only what is drained moves"}
 
 
-def test_what_came_right_does_not_stay_so() -> None:
-    def stop(on: rig.Rig) -> None:
-        on.world.set_ha_state("vm:101", "stopped")
+def _stop(on: rig.Rig) -> None:
+    """Nobody has wished it."""
+    present = on.world.newest.resources["vm:101"]
+    on.world.set_ha(dataclasses.replace(present, state=cluster.HAState.STOPPED))
 
-    assert rules(clock.run(Disturbed(stop, simulation.SLOW_SECONDS / 2).run())) == {"stays right"}
+
+def test_what_came_right_does_not_stay_so() -> None:
+    assert rules(clock.run(Disturbed(_stop, simulation.SLOW_SECONDS / 2).run())) == {"stays right"}
 
 
 def test_what_never_comes_right() -> None:
-    def stop(on: rig.Rig) -> None:
-        on.world.set_ha_state("vm:101", "stopped")
-
-    assert rules(clock.run(Disturbed(stop, 0.0).run())) == {"comes right"}
+    assert rules(clock.run(Disturbed(_stop, 0.0).run())) == {"comes right"}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ docs/safety.md)."""
 
 import dataclasses
 import enum
+import itertools
 from collections.abc import Mapping
 
 from pveha.api import hacluster
@@ -87,6 +88,8 @@ class Membership:
     reachable: bool
     """Whether any node answered lately, quorate or not."""
     split: str
+    apart: bool = False
+    """Whether two of them exclude *each other*: `/etc/pve` may differ too, not only when each was asked."""
 
 
 def membership(seen: snapshot.Snapshot, detection: hacluster.Detection) -> Membership:
@@ -107,7 +110,11 @@ def membership(seen: snapshot.Snapshot, detection: hacluster.Detection) -> Membe
                     f"{view.witness} and {other.witness} are both quorate, but {view.witness} does not see "
                     f"{other.witness}"
                 )
-    return Membership(quorate, nodes, bool(quorate), bool(fresh), split or _denied(quorate, fresh))
+    apart = any(
+        not one.online.get(other.witness, False) and not other.online.get(one.witness, False)
+        for one, other in itertools.combinations(quorate, 2)
+    )
+    return Membership(quorate, nodes, bool(quorate), bool(fresh), split or _denied(quorate, fresh), apart)
 
 
 def _denied(quorate: tuple[cluster.MembershipView, ...], fresh: list[cluster.MembershipView]) -> str:

@@ -295,7 +295,10 @@ class Memory:
     unquorate_since: float | None = None
     """Since when nodes answer and none is quorate."""
     quorate_since: float = float("-inf")
-    """When quorum was last seen to return: what was read before came from a node that knew nothing newer."""
+    """When quorum was last seen to return, or two nodes were last each quorate without the other: what was
+    read before may come from a node that knew nothing newer."""
+    apart: bool = False
+    """Whether two nodes were each quorate without the other when any was last."""
     sight_since: float | None = None
     """Since when any node has answered in each round."""
     traced: bool = False

@@ -56,8 +56,9 @@ def recall(
 ) -> memory.Memory:
     """The memory as of this snapshot; `rebind` names nodes whose voided bindings a person wants cleared,
     `confirmed` failures whose node a person says is off."""
-    if members.quorate and memo.unquorate_since is not None:
+    if members.quorate and (members.apart or memo.apart or memo.unquorate_since is not None):
         memo = memory.changed(memo, quorate_since=seen.now)
+    memo = memory.changed(memo, apart=members.apart or (memo.apart and not members.quorate))
     rebound = rebind if memo.rebound is None else memo.rebound & rebind
     nodes = {
         name: _node(name, seen, spec, members, memo.node(name), name in rebind - rebound, confirmed)
@@ -292,7 +293,8 @@ def _void_by_others(
 
 def is_current(seen: snapshot.Snapshot, memo: memory.Memory) -> bool:
     """Whether guests and HA resources were read after our last change of them, and since the cluster has
-    quorum: a node that has just booted shows, until it has joined, what was true when it went."""
+    quorum, and only one: a node that has just booted shows, until it has joined, what was true when it went,
+    quorate or not."""
     if seen.inventory is None or seen.ha_config is None:
         return False
     since = max(memo.acted_at, memo.quorate_since + CATCH_UP_SECONDS)

@@ -111,6 +111,9 @@ class Tree:
     noticed: dict[str, tuple[int, float]] = dataclasses.field(default_factory=dict)
     """When a lock's present stamp was first looked at: its lifetime counts from there, not from the
     renewal."""
+    wishes: dict[str, cluster.HAState] = dataclasses.field(default_factory=dict)
+    """States that people have set HA resources to, by service id. No file: what an owner wants goes, like all
+    that is written, when it was written where the cluster does not go on from."""
     stamp: int = 0
     version: int = 0
     """Counts writes that mean something (lock renewals and timestamps do not): "has anything changed?"."""
@@ -128,6 +131,7 @@ class Tree:
             manager=self.manager.copy(),
             lrms={name: lrm.copy() for name, lrm in self.lrms.items()},
             locks=dict(self.locks),
+            wishes=dict(self.wishes),
             noticed={},
         )
 

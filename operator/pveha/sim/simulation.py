@@ -125,20 +125,17 @@ class _Play:
             self._effects += 1
 
     def _before(self, line: str) -> None:
-        """What owners want of their HA resources begins as it was and changes with what they do."""
+        """What owners want of their HA resources begins as it was; what they change is in the cluster."""
         if not self._wanted:
             self._note_wanted()
         if line == "take lease":
             self._invariants.lease_taken_at = self._rig.world.now()
         if match := re.fullmatch(r"set (\S+) (\w+)", line):
-            sid, state = match[1], cluster.HAState(match[2])
+            sid = match[1]
             self._invariants.set_by_user[sid] = self._rig.world.now()
             present = self._rig.world.newest.resources.get(sid)
-            wanted = self._wanted.get(sid)
             if present is not None and mark.parse(present.comment).preempted:
                 self._anyway.add(sid)
-            elif present is not None and wanted is not None and self._rig.world.writable:
-                self._wanted[sid] = dataclasses.replace(wanted, state=state)
         elif match := re.fullmatch(
             r"(?:(?:start|stop|migrate|unlock|lock|crash) guest|move config) (\d+).*", line
         ):
@@ -225,7 +222,12 @@ class _Play:
 
     def _problems(self) -> list[str]:
         gone = not any(replica.runs for replica in self._rig.operators.values())
-        return self._invariants.at_end(self._wanted, frozenset(self._anyway), gone=gone)
+        wishes = self._rig.world.newest.wishes
+        wanted = {
+            sid: dataclasses.replace(resource, state=wishes.get(sid, resource.state)) if resource else None
+            for sid, resource in self._wanted.items()
+        }
+        return self._invariants.at_end(wanted, frozenset(self._anyway), gone=gone)
 
     def _result(self) -> Result:
         world = self._rig.world

@@ -535,7 +535,10 @@ class World:
 
     def set_ha_state(self, sid: str, state: str) -> None:
         """A person sets the requested state of an HA resource."""
-        self.set_ha(dataclasses.replace(self._some_tree().resources[sid], state=cluster.HAState(state)))
+        tree = self._some_tree()
+        wanted = dataclasses.replace(tree.resources[sid], state=cluster.HAState(state))
+        tree.wishes[sid] = wanted.state
+        self.set_ha(wanted)
 
     def remove_replication(self, id_: str) -> None:
         """A person removes a replication job, and with it the replica."""
@@ -588,15 +591,6 @@ class World:
                 return self.fs.trees[name]
         message = f"no node of {self.config.cluster_name} is quorate"
         raise errors.NoQuorum(message)
-
-    @property
-    def writable(self) -> bool:
-        """Whether a person can write anywhere."""
-        try:
-            self._some_tree()
-        except errors.NoQuorum:
-            return False
-        return True
 
     def guest_file(self, vmid: int) -> guestfile.GuestFile:
         """A guest's configuration, as the newest tree has it; KeyError without one."""

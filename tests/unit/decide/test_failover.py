@@ -50,6 +50,33 @@ def test_what_was_read_before_quorum_returned_is_not_acted_on() -> None:
     assert recall.is_current(scene.snapshot(), scene.memory)
 
 
+def test_what_was_read_while_two_nodes_were_quorate_without_each_other_is_not_acted_on() -> None:
+    scene = Scene(names=("pve1", "pve2", "pve3", "pve4")).settle()
+    views = {name: dict.fromkeys(scene.nodes, True) for name in ("pve1", "pve2")}
+    views["pve1"]["pve2"] = views["pve2"]["pve1"] = False
+    scene.views = views
+    scene.step(2)
+    scene.step(2)
+    assert not recall.is_current(scene.snapshot(), scene.memory)
+    scene.now += 4
+    before = scene.snapshot()
+    scene.views = {}
+    scene.step(0.1)
+    assert not recall.is_current(before, scene.memory)
+    scene.step(2)
+    assert not recall.is_current(before, scene.memory)
+    assert recall.is_current(scene.snapshot(), scene.memory)
+
+
+def test_a_node_that_one_other_does_not_see_yet_makes_nothing_old() -> None:
+    """One is asked after the other: a node that has just joined sees those whose answer is of before."""
+    scene = Scene().settle()
+    scene.views["pve1"] = {"pve1": True, "pve2": False, "pve3": True}
+    decision = scene.step(1)
+    assert condition(decision.report.cluster, "Quorate") == ("False", "SplitView")
+    assert recall.is_current(scene.snapshot(), scene.memory)
+
+
 CASES: list[tuple[dict[str, Any], str]] = [
     ({"resource": {"state": cluster.HAState.DISABLED}}, "Disabled"),
     ({"resource": {"state": cluster.HAState.IGNORED}}, "UserIgnored"),

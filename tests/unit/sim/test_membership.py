@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 import sim_worlds
+from pveha.model import errors
 from pveha.sim import config, world
 
 
@@ -211,5 +212,6 @@ def test_a_node_that_has_stood_still_takes_no_write_when_all_others_are_gone() -
     )
     ran = sim_worlds.after(sim_worlds.build(), 32, *stood_still)
     assert ran.membership.quorate("pve3"), "in its own eyes, for some seconds"
-    assert not ran.writable
-    assert sim_worlds.after(sim_worlds.build(), 6, (5, "power off pve1")).writable
+    with pytest.raises(errors.NoQuorum):
+        ran.set_ha(None, "vm:101")
+    sim_worlds.after(sim_worlds.build(), 6, (5, "power off pve1")).set_ha(None, "vm:101")

@@ -578,6 +578,59 @@ def test_a_process_elsewhere_is_excused_only_if_a_migration_left_it_and_pveha_ca
     assert bool(clock.run(story())) == problem
 
 
+@pytest.mark.parametrize(
+    ("moved", "problem"), [("crm", False), ("pveha-node claim --epoch 1 --op t1.0", True), ("", True)]
+)
+def test_what_runs_though_it_is_to_be_stopped_is_excused_only_where_native_ha_has_left_it(
+    moved: str, problem: bool
+) -> None:
+    """From a node that no watchdog resets (seed 70000242)."""
+
+    async def story() -> list[str]:
+        guest = dataclasses.replace(config.managed(101, "pve2"), ha=None)
+        on = rig.Rig(config.three_nodes([guest], master="pve1"), operators=())
+        watching = invariants.Invariants(on)
+        on.world.start()
+        await on.settle(10.0)
+        if moved:
+            file = on.world.guest_file(101)
+            on.world.fs.rename("pve1", file.path, file.path.replace("pve2", "pve1"), moved)
+        resource = cluster.HAResource("vm:101", cluster.HAState.STOPPED)
+        on.world.set_ha(resource)
+        return watching.at_end({"vm:101": resource}, frozenset(), gone=True)
+
+    assert bool(clock.run(story())) == problem
+
+
+@pytest.mark.parametrize("stuck", [False, True])
+def test_who_was_stopped_for_another_may_wait_where_the_crm_holds_a_node_for_lost(stuck: bool) -> None:
+    """Until a person ends that, as he is told (seed 70001064)."""
+
+    async def story() -> list[str]:
+        found = [config.managed(101, "pve1"), config.managed(102, "pve2"), config.managed(103, "pve3")]
+        about = config.three_nodes(
+            [dataclasses.replace(guest, memory=40 << 30) for guest in found], master="pve1"
+        )
+        on = rig.Rig(about, protect=(101, 102, 103))
+        watching = invariants.Invariants(on)
+        on.world.start()
+        on.start_operator()
+        await on.settle(40.0)
+        owner = on.world.newest.resources["vm:101"]
+        wanted = {"vm:101": dataclasses.replace(owner, comment=f"[pveha owner={rig.OWNER}]")}
+        comment = str(mark.Comment(owner=rig.OWNER, preempted="vm:102"))
+        on.world.set_ha(dataclasses.replace(owner, state=cluster.HAState.STOPPED, comment=comment))
+        on.world.guests.create(on.world.machines["pve1"], on.world.guest_file(103))
+        if stuck:
+            on.world.newest.manager.node_status["pve2"] = "fence"
+        await asyncio.sleep(200.0)
+        problems = watching.at_end(dict(wanted), frozenset(), gone=False)
+        await on.kill_operator()
+        return [each for each in problems if each.startswith("vm:101")]
+
+    assert bool(clock.run(story())) is not stuck
+
+
 @pytest.mark.parametrize("engine", ["Fast", "Native"])
 def test_a_guest_is_started_before_the_one_that_it_depends_on(engine: str) -> None:
     """With engine Native the order is nobody's: native HA knows none."""

@@ -291,14 +291,15 @@ def _hold_back(
     native: bool,
 ) -> operations.Edit | None:
     """Keep native HA from recovering a guest of a node that nobody proves dead and no watchdog will reset
-    (S11)."""
+    (S11). Of one that its owner wants stopped, and that runs, native HA would move the file, and nobody would
+    ever stop what runs."""
     assert seen.ha_status is not None
     if guest is None or where is None or guest.ref.vmid not in protected.guests:
         return None
     if (
         not _in_doubt(where, native)
         or _will_reset(guest.node, seen)
-        or resource.state is not cluster.HAState.STARTED
+        or resource.state not in (cluster.HAState.STARTED, cluster.HAState.STOPPED)
         or guest.status != "running"
     ):
         return None

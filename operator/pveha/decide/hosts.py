@@ -107,6 +107,13 @@ def nobody(now: situation.Situation, leaving: Set[str]) -> protection.Refusal:
     return protection.Refusal(FailoverReady.NO_TARGET, f"no other node takes guests now ({told}{more})")
 
 
+def held_for_lost(now: situation.Situation) -> frozenset[str]:
+    """Nodes that the CRM fences, or has begun to: it starts and stops nothing there, and moves nothing there,
+    though they be back."""
+    status = now.seen.ha_status.node_status if now.seen.ha_status is not None else {}
+    return frozenset(name for name, state in status.items() if state == "fence")
+
+
 def lrm_alive(name: str, seen: snapshot.Snapshot, memo: memory.Memory) -> bool:
     """Whether the LRM reports, and would take services (idle ones become active with the first)."""
     lrm = seen.ha_status.lrms.get(name) if seen.ha_status else None

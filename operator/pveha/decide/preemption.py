@@ -187,7 +187,7 @@ def _places(
     nobody: frozenset[str] = frozenset()
     nodes = tuple(
         dataclasses.replace(node, used_memory=max(node.used_memory, running.get(node.name, 0)))
-        for node in hosts.nodes(now, nobody)
+        for node in hosts.nodes(now, hosts.held_for_lost(now))
     )
     locations = placement.locations_beside(now, nobody)
     for each in ready.values():
@@ -200,12 +200,16 @@ def _places(
 def _waiting(
     now: situation.Situation, recoveries: Mapping[str, failover.Recovery]
 ) -> list[protection.Protected]:
-    """Guests of nodes that are proven off for which there is no room."""
+    """Guests of nodes that are proven off for which there is no room, or that native HA is about to recover:
+    it does not look for room."""
     return [
         guest
         for name, recovery in recoveries.items()
         if now.verdicts[name].state is evidence.State.FENCED
-        for guest in victims.needy(recovery.refusals, now.protected)
+        for guest in (
+            *victims.needy(recovery.refusals, now.protected),
+            *victims.left_to_native(recovery.refusals, now.protected),
+        )
     ]
 
 

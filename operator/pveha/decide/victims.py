@@ -13,10 +13,23 @@ def needy(
     refusals: Mapping[int, protection.Refusal], protected: protection.Protection
 ) -> list[protection.Protected]:
     """Guests that are to run and have no room."""
+    return _refused(FailoverReady.NO_CAPACITY, refusals, protected)
+
+
+def left_to_native(
+    refusals: Mapping[int, protection.Refusal], protected: protection.Protection
+) -> list[protection.Protected]:
+    """Guests that are to run and that native HA recovers."""
+    return _refused(FailoverReady.NATIVE_AHEAD, refusals, protected)
+
+
+def _refused(
+    reason: FailoverReady, refusals: Mapping[int, protection.Refusal], protected: protection.Protection
+) -> list[protection.Protected]:
     return [
         protected.guests[vmid]
         for vmid, refusal in refusals.items()
-        if refusal.reason is FailoverReady.NO_CAPACITY
+        if refusal.reason is reason
         and protection.wanted_state(protected.guests[vmid]) is cluster.HAState.STARTED
     ]
 

@@ -114,6 +114,16 @@ class Copies:
             return False
         return process.started_at > self._taken_over.get(vmid, float("-inf"))
 
+    def left_running(self, vmid: int, node: str) -> bool:
+        """Whether a person or native HA has moved a guest's file away from a node on which it ran, and runs:
+        had it been started elsewhere there would be a copy that is theirs, and one that is to be stopped is
+        held to be so. Nobody looks for what runs where no file is."""
+        file, process = self._world.newest.guests.get(vmid), self._world.machines[node].processes.get(vmid)
+        left = self._left.get((vmid, node))
+        if file is None or process is None or left is None or node == file.node:
+            return False
+        return bool(left.doer) and process.started_at <= left.at
+
     def _is_from_before(self, vmid: int, node: str, last: Move) -> bool:
         """Whether native HA alone has started what runs there, on a state that lowered votes made quorate."""
         process = self._world.machines[node].processes.get(vmid)

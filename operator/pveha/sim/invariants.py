@@ -650,7 +650,8 @@ class Invariants:
             present = tree.resources.get(sid)
             if owner is not None and present is not None and sid not in anyway:
                 plain = str(dataclasses.replace(mark.parse(present.comment), mark=None))
-                if dataclasses.replace(present, comment=plain) != owner:
+                changed = dataclasses.replace(present, comment=plain) != owner
+                if changed and not self._waits_for_a_stuck_node(present):
                     problems.append(f"{sid} is {_shown(present)}, was {_shown(owner)}")
             elif owner is not None and present is None and sid not in anyway:
                 problems.append(f"{sid} is gone, was {_shown(owner)}")
@@ -732,6 +733,7 @@ class Invariants:
         ]
         if resource.state is cluster.HAState.STARTED and running != [file.node]:
             return [f"{sid} runs on {running}, its file is on {file.node}, the CRM has {service}"]
+        running = [name for name in running if not self._copies.left_running(ref.vmid, name)]
         if resource.state in (cluster.HAState.STOPPED, cluster.HAState.DISABLED) and running:
             return [f"{sid} runs on {running}, but is to be {resource.state}"]
         return []
@@ -739,6 +741,12 @@ class Invariants:
     def _has_no_place(self, vmid: int) -> bool:
         """Whether a guest's wishes can keep it from the only node that is up: they can be met by any two."""
         return vmid in self._rig.wishes and sum(on.up for on in self._world.machines.values()) < 2
+
+    def _waits_for_a_stuck_node(self, resource: cluster.HAResource) -> bool:
+        """Whether a guest was stopped for another, and what room there is may be on a node where the CRM does
+        nothing until a person ends that: it moves nobody there."""
+        preempted = mark.parse(resource.comment).preempted and resource.state is cluster.HAState.STOPPED
+        return bool(preempted) and any(self._stuck_in_fence(name) for name in self._world.machines)
 
     def _stuck_in_fence(self, name: str) -> bool:
         """Whether the CRM does nothing on a node for ever, which only a person ends, and pveha says so."""

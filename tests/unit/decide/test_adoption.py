@@ -350,6 +350,26 @@ def test_native_ha_is_held_back_from_a_node_that_nobody_proves_dead_and_no_watch
     assert (released.state, released.comment) == (STARTED, "")
 
 
+@pytest.mark.parametrize(
+    ("state", "runs", "held"),
+    [(STOPPED, "running", True), (STOPPED, "stopped", False), (DISABLED, "running", False)],
+)
+def test_native_ha_is_held_back_from_what_runs_though_it_is_to_be_stopped(
+    state: cluster.HAState, runs: str, held: bool
+) -> None:
+    """Else it would move the file, and nobody would stop what runs; one that is disabled it leaves."""
+    scene = Scene().settle()
+    scene.nodes["pve2"].lrm_state = "wait_for_agent_lock"
+    scene.set_resource("vm:102", state=state)
+    scene.set_guest(102, status=runs)
+    scene.step(6)
+    scene.lose("pve2", bmc=None)
+    _, edit = until_edit(scene, 30)
+    assert (edit is not None) is held
+    if edit is not None and edit.desired is not None:
+        assert mark.parse(edit.desired.comment).mark == mark.Mark(state, hold="pve2")
+
+
 @pytest.mark.parametrize(("lrm", "held"), [("wait_for_agent_lock", "pve2"), ("active", "")])
 def test_a_guest_of_a_node_that_is_down_as_announced_is_given_back_only_where_a_watchdog_resets_it(
     lrm: str, held: str

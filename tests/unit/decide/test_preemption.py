@@ -126,6 +126,32 @@ class TestStart:
         assert (move.ref.vmid, move.source, move.target, move.managed) == (101, "pve1", "pve2", True)
         assert "Migrate" not in kinds(scene.step(0.5))
 
+    def test_never_sent_to_a_node_that_the_crm_holds_for_lost(self) -> None:
+        """It moves nothing there, though the node be back (seed 70001064)."""
+        scene = stopped()
+        scene.node_status = {"pve1": "online", "pve2": "fence", "pve3": "online"}
+        assert kinds(scene.step(0.5)) == []
+
+    @pytest.mark.parametrize(("winner", "started"), [(500, False), (5, True)])
+    def test_not_while_native_ha_recovers_a_more_important_guest(self, winner: int, started: bool) -> None:
+        """It does not look for room (seed 70001064)."""
+        scene = stopped()
+        scene.move(102, "pve2")
+        scene.protected[102]["priority"] = winner
+        scene.services["vm:102"] = cluster.ServiceStatus("started", "pve2")
+        scene.nodes["pve1"].used = 8 * GIB
+        scene.set_resource("vm:101", state=cluster.HAState.STARTED, comment=OURS)
+        scene.nodes["pve3"].used = 8 * GIB
+        scene.step(0.5)
+        scene.lose("pve2")
+        scene.step(4)
+        scene.prove("pve2")
+        scene.step(0.1)
+        scene.end(operations.Takeover)
+        scene.set_resource("vm:101", state=cluster.HAState.STOPPED, comment=MARKED)
+        scene.services["vm:102"] = cluster.ServiceStatus("fence", "pve2")
+        assert ("vm:101" in edits(scene.step(0.5))) is started
+
     def test_not_while_nothing_has_room(self) -> None:
         scene = stopped()
         scene.nodes["pve2"].used = 48 * GIB

@@ -2,7 +2,11 @@
 
 import argparse
 import pathlib
+import secrets
 from typing import Any
+
+FIRST_SEED = 1
+"""Without a word the same runs are played each time, so that who reads a figure can have it again."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,7 +30,11 @@ def add_parser(subparsers: Any) -> None:
         "--seeds", type=int, metavar="N", help="play N runs with random faults instead of FILE"
     )
     parser.add_argument(
-        "--first-seed", type=int, metavar="S", help="first of the seeds (default: a fresh one)"
+        "--first-seed",
+        type=_seed,
+        default=FIRST_SEED,
+        metavar="S",
+        help=f"first of the seeds, or 'fresh' for seeds that nobody has played yet (default: {FIRST_SEED})",
     )
     parser.add_argument(
         "--faults",
@@ -63,9 +71,20 @@ def run(args: argparse.Namespace) -> int:
 
         return simulate_snapshot.run(args.file, args.fail, as_json=args.json)
     if args.seeds is not None:
+        if args.seeds < 1:
+            args.usage("--seeds wants at least 1")
         from pveha.cli import simulate_seeds
 
         return simulate_seeds.run(args)
     from pveha.cli import simulate_file
 
     return simulate_file.run(args.file, as_json=args.json, write_log=args.log)
+
+
+def _seed(word: str) -> int:
+    """A seed, or one of a thousand million at random."""
+    if word == "fresh":
+        return secrets.randbelow(1_000_000_000)
+    if not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"{word!r} is neither a number nor 'fresh'")
+    return int(word)

@@ -8,7 +8,6 @@ import gc
 import json
 import multiprocessing
 import os
-import secrets
 import sys
 from collections.abc import Iterable
 
@@ -81,9 +80,10 @@ def run(args: argparse.Namespace) -> int:
         raise errors.InvalidConfiguration(f"--faults: no {', '.join(unknown)} among {known}")
     if mishaps.OF_QDEVICES & set(kinds) and args.nodes and args.nodes % 2:
         raise errors.InvalidConfiguration("--faults: only an even number of --nodes has a QDevice")
-    first = args.first_seed if args.first_seed is not None else secrets.randbelow(1_000_000_000)
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    print(f"seeds {seeds[0]} to {seeds[-1]}", file=sys.stderr)
     totals = play(
-        range(first, first + args.seeds),
+        seeds,
         kinds,
         args.nodes,
         args.guests,
@@ -101,7 +101,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(answer))
     else:
-        print(f"seeds {first} to {first + args.seeds - 1}")
         print("\n".join(f"{name:>18}  {value}" for name, value in answer.items() if name != "kinds"))
         print("\n".join(f"{count:>8}  {kind}" for kind, count in sorted(totals.kinds.items())))
     return 1 if totals.broken else 0

@@ -158,6 +158,28 @@ def test_something_is_begun_against_its_users_will(line: str) -> None:
     assert "no new operation" in broken(fence)
 
 
+@pytest.mark.parametrize("marked_then", [True, False])
+def test_a_mark_is_renewed_or_new_by_what_the_quorate_nodes_have(marked_then: bool) -> None:
+    """Seed 80001419: lowered votes let a node go on from an old state, in which the guest was marked. Those
+    that are off know that it was given back since, and nobody can read that."""
+
+    async def mark_anew(on: rig.Rig) -> None:
+        plain = on.world.newest.resources["vm:102"]
+        ours = mark.Comment(mark=mark.Mark(cluster.HAState.STARTED, op="t1.0", epoch=1))
+        marked = dataclasses.replace(plain, state=cluster.HAState.IGNORED, comment=str(ours))
+        on.world.set_ha(marked if marked_then else plain)
+        on.world.power_off("pve3")
+        await asyncio.sleep(20.0)
+        on.world.set_ha(plain if marked_then else marked)
+        on.apply("pause")
+        for line in ("power off pve1", "power off pve2", "power on pve3", "expected votes 1"):
+            on.apply(line)
+        await asyncio.sleep(60.0)
+        send(on, "update_ha", "vm:102", resource=marked)
+
+    assert ("no new operation" in broken(mark_anew, running=False)) is not marked_then
+
+
 def test_somebody_acts_without_the_lease() -> None:
     async def act(on: rig.Rig) -> None:
         on.apply("take lease")

@@ -114,6 +114,8 @@ class GuestMemory:
     """Since when the CRM has placed it elsewhere than its file is (S9)."""
     verified: bool = False
     """It runs at its new place, seen by a takeover of ours."""
+    verified_at: float = float("-inf")
+    """When that was (the loop's time)."""
     marked_by: str = ""
     """The operation that its mark names."""
     marked_at: float | None = None

@@ -137,6 +137,7 @@ def _fold_takeover(
             recovering[result.ref.sid] = dataclasses.replace(
                 old,
                 verified=True,
+                verified_at=outcome.at if result.running_at is None else result.running_at,
                 attempts=0,
                 retry_at=0.0,
                 held_since=None,

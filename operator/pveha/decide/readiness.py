@@ -7,7 +7,7 @@ clock begins anew, and nothing is known to have run before the failure, so that 
 import dataclasses
 from collections.abc import Collection, Mapping
 
-from pveha.decide import evidence, memory, order, protection, storm
+from pveha.decide import evidence, losses, memory, order, protection, storm
 from pveha.model import cluster, guests, mark, operations, snapshot
 
 AGENT_PRIVILEGE = "VM.GuestAgent.Audit"
@@ -240,6 +240,11 @@ def _unready(
     source = _moved_from(guest)
     if source in verdicts and verdicts[source].lost:
         return f"its migration from {source}, which is lost, has not ended"
+    if _ran_at(guest, seen, memo) is None:
+        if guest.seen.status != "running":
+            return "it does not run yet"
+        if seen.now - _back_at(guest, memo) < losses.TOLD_ANEW_SECONDS:
+            return f"what is shown of it may be what {guest.seen.node} told before it, or quorum, was lost"
     delay = guest.policy.startup.delay_seconds
     return f"it has to run for {delay} s" if _runs_for(guest, seen, memo) < delay else ""
 
@@ -261,11 +266,26 @@ def _silent(guest: protection.Protected, seen: snapshot.Snapshot, memo: memory.M
     return ""
 
 
+def _back_at(guest: protection.Protected, memo: memory.Memory) -> float:
+    """When the guest's node, or quorum, was last back: whatever ran there before may have stopped."""
+    online_since = memo.node(guest.seen.node).online_since
+    return max(memo.quorate_since, float("-inf") if online_since is None else online_since)
+
+
+def _ran_at(guest: protection.Protected, seen: snapshot.Snapshot, memo: memory.Memory) -> float | None:
+    """When it was seen to run after a failover (the loop's time); None if it may have stopped since."""
+    at = memo.guest(guest.sid).verified_at
+    done = memo.failovers.get(guest.vmid)
+    if done is not None and done.completion is not None:
+        at = max(at, seen.now - (seen.wall - done.completion))
+    return at if at > _back_at(guest, memo) else None
+
+
 def _runs_for(guest: protection.Protected, seen: snapshot.Snapshot, memo: memory.Memory) -> float:
     """Seconds since it was started, at least. Its uptime may still be what its old node told last."""
     assert seen.inventory is not None
     uptime = seen.now - seen.inventory.answered_at + guest.seen.uptime
-    done = memo.failovers.get(guest.vmid)
-    if done is None or done.completion is None:
+    ran_at = _ran_at(guest, seen, memo)
+    if ran_at is None:
         return uptime
-    return min(uptime, seen.wall - done.completion) if guest.seen.uptime else seen.wall - done.completion
+    return min(uptime, seen.now - ran_at) if guest.seen.uptime else seen.now - ran_at

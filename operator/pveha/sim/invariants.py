@@ -174,6 +174,12 @@ class Invariants:
         return self._absent_since.get(name)
 
     @property
+    def _present(self) -> pmxcfs.Tree:
+        """What a side effect meets: what the quorate nodes have, which is an old state where a person has let
+        them go on without those that know more by lowering the votes (seed 80001419)."""
+        return self._world.fs.trees[min(self._majority)] if self._majority else self._world.newest
+
+    @property
     def bmcs_are_found_out(self) -> bool:
         """Whether BMCs that have changed places have been for so long that what they say has told it."""
         return self._world.now() - self._swapped_at > IDENTITY_SECONDS
@@ -441,7 +447,7 @@ class Invariants:
 
     def _writing(self, resource: cluster.HAResource) -> None:
         found = mark.parse(resource.comment).mark
-        present = self._world.newest.resources.get(resource.sid)
+        present = self._present.resources.get(resource.sid)
         before = mark.parse(present.comment).mark if present else None
         if found is not None and found.op not in ("", "repair") and self.native:
             self.violated("native is left alone", f"{resource.sid} is disowned: {found}")
@@ -473,7 +479,7 @@ class Invariants:
     def _unregistering(self, sid: str) -> None:
         """Only what pveha registered, and what no ProtectedVM has named for a while."""
         ref = guests.parse_sid(sid)
-        present = self._world.newest.resources.get(sid)
+        present = self._present.resources.get(sid)
         if present is not None and mark.parse(present.comment).owner != rig.OWNER:
             self.violated("what is not ours stays", f"{sid} is removed, which pveha has not made")
         since = self._named_since.get(ref.vmid) if ref is not None else None
@@ -483,13 +489,13 @@ class Invariants:
     def _ruling(self, name: str) -> None:
         """HA rules of others are never changed, and ours not while pveha is to do nothing."""
         self._new_operation(f"change of HA rule {name}")
-        present = self._world.newest.rules.get(name)
+        present = self._present.rules.get(name)
         if present is not None and mark.parse(present.comment).owner != rig.OWNER:
             self.violated("foreign rules are never changed", f"HA rule {name}, which pveha has not made")
 
     def _starting(self, vmid: int, on: str) -> None:
-        file = self._world.newest.guests.get(vmid)
-        resource = self._world.newest.resources.get(file.ref.sid) if file else None
+        file = self._present.guests.get(vmid)
+        resource = self._present.resources.get(file.ref.sid) if file else None
         found = mark.parse(resource.comment).mark if resource else None
         ignored = resource is not None and resource.state is cluster.HAState.IGNORED
         if ignored and found is not None and found.was is not cluster.HAState.STARTED:
@@ -502,7 +508,7 @@ class Invariants:
         """What others have moved there is started there."""
         if self.upgrades.takes_no_guests(target):
             self.violated("kept away", f"{what} of {vmids} to {target}, whose pveha-node is another")
-        since, files = self.kept_away.get(target), self._world.newest.guests
+        since, files = self.kept_away.get(target), self._present.guests
         sent = tuple(vmid for vmid in vmids if vmid not in files or files[vmid].node != target)
         if since is None or self._world.now() - since <= FORBIDDEN_SECONDS or self.deaf():
             return
@@ -514,10 +520,10 @@ class Invariants:
     def _migrating(self, vmid: int) -> None:
         """A guest of a drained node is moved: a container only as its policy lets it, and none of a node that
         is not drained, but one that was stopped for another and does not run."""
-        file, now = self._world.newest.guests.get(vmid), self._world.now()
+        file, now = self._present.guests.get(vmid), self._world.now()
         if file is None:
             return
-        resource = self._world.newest.resources.get(file.ref.sid)
+        resource = self._present.resources.get(file.ref.sid)
         runs = any(vmid in on.processes for on in self._world.machines.values())
         if resource is not None and mark.parse(resource.comment).preempted and not runs:
             return

@@ -338,6 +338,38 @@ def test_every_clock_begins_anew_after_a_loss_of_quorum() -> None:
     assert 112 in scene.takeovers()
 
 
+def test_who_ran_before_quorum_was_lost_is_not_taken_to_run_on_his_old_word() -> None:
+    """Found by seed 80001075: vm101 ran again, and its new node was reset with the quorum lost. When that is
+    back, its node shows what it told before, and neither that nor what was seen then says that it runs."""
+    scene = Scene({"delaySeconds": 20}, agent=False)
+    scene.until_it_waits()
+    scene.set_guest(101, status="running", uptime=3.0)
+    scene.quorate = False
+    scene.step(40)
+    scene.quorate = True
+    decision = scene.step(1)
+    assert "may be what pve" in ready(decision)[2]
+    assert 112 not in scene.takeovers()
+    scene.set_guest(101, status="running", uptime=12.0)
+    decision = scene.step(30)
+    assert "it has to run for 20 s" in ready(decision)[2]
+    scene.set_guest(101, status="running", uptime=21.0)
+    scene.step(10)
+    assert 112 in scene.takeovers()
+
+
+def test_who_stopped_while_quorum_was_lost_is_waited_for_though_he_had_been_seen_to_run() -> None:
+    scene = Scene({"delaySeconds": 20}, agent=False)
+    scene.until_it_waits()
+    scene.quorate = False
+    scene.step(40)
+    scene.quorate = True
+    scene.set_guest(101, status="stopped")
+    assert "it does not run yet" in ready(scene.step(1))[2]
+    scene.step(30)
+    assert 112 not in scene.takeovers()
+
+
 def test_who_was_moved_by_hand_from_the_lost_node_waits_as_well() -> None:
     """Found by seed 32000727: nobody who depends on others was left on a lost node."""
     scene = Scene()

@@ -31,7 +31,7 @@ SPECS_SECONDS = 1.0
 REPORT_SECONDS = 3.0
 """Between two reports while nothing happens that makes an Event and nothing is begun."""
 QUIET_REPORT_SECONDS = (20.0, 60.0)
-"""The same if nothing is new either, so that only what goes by the clock could be told: a quarter of the time
+"""The same if nothing is new either, so that only what goes by the clock could be told: a tenth of the time
 for which that has been so, within these bounds."""
 UNFINISHED_SECONDS = 0.5
 """The least while plans are being worked out that go on with each report."""
@@ -156,7 +156,7 @@ async def run_linked(
                 new_at, pause = loop.time(), REPORT_SECONDS
             else:
                 least, most = QUIET_REPORT_SECONDS
-                pause = min(most, max(least, (loop.time() - new_at) / 4))
+                pause = min(most, max(least, (loop.time() - new_at) / 10))
             pause = pause if decision.looking.urgent else min(pause, soon)
             if decision.events or decision.start or loop.time() >= reported_at + pause:
                 reported_at, untold = loop.time(), False

@@ -273,14 +273,24 @@ def test_native_ha_dies() -> None:
     async def die(on: rig.Rig) -> None:
         on.world.say("crm pve1", "got unexpected error - recover vm:102: unable to steal config")
         on.world.changed()
+        on.world.say("crm pve1", "got unexpected error once more - recover vm:102: unable to steal config")
+        on.world.changed()
 
     assert set(broken(die)) == {"the CRM lives"}
+
+
+def test_a_single_round_of_native_ha_may_die() -> None:
+    async def die(on: rig.Rig) -> None:
+        on.world.say("crm pve1", "got unexpected error - recover vm:102: unable to steal config")
+        on.world.changed()
+
+    assert not broken(die)
 
 
 def test_native_ha_dies_of_what_a_person_has_moved() -> None:
     async def die(on: rig.Rig) -> None:
         on.world.move_config(102, "pve3", "pve3")
-        on.world.say("crm pve1", "got unexpected error - recover vm:102: unable to steal config")
+        on.world.say("crm pve1", "got unexpected error once more - recover vm:102: unable to steal config")
         on.world.changed()
 
     assert "the CRM lives" not in broken(die)

@@ -125,7 +125,7 @@ class GuestMemory:
     """When a start of it first failed as if a storage held a dead client's lock (S20)."""
     retry_at: float = 0.0
     may_land_until: float = float("-inf")
-    """A claim of a cancelled takeover may move its file until then."""
+    """A claim that was given up unanswered, or with its takeover, may move its file until then."""
     problem: str = ""
     problem_message: str = ""
 

@@ -45,7 +45,7 @@ class Crm:
         self.state = "wait_for_quorum"
         self._last_online: dict[str, float] = {}
         self._calm: tuple[object, ...] = ()
-        self._died = ""
+        self._died, self._deaths = "", 0
 
     @property
     def owner(self) -> str:
@@ -74,7 +74,8 @@ class Crm:
         self.state = "wait_for_quorum"
 
     def become_master(self, quietly: bool = False) -> None:
-        self.state, self._calm, self._died = "master", (), ""
+        self.state, self._calm = "master", ()
+        self._died, self._deaths = "", 0
         self._last_online = {}
         if not quietly:
             self._world.say(f"crm {self._node.name}", "master")
@@ -141,11 +142,13 @@ class Crm:
         try:
             round_.run()
         except RoundDiedError as error:
-            if str(error) != self._died:
-                world.say(f"crm {name}", f"got unexpected error - {error}")
+            self._deaths = self._deaths + 1 if str(error) == self._died else 1
+            if self._deaths <= 2:
+                again = " once more" if self._deaths == 2 else ""
+                world.say(f"crm {name}", f"got unexpected error{again} - {error}")
             self._died, self._calm = str(error), ()
             return
-        self._died = ""
+        self._died, self._deaths = "", 0
         if round_.changed:
             tree.version, version = tree.version + 1, version + 1
         self._calm = (version, ring) if round_.calm else ()

@@ -352,7 +352,7 @@ class Invariants:
         while self._lines < len(log):
             event = log[self._lines]
             self._lines += 1
-            if event.subject.startswith("crm") and "got unexpected error" in event.text:
+            if event.subject.startswith("crm") and "got unexpected error once more" in event.text:
                 found = re.search(r"(?:vm|ct):(\d+)", event.text)
                 mover = self._movers.get(int(found[1]), "") if found else ""
                 if not mover or mover.startswith("pveha-node"):

@@ -583,6 +583,27 @@ def test_a_lost_node_that_keeps_a_claimed_guest_from_being_started_is_fenced_by_
     assert "Takeover" in seen
 
 
+@pytest.mark.parametrize(("reason", "seconds"), [("Unreachable", 10.0), ("Locked", 0.0)])
+def test_a_guest_whose_claim_was_not_answered_is_not_given_back_as_never_claimed(
+    reason: str, seconds: float
+) -> None:
+    """A rename waits in pmxcfs while the members agree on who is left, for longer than pveha waits for it."""
+    scene = Scene().settle()
+    scene.lose("pve2")
+    scene.step(5)
+    scene.prove("pve2")
+    assert kinds(scene.step(0.1)) == ["Takeover"]
+    takeover = scene.operations[0].operation
+    marked = f"[pveha op={takeover.id} epoch=2 was=started]"
+    scene.set_resource("vm:102", state=cluster.HAState.IGNORED, comment=marked)
+    began = scene.now
+    scene.spec["pauseRequests"] = ["works"]
+    scene.end(operations.Takeover, guests=(operations.GuestResult(scene.guests[102].ref, reason),))
+    while "vm:102" not in edits(scene.step(0.5)):
+        assert scene.now < began + 30.0
+    assert scene.now - began == pytest.approx(seconds, abs=1.5)
+
+
 @pytest.mark.parametrize(("may_land", "seconds"), [(True, 10.0), (False, 0.0)])
 def test_a_guest_whose_claim_may_land_is_not_given_back_as_never_claimed(
     may_land: bool, seconds: float

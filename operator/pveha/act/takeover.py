@@ -260,20 +260,25 @@ async def _claim(
     (S14)."""
     if not items:
         return []
+    sent = False
     try:
         after = await with_.hypervisor.ha_config()
         items = [item for item in items if _is_disowned(operation, item, after, results)]
         await proof.refresh(operation, with_)
         with_.require(CLAIM_SECONDS)
         refs = tuple(item.ref for item in items)
+        sent = bool(refs)
         answers = (
             await with_.shell.claim(operation.target, operation.epoch, operation.id, operation.dead, refs)
             if refs
             else ()
         )
     except errors.PvehaError as problem:
+        lands = sent and not isinstance(problem, errors.Refused)
         for item in items:
-            results[item.ref] = operations.GuestResult(item.ref, type(problem).__name__, str(problem))
+            results[item.ref] = operations.GuestResult(
+                item.ref, type(problem).__name__, str(problem), may_land=lands
+            )
         return []
     by_ref = {answer.ref: answer for answer in answers}
     claimed = []

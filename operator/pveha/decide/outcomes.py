@@ -4,14 +4,14 @@ import dataclasses
 
 from pveha.api.conditions import FailoverReady
 from pveha.decide import memory, storage
-from pveha.model import errors, mark, operations, snapshot
+from pveha.model import mark, operations, snapshot
 
 FENCE_RETRY_SECONDS = 15.0
 MAY_LAND_SECONDS = 30.0
 """How long after it was given up a forced off may still be carried out (S15)."""
-CLAIM_LANDS_SECONDS = 10.0
-"""The same of a claim, which has 5 s, until it is seen where the file is: a rename waits in pmxcfs while the
-members of the cluster agree on who is left."""
+CLAIM_LANDS_SECONDS = 20.0
+"""The same of a claim: 3 s after it was sent its last rename may begin, which waits in pmxcfs while the members
+of the cluster agree on who is left (7 s with three nodes, 12 s with twenty)."""
 TAKEOVER_RETRY_SECONDS = 5.0
 MAX_ATTEMPTS = 3
 """Takeovers of one guest that fail before it is put back under native HA. That somebody who may run it tells
@@ -149,10 +149,9 @@ def _fold_takeover(
             recovering[result.ref.sid] = _held(old, result, outcome.at)
         else:
             waits = result.ref in claimed and result.reason == FailoverReady.NODE_SHELL_UNREACHABLE
-            unheard = result.ref not in claimed and result.reason == errors.Unreachable.__name__
             recovering[result.ref.sid] = dataclasses.replace(
                 old,
-                may_land_until=outcome.at + CLAIM_LANDS_SECONDS if unheard else old.may_land_until,
+                may_land_until=outcome.at + CLAIM_LANDS_SECONDS if result.may_land else old.may_land_until,
                 attempts=min(old.attempts + 1, MAX_ATTEMPTS - 1) if waits else old.attempts + 1,
                 retry_at=outcome.at + TAKEOVER_RETRY_SECONDS * (old.attempts + 1),
                 problem=result.reason,

@@ -228,6 +228,8 @@ class GuestResult:
     `FailoverReady` or of a claim."""
     message: str = ""
     running_at: float | None = None
+    may_land: bool = False
+    """Its claim was sent and not answered: it may still be carried out."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -583,9 +583,9 @@ def test_a_lost_node_that_keeps_a_claimed_guest_from_being_started_is_fenced_by_
     assert "Takeover" in seen
 
 
-@pytest.mark.parametrize(("reason", "seconds"), [("Unreachable", 10.0), ("Locked", 0.0)])
+@pytest.mark.parametrize(("may_land", "seconds"), [(True, 20.0), (False, 0.0)])
 def test_a_guest_whose_claim_was_not_answered_is_not_given_back_as_never_claimed(
-    reason: str, seconds: float
+    may_land: bool, seconds: float
 ) -> None:
     """A rename waits in pmxcfs while the members agree on who is left, for longer than pveha waits for it."""
     scene = Scene().settle()
@@ -598,13 +598,14 @@ def test_a_guest_whose_claim_was_not_answered_is_not_given_back_as_never_claimed
     scene.set_resource("vm:102", state=cluster.HAState.IGNORED, comment=marked)
     began = scene.now
     scene.spec["pauseRequests"] = ["works"]
-    scene.end(operations.Takeover, guests=(operations.GuestResult(scene.guests[102].ref, reason),))
+    result = operations.GuestResult(scene.guests[102].ref, "Unreachable", may_land=may_land)
+    scene.end(operations.Takeover, guests=(result,))
     while "vm:102" not in edits(scene.step(0.5)):
         assert scene.now < began + 30.0
     assert scene.now - began == pytest.approx(seconds, abs=1.5)
 
 
-@pytest.mark.parametrize(("may_land", "seconds"), [(True, 10.0), (False, 0.0)])
+@pytest.mark.parametrize(("may_land", "seconds"), [(True, 20.0), (False, 0.0)])
 def test_a_guest_whose_claim_may_land_is_not_given_back_as_never_claimed(
     may_land: bool, seconds: float
 ) -> None:

@@ -257,7 +257,8 @@ def _stale_record(
     memo: memory.Memory,
 ) -> operations.Edit | None:
     """A CRM record on a lost node while the file is elsewhere would stop HA for the whole cluster (S9), and
-    goes on doing so when the node is back, if the CRM had begun to recover the guest."""
+    goes on doing so when the node is back, or when the one with the file is lost too, if the CRM had begun to
+    recover the guest."""
     assert seen.ha_status is not None
     record = seen.ha_status.services.get(sid)
     if (
@@ -273,7 +274,9 @@ def _stale_record(
     there, here = verdicts.get(record.node), verdicts.get(guest.node)
     searching = record.state in losses.NATIVE_AHEAD
     gone = there is not None and (there.lost or (searching and there.state is evidence.State.ONLINE))
-    if not gone or here is None or here.state is not evidence.State.ONLINE:
+    if not gone or here is None:
+        return None
+    if here.state is not evidence.State.ONLINE and not (searching and here.lost):
         return None
     repair = mark.Mark(resource.state, op=REPAIR, epoch=memo.epoch or 0)
     why = f"the CRM still has it on {record.node}, its file is on {guest.node}"

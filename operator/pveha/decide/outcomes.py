@@ -10,8 +10,8 @@ FENCE_RETRY_SECONDS = 15.0
 MAY_LAND_SECONDS = 30.0
 """How long after it was given up a forced off may still be carried out (S15)."""
 CLAIM_LANDS_SECONDS = 20.0
-"""The same of a claim: 3 s after it was sent its last rename may begin, which waits in pmxcfs while the members
-of the cluster agree on who is left (7 s with three nodes, 12 s with twenty)."""
+"""The same of a claim: 3 s after it was sent its last rename may begin, which waits in pmxcfs while the
+members of the cluster agree on who is left (7 s with three nodes, 12 s with twenty)."""
 TAKEOVER_RETRY_SECONDS = 5.0
 MAX_ATTEMPTS = 3
 """Takeovers of one guest that fail before it is put back under native HA. That somebody who may run it tells

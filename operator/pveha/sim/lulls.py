@@ -26,7 +26,8 @@ class Lull:
         self._waiting: list[asyncio.Future[None]] = []
         self._lines = 0
         self._last = float("-inf")
-        self._stirred = float("-inf")
+        self._done: list[float] = []
+        """When something was done."""
         about.on_change(self._look)
 
     async def pass_by(self, seconds: float) -> None:
@@ -69,8 +70,10 @@ class Lull:
         self._look()
         if self._last < since:
             return _now()
-        first = bisect.bisect_left(self._world.log, since, key=lambda event: event.at)
-        return since if self._stirred >= since else self._world.log[first].at
+        told = bisect.bisect_left(self._world.log, since, key=lambda event: event.at)
+        done = bisect.bisect_left(self._done, since)
+        lines = [event.at for event in self._world.log[told : told + 1]]
+        return min(lines + self._done[done : done + 1])
 
     def lasts_since(self, at: float) -> bool:
         """Whether nothing has been told or done at loop time `at` or later."""
@@ -79,12 +82,17 @@ class Lull:
 
     def stir(self) -> None:
         """Something is done, whatever is told of it."""
-        self._last = self._stirred = _now()
+        self._last = _now()
+        self._done.append(self._last)
+        self._wake()
 
     def _look(self) -> None:
         if len(self._world.log) == self._lines:
             return
         self._lines, self._last = len(self._world.log), max(self._last, self._world.log[-1].at)
+        self._wake()
+
+    def _wake(self) -> None:
         for happens in self._waiting:
             _finish(happens)
         self._waiting.clear()

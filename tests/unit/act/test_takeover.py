@@ -189,6 +189,24 @@ def test_a_declined_claim_starts_nothing(reason: str) -> None:
     assert on.did("start") == []
 
 
+@pytest.mark.parametrize(
+    ("problem", "may_land"),
+    [
+        (errors.Unreachable("no answer within 5 s"), True),
+        (errors.BadAnswer("answered nothing"), True),
+        (errors.Refused("another owner"), False),
+    ],
+)
+def test_a_claim_that_nobody_answered_may_land(problem: Exception, may_land: bool) -> None:
+    on = world()
+
+    async def unheard(*_: Any, **__: Any) -> Any:
+        raise problem
+
+    on.claim = unheard  # type: ignore[method-assign]
+    assert run(on)[102].may_land is may_land
+
+
 def test_one_guest_that_fails_keeps_no_other_from_running() -> None:
     on = world()
     other = guests.GuestRef(103, guests.GuestKind.VM)

@@ -266,7 +266,7 @@ def test_a_held_guest_whose_node_is_back_is_given_back_once_the_crm_has_dropped_
     assert edit is not None
     assert edit.desired is not None
     assert edit.desired.state is IGNORED
-    assert mark.parse(edit.desired.comment).mark == mark.Mark(STARTED, op="repair", epoch=2)
+    assert mark.parse(edit.desired.comment).mark == mark.Mark(STARTED, op="repair", epoch=1)
 
 
 @pytest.mark.parametrize("lost", [True, False])
@@ -284,7 +284,7 @@ def test_a_held_guest_in_mid_migration_waits_for_the_crm_to_drop_it(lost: bool) 
     assert edit is not None
     assert edit.desired is not None
     assert edit.desired.state is IGNORED
-    assert mark.parse(edit.desired.comment).mark == mark.Mark(STARTED, op="repair", epoch=2)
+    assert mark.parse(edit.desired.comment).mark == mark.Mark(STARTED, op="repair", epoch=1)
 
 
 def test_a_held_guest_that_its_owner_disables_is_his_once_the_crm_has_dropped_it() -> None:
@@ -450,6 +450,20 @@ def test_a_record_that_stays_on_a_lost_node_is_repaired_but_not_within_a_round_o
     found = mark.parse(edit.desired.comment).mark
     assert found is not None
     assert found.was is STARTED
+
+
+def test_a_record_in_recovery_is_repaired_though_the_node_with_the_file_is_lost_and_its_own_is_back() -> None:
+    """The CRM dies of it in each round, and so recovers nobody of the lost node either (seed 95000114)."""
+    scene = Scene().settle()
+    scene.protected = {}
+    scene.move(102, "pve1")
+    scene.services["vm:102"] = cluster.ServiceStatus("recovery", "pve2")
+    scene.lose("pve1")
+    _, edit = until_edit(scene, 40)
+    assert edit is not None
+    assert edit.desired is not None
+    assert edit.desired.state is IGNORED
+    assert mark.parse(edit.desired.comment).mark == mark.Mark(STARTED, op="repair", epoch=1)
 
 
 def test_disarmed_ha_is_not_touched() -> None:

@@ -266,7 +266,7 @@ def test_a_held_guest_whose_node_is_back_is_given_back_once_the_crm_has_dropped_
     assert edit is not None
     assert edit.desired is not None
     assert edit.desired.state is IGNORED
-    assert mark.parse(edit.desired.comment).mark == mark.Mark(STARTED, op="repair", epoch=1)
+    assert mark.parse(edit.desired.comment).mark == mark.Mark(STARTED, op="repair", epoch=2)
 
 
 @pytest.mark.parametrize("lost", [True, False])
@@ -284,7 +284,7 @@ def test_a_held_guest_in_mid_migration_waits_for_the_crm_to_drop_it(lost: bool) 
     assert edit is not None
     assert edit.desired is not None
     assert edit.desired.state is IGNORED
-    assert mark.parse(edit.desired.comment).mark == mark.Mark(STARTED, op="repair", epoch=1)
+    assert mark.parse(edit.desired.comment).mark == mark.Mark(STARTED, op="repair", epoch=2)
 
 
 def test_a_held_guest_that_its_owner_disables_is_his_once_the_crm_has_dropped_it() -> None:

@@ -1,7 +1,7 @@
 """Fresh seeds every time; `pveha simulate --seeds N --first-seed S` plays any of them again.
 
 They fail on what is not safe. What does not come right by itself in them is printed: about one run in a
-hundred shows something new, which then becomes a scenario.
+thousand shows something new, which then becomes a scenario or a test.
 """
 
 import os

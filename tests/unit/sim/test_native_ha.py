@@ -1,6 +1,7 @@
 """Proxmox's own HA under random faults: slow, but on nodes with active LRMs it never makes a copy."""
 
 import asyncio
+import dataclasses
 import random
 
 import pytest
@@ -151,3 +152,30 @@ def test_a_migration_that_its_source_has_forgotten_ends_in_an_error() -> None:
     service = ran.newest.manager.services["vm:102"]
     assert (service.state, service.node) == ("error", "pve2")
     assert ran.state_of_guests()[102] == {"node": "pve3", "state": "running"}
+
+
+@pytest.mark.parametrize("disowned", [True, False])
+def test_a_round_dies_once_of_a_guest_that_is_disowned_and_moved_while_it_lasts(disowned: bool) -> None:
+    """Seed 80000283: the master died with its node, whose agent lock is free when the next one fences it.
+    Fence and recovery are one round, which has read the resources before. The next drops what is ignored
+    first (`manage` in PVE::HA::Manager); otherwise each dies, and the log must tell that."""
+    about = config.three_nodes(sim_worlds.guests_on("pve2", 102), master="pve2")
+    timings = dataclasses.replace(about.timings, crm_round_takes=(1.5, 1.5))
+    running = world.World(dataclasses.replace(about, timings=timings))
+
+    async def script(running: world.World) -> None:
+        missed = asyncio.Event()
+        running.on_change(lambda: missed.set() if "online => unknown" in running.log[-1].text else None)
+        await asyncio.sleep(60.0)
+        running.power_off("pve2")
+        await missed.wait()
+        await asyncio.sleep(timings.fence_delay - 1.0)
+        if disowned:
+            running.set_ha(cluster.HAResource("vm:102", cluster.HAState.IGNORED))
+        running.move_config(102, "pve3", by="pve3")
+        await asyncio.sleep(60.0)
+
+    told = [event.text for event in sim_worlds.play(running, script).log]
+    assert sum("got unexpected error - " in text for text in told) == 1, "\n".join(told)
+    assert any("got unexpected error once more - " in text for text in told) is not disowned
+    assert any("removing stale service" in text for text in told) is disowned

@@ -294,6 +294,8 @@ class Memory:
     """Since when quorate witnesses exclude each other."""
     storm: Storm | None = None
     """The storm that rages, or that has ended less than its cooldown ago."""
+    unattended_since: float | None = None
+    """Since when no quorate node has answered; None: one does."""
     unquorate_since: float | None = None
     """Since when nodes answer and none is quorate."""
     quorate_since: float = float("-inf")

@@ -44,7 +44,8 @@ def follow(
 ) -> tuple[Startup, memory.Memory]:
     """The order among the guests of proven losses, `startable` by vmid, and those claimed before. Takeovers
     of the guests `in_flight` go on. No clock begins anew because nodes were in doubt for a moment, and all do
-    when quorum returns: without it nothing could be started, and nobody was asked."""
+    when quorum returns, or the nodes answer again: meanwhile nothing could be started, and nobody was asked.
+    """
     dependents = [guest for guest in protected.guests.values() if guest.pvm.spec.depends_on]
     if not dependents:
         return NOTHING, memory.changed(memo, awaited={}, steady={})
@@ -65,7 +66,7 @@ def follow(
             and not _moved_from(guest)
         }
         return Startup(circles=circles), memory.changed(memo, awaited={}, steady=steady)
-    if storm.lacks_quorum(seen, memo):
+    if storm.was_unattended(seen, memo):
         memo = memory.changed(memo, awaited={})
     still = {guest.vmid for guest in involved.values() if _goes_on(guest, verdicts)}
     memo = memory.changed(memo, steady={vmid: on for vmid, on in memo.steady.items() if vmid in still})
@@ -103,7 +104,8 @@ def follow(
     }
     for name in planned.awaited | counted:
         vmid = involved[name].vmid
-        awaited[vmid] = _awaited(memo.awaited.get(vmid), graph[name].ready, seen.now)
+        doubted = graph[name].unready in (_may_be_old(involved[name]), _may_be_lost(involved[name]))
+        awaited[vmid] = _awaited(memo.awaited.get(vmid), graph[name].ready, doubted, seen.now)
     asked = frozenset(
         (guest.ref, guest.seen.node)
         for name, guest in involved.items()
@@ -172,9 +174,11 @@ def renewals(
     return result
 
 
-def _awaited(before: memory.Awaited | None, ready: bool, now: float) -> memory.Awaited:
+def _awaited(before: memory.Awaited | None, ready: bool, doubted: bool, now: float) -> memory.Awaited:
     if before is None:
-        return memory.Awaited(now, None if ready else now)
+        return memory.Awaited(now, None if ready or doubted else now)
+    if doubted:
+        return before
     if ready:
         return memory.changed(before, unready_since=None)
     return before if before.unready_since is not None else memory.changed(before, unready_since=now)
@@ -229,7 +233,9 @@ def _unready(
     if protection.wanted_state(guest) is not cluster.HAState.STARTED:
         return ""
     if not _is_online(guest.seen.node, verdicts):
-        return f"its node {guest.seen.node} is lost"
+        where = verdicts.get(guest.seen.node)
+        lost = where is None or where.lost
+        return f"its node {guest.seen.node} is lost" if lost else _may_be_lost(guest)
     running = guest.seen.status == "running" or memo.guest(guest.sid).verified
     if not running or in_flight or guest.vmid in memo.losses or is_claimed(guest, memo, verdicts):
         return "it does not run yet"
@@ -244,9 +250,19 @@ def _unready(
         if guest.seen.status != "running":
             return "it does not run yet"
         if seen.now - _back_at(guest, memo) < losses.TOLD_ANEW_SECONDS:
-            return f"what is shown of it may be what {guest.seen.node} told before it, or quorum, was lost"
+            return _may_be_old(guest)
     delay = guest.policy.startup.delay_seconds
     return f"it has to run for {delay} s" if _runs_for(guest, seen, memo) < delay else ""
+
+
+def _may_be_lost(guest: protection.Protected) -> str:
+    """A doubt, and no word that it does not run: no clock begins with it, and none ends."""
+    return f"its node {guest.seen.node} may be lost"
+
+
+def _may_be_old(guest: protection.Protected) -> str:
+    """The same."""
+    return f"what is shown of it may be what {guest.seen.node} told before it, or quorum, was lost"
 
 
 def _silent(guest: protection.Protected, seen: snapshot.Snapshot, memo: memory.Memory) -> str:

@@ -36,6 +36,7 @@ def follow(
         memo,
         sight_since=(memo.sight_since or seen.now) if members.reachable else None,
         traced=memo.traced and members.reachable,
+        unattended_since=None if members.quorate else memo.unattended_since or seen.now,
         unquorate_since=(memo.unquorate_since or seen.now)
         if members.reachable and not members.quorate
         else None,
@@ -60,6 +61,12 @@ def follow(
 def lacks_quorum(seen: snapshot.Snapshot, memo: memory.Memory) -> bool:
     """Whether nodes answer, and none has been quorate for longer than a moment."""
     since = memo.unquorate_since
+    return since is not None and seen.now - since >= QUORUM_LOSS_SECONDS
+
+
+def was_unattended(seen: snapshot.Snapshot, memo: memory.Memory) -> bool:
+    """Whether no quorate node has answered for longer than a moment: nothing could be started or asked."""
+    since = memo.unattended_since
     return since is not None and seen.now - since >= QUORUM_LOSS_SECONDS
 
 

@@ -124,8 +124,8 @@ class Succession:
         intervals = world.uptime(vmid)
         for each in intervals:
             end = now if each.end is None else each.end
-            ran_before = each.start < down_since
-            if each.end is not None and last is not None and each.node == last.node:
+            ran_before, absent = each.start < down_since, self._absent_since(each.node)
+            if each.end is not None and last is not None and each.node == last.node and absent is not None:
                 continue  # Who knows that the one is lost knows it of the other.
             if now - end <= KNOWN_SECONDS and (ran_before or self._was_ready(file, each, now, startup)):
                 return ""

@@ -324,13 +324,34 @@ def test_no_clock_begins_anew_when_everything_is_in_doubt_for_a_moment() -> None
     assert scene.memory.awaited[101] == before
 
 
-def test_every_clock_begins_anew_after_a_loss_of_quorum() -> None:
+def test_a_clock_neither_begins_nor_ends_with_a_doubt() -> None:
+    """A member that is silent for a while may run what others wait for (seed 110000996)."""
+    scene = Scene({"readyTimeoutSeconds": 60})
+    scene.until_it_waits()
+    began = scene.memory.awaited[101]
+    assert began.unready_since is not None
+    where = scene.guests[101].node
+    scene.set_answers(where, False)
+    assert "may be lost" in ready(scene.step(5))[2]
+    assert scene.memory.awaited[101] == began
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_every_clock_begins_anew_after_a_loss_of_quorum_or_of_sight(silent: bool) -> None:
     scene = Scene({"readyTimeoutSeconds": 60})
     scene.until_it_waits()
     scene.step(50)
-    scene.quorate = False
+
+    def attended(yes: bool) -> None:
+        if silent:
+            for name in ("pve2", "pve3"):
+                scene.set_answers(name, yes)
+        else:
+            scene.quorate = yes
+
+    attended(False)
     scene.step(60)
-    scene.quorate = True
+    attended(True)
     events = scene.step(50).events
     assert 112 not in scene.takeovers()
     assert "DependencyOverdue" not in [each.reason for each in events]

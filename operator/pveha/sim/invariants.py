@@ -5,6 +5,7 @@ themselves.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator
 
@@ -80,6 +81,8 @@ class Invariants:
         self._majority_since = 0.0
         self._member_since: dict[str, float] = {}
         self._absent_since: dict[str, float] = {}
+        self._left_at: dict[str, float] = {}
+        """When the majority last lost each node, which may be back."""
         self._movers: dict[int, str] = {}
         """Who last moved each guest's configuration."""
         self._open: dict[tuple[str, str], float] = {}
@@ -120,7 +123,7 @@ class Invariants:
         self.words = words.Words(watched, self)
         self._fenced = fenced.Fenced(watched, self)
         self._copies = copies.Copies(watched, self.words)
-        self.succession = succession.Succession(watched.world, self.absent_since)
+        self.succession = succession.Succession(watched.world, self.absent_since, self.left_at)
         self._promises = promises.Promises(watched, self)
         self._lost_data = lost_data.LostData(watched, self)
         watched.world.on_change(self._changed)
@@ -173,6 +176,11 @@ class Invariants:
         """Since when the quorate majority has been without a node, if it is."""
         return self._absent_since.get(name)
 
+    def left_at(self, name: str, at: float) -> float:
+        """When the quorate majority had lost a node that was away at the time `at`; else that time."""
+        left = self._left_at.get(name, math.inf)
+        return left if left <= at <= self._member_since.get(name, math.inf) else at
+
     @property
     def _present(self) -> pmxcfs.Tree:
         """What a side effect meets: what the quorate nodes have, which is an old state where a person has let
@@ -216,7 +224,7 @@ class Invariants:
                 else:
                     if (since := self._member_since.pop(name, None)) is not None:
                         self._fenced.left(name, since)
-                    self._absent_since.setdefault(name, now)
+                    self._left_at[name] = self._absent_since.setdefault(name, now)
             if not majority or not self._majority:
                 self._majority_since = now
             self._majority = majority

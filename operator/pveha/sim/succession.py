@@ -30,10 +30,17 @@ class _Manifest:
 class Succession:
     """Follows manifests and judges starts."""
 
-    def __init__(self, about: world.World, absent_since: Callable[[str], float | None]) -> None:
+    def __init__(
+        self,
+        about: world.World,
+        absent_since: Callable[[str], float | None],
+        left_at: Callable[[str, float], float],
+    ) -> None:
         self._world = about
         self._absent_since = absent_since
         """Since when a node is out of the quorate membership, if it is: what runs there nobody sees."""
+        self._left_at = left_at
+        """When it was, or now is, out of it at a time: since when; else that time."""
         self._manifests: dict[str, _Manifest] = {}
         self._startups: dict[str, dict[str, Any]] = {}
         """`spec.startup` of the policies."""
@@ -131,7 +138,7 @@ class Succession:
                 return ""
         unready_since = max(
             (
-                min(each.end, self._absent_since(each.node) or each.end)
+                self._left_at(each.node, each.end)
                 for each in intervals
                 if each.end and self._was_ready(file, each, each.end, startup)
             ),

@@ -632,6 +632,34 @@ def test_what_runs_though_it_is_to_be_stopped_is_excused_only_where_native_ha_ha
     assert bool(clock.run(story())) == problem
 
 
+@pytest.mark.parametrize(
+    ("off", "mode", "problem"), [(True, "disarm", False), (True, "active", True), (False, "active", True)]
+)
+def test_a_hold_may_last_for_a_node_that_went_as_announced_and_stays_off(
+    off: bool, mode: str, problem: bool
+) -> None:
+    """Nobody fences it (S4), and native HA is not to have its guests meanwhile (S11; seed 95000270)."""
+
+    async def story() -> list[str]:
+        on = rig.Rig(config.three_nodes([config.managed(101, "pve2")], master="pve1"), operators=())
+        watching = invariants.Invariants(on)
+        on.world.start()
+        await on.settle(10.0)
+        owner = on.world.newest.resources["vm:101"]
+        held = dataclasses.replace(
+            owner, state=cluster.HAState.IGNORED, comment="[pveha hold=pve2 was=started]"
+        )
+        on.world.set_ha(held)
+        if off:
+            on.apply("power off pve2")
+            await asyncio.sleep(10.0)
+        lrms = on.world.newest.lrms
+        lrms["pve2"] = dataclasses.replace(lrms["pve2"], mode=mode)
+        return watching.at_end({"vm:101": owner}, frozenset(), gone=True)
+
+    assert bool(clock.run(story())) is problem
+
+
 @pytest.mark.parametrize("stuck", [False, True])
 def test_who_was_stopped_for_another_may_wait_where_the_crm_holds_a_node_for_lost(stuck: bool) -> None:
     """Until a person ends that, as he is told (seed 70001064)."""

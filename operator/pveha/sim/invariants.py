@@ -651,7 +651,8 @@ class Invariants:
     ) -> list[str]:
         """What is not yet as it should be in a world that is mended. `wanted`: HA resources as their owners
         want them, None for those that pveha makes; `anyway`: those about which a person has to decide (so he
-        has about those held for a node that stays off and whose BMC is not believed any more);
+        has about those held for a node that stays off and whose BMC is not believed any more, or that is
+        not fenced, because it went as announced (S4) or no other may take them);
         `gone`: no operator is left, so that what Kubernetes shows is old."""
         world, problems = self._world, list(self._rig.failures)
         tree = world.newest
@@ -659,9 +660,15 @@ class Invariants:
         copied = {guests.GuestRef(v, kind).sid for v in self.copies_of_others for kind in guests.GuestKind}
         anyway |= copied | self._suspected
         shown = self._rig.cluster_status().status
-        doubted = {node.name for node in shown.not_online if node.state == "Unprovable"}
-        doubted -= {name for name, on in world.machines.items() if on.powered}
-        anyway |= {sid for sid, found in self._rig.marks().items() if found.hold in doubted}
+        off = {name for name, on in world.machines.items() if not on.powered}
+        doubted = off & {node.name for node in shown.not_online if node.state == "Unprovable"}
+        doubted |= {name for name in off if self.planned(name)}
+        anyway |= {
+            sid
+            for sid, found in self._rig.marks().items()
+            if found.hold in doubted
+            or ((ref := guests.parse_sid(sid)) and found.hold in off and self._has_no_place(ref.vmid))
+        }
         anyway |= self._lost_data.held_for_good()
         for sid, found in self._rig.marks().items():
             if not (found.hold and sid in anyway):
@@ -759,8 +766,17 @@ class Invariants:
         return []
 
     def _has_no_place(self, vmid: int) -> bool:
-        """Whether a guest's wishes can keep it from the only node that is up: they can be met by any two."""
-        return vmid in self._rig.wishes and sum(on.up for on in self._world.machines.values()) < 2
+        """Whether a guest's wishes can keep it from all nodes that are up: they can be met by any two, but a
+        group by zone only if these are in different zones (seed 95000570)."""
+        wish = self._rig.wishes.get(vmid)
+        up = [name for name, on in self._world.machines.items() if on.up]
+        if wish is None or len(up) < 2:
+            return wish is not None
+        named = wish.get("placement", {}).get("groups", ())
+        by_zone = any(group["name"] in named and group.get("topologyKey") for group in self._groups())
+        spec = self._rig.kubernetes.get("HACluster", rig.NAMESPACE, rig.CLUSTER)["spec"]
+        zones = {node.get("zone") for node in spec["nodes"] if node["name"] in up}
+        return by_zone and len(zones) < 2
 
     def _waits_for_a_stuck_node(self, resource: cluster.HAResource) -> bool:
         """Whether a guest was stopped for another, and what room there is may be on a node where the CRM does

@@ -3,9 +3,9 @@
 import asyncio
 import bisect
 import dataclasses
+from collections.abc import Callable
 
 from pveha.model import snapshot
-from pveha.observe import watcher
 from pveha.sim import world
 
 LULL_SECONDS = 1.5
@@ -21,8 +21,10 @@ class Lull:
     put off.
     """
 
-    def __init__(self, about: world.World) -> None:
+    def __init__(self, about: world.World, period: Callable[[str], float]) -> None:
+        """`period`: seconds between two polls of a slow source."""
         self._world = about
+        self._period = period
         self._waiting: list[asyncio.Future[None]] = []
         self._lines = 0
         self._last = float("-inf")
@@ -46,7 +48,7 @@ class Lull:
     async def leave_out(self, source: str, age: float) -> None:
         """Let the period of a slow poll pass up to LEFT_OUT times, while nothing has been told or done in the
         `age` seconds before and since."""
-        period = watcher.EQUIPMENT_SECONDS if source == "equipment/" else watcher.SLOW_SECONDS
+        period = self._period(source)
         since = _now() - age
         for _ in range(LEFT_OUT):
             if not self.lasts_since(since):

@@ -185,6 +185,11 @@ class Replica:
             )
 
 
+def _period(source: str) -> float:
+    """Seconds between two polls of a slow source of the watcher."""
+    return watcher.EQUIPMENT_SECONDS if source == "equipment/" else watcher.SLOW_SECONDS
+
+
 class Rig:
     """A world, an API server's twin with manifests for it, and operators to start, stop and kill."""
 
@@ -212,7 +217,7 @@ class Rig:
         self.effects = 0
         """Side effects sent so far."""
         self.operators = {name: Replica(self, name) for name in operators}
-        self.lull = lulls.Lull(self.world) if skip_polls else None
+        self.lull = lulls.Lull(self.world, _period) if skip_polls else None
         self.triggers: list[tuple[int, float, str]] = []
         """Lines to be done after so many more side effects, Leases and statuses apart, and so many
         seconds."""

@@ -60,13 +60,15 @@ def follow(
 
 def lacks_quorum(seen: snapshot.Snapshot, memo: memory.Memory) -> bool:
     """Whether nodes answer, and none has been quorate for longer than a moment."""
-    since = memo.unquorate_since
-    return since is not None and seen.now - since >= QUORUM_LOSS_SECONDS
+    return _for_more_than_a_moment(memo.unquorate_since, seen)
 
 
 def was_unattended(seen: snapshot.Snapshot, memo: memory.Memory) -> bool:
     """Whether no quorate node has answered for longer than a moment: nothing could be started or asked."""
-    since = memo.unattended_since
+    return _for_more_than_a_moment(memo.unattended_since, seen)
+
+
+def _for_more_than_a_moment(since: float | None, seen: snapshot.Snapshot) -> bool:
     return since is not None and seen.now - since >= QUORUM_LOSS_SECONDS
 
 

@@ -597,44 +597,50 @@ def test_a_lost_node_that_keeps_a_claimed_guest_from_being_started_is_fenced_by_
     assert "Takeover" in seen
 
 
-@pytest.mark.parametrize(("may_land", "seconds"), [(True, 20.0), (False, 0.0)])
-def test_a_guest_whose_claim_was_not_answered_is_not_given_back_as_never_claimed(
-    may_land: bool, seconds: float
-) -> None:
-    """A rename waits in pmxcfs while the members agree on who is left, for longer than pveha waits for it."""
+def taking_over() -> tuple[Scene, operations.Operation]:
+    """vm102 of the lost pve2 is being taken over."""
     scene = Scene().settle()
     scene.lose("pve2")
     scene.step(5)
     scene.prove("pve2")
     assert kinds(scene.step(0.1)) == ["Takeover"]
-    takeover = scene.operations[0].operation
+    return scene, scene.operations[0].operation
+
+
+def disown(scene: Scene, takeover: operations.Operation) -> None:
+    """vm102 carries the mark of the takeover."""
     marked = f"[pveha op={takeover.id} epoch=2 was=started]"
     scene.set_resource("vm:102", state=cluster.HAState.IGNORED, comment=marked)
+
+
+def given_back_after(scene: Scene) -> float:
+    """Seconds until vm102 is given back."""
     began = scene.now
+    while "vm:102" not in edits(scene.step(0.5)):
+        assert scene.now < began + 30.0
+    return scene.now - began
+
+
+@pytest.mark.parametrize(("may_land", "seconds"), [(True, 20.0), (False, 0.0)])
+def test_a_guest_whose_claim_was_not_answered_is_not_given_back_as_never_claimed(
+    may_land: bool, seconds: float
+) -> None:
+    """A rename waits in pmxcfs while the members agree on who is left, for longer than pveha waits for it."""
+    scene, takeover = taking_over()
+    disown(scene, takeover)
     scene.spec["pauseRequests"] = ["works"]
     result = operations.GuestResult(scene.guests[102].ref, "Unreachable", may_land=may_land)
     scene.end(operations.Takeover, guests=(result,))
-    while "vm:102" not in edits(scene.step(0.5)):
-        assert scene.now < began + 30.0
-    assert scene.now - began == pytest.approx(seconds, abs=1.5)
+    assert given_back_after(scene) == pytest.approx(seconds, abs=1.5)
 
 
 @pytest.mark.parametrize(("may_land", "seconds"), [(True, 20.0), (False, 0.0)])
 def test_a_guest_whose_claim_may_land_is_not_given_back_as_never_claimed(
     may_land: bool, seconds: float
 ) -> None:
-    scene = Scene().settle()
-    scene.lose("pve2")
-    scene.step(5)
-    scene.prove("pve2")
-    assert kinds(scene.step(0.1)) == ["Takeover"]
-    takeover = scene.operations[0].operation
+    scene, takeover = taking_over()
     scene.nodes["pve2"].bmc = ON
     assert scene.step(0.5).cancel == (takeover.id,)
-    marked = f"[pveha op={takeover.id} epoch=2 was=started]"
-    scene.set_resource("vm:102", state=cluster.HAState.IGNORED, comment=marked)
-    began = scene.now
+    disown(scene, takeover)
     scene.end(operations.Takeover, error="cancelled", may_land=may_land)
-    while "vm:102" not in edits(scene.step(0.5)):
-        assert scene.now < began + 30.0
-    assert scene.now - began == pytest.approx(seconds, abs=1.5)
+    assert given_back_after(scene) == pytest.approx(seconds, abs=1.5)
